@@ -1,0 +1,108 @@
+/* arena.h - making and mapping the shared memory, and finding things in it.
+ *
+ * struct arena is a process's private view. All lookups are bounds-checked where the index may come from another process.
+ */
+#pragma once
+#include "layout.h"
+
+struct arena_region {
+	const uint8_t *base; /* read-only in clients */
+	uint64_t size;
+};
+
+struct arena {
+	struct arena_header *hdr;
+	uint8_t *base;
+	uint64_t size;
+	int fd;
+	bool writable;
+	uint32_t endpoint_count, client_count, stack_count, watch_inline_count, watch_count;
+	struct endpoint *endpoints;
+	struct rx_desc *rx_rings;
+	uint8_t *blocks;
+	struct poller *pollers;
+	struct stack_shared *stacks;
+	struct arena_region region[ARENA_REGION_MAX];
+	uint32_t region_count;
+};
+
+struct arena_spec {
+	const char *name;
+	uint32_t stack_count, endpoint_count, client_count;
+	uint64_t block_memory; /* bytes */
+	int huge;              /* 1: hugepages or fail, 0: try, then plain pages; -1: plain pages */
+};
+
+/* Makes a new arena (service). Blocks for page allocation. 0, or -E with a reason in err. The arena's memory is owned by the
+ * caller until arena_close. *is_huge tells what was used. memfd_create(2). */
+int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size);
+
+/* Maps an arena that another process made, after checking its header against the file's size. fd is taken over on success.
+ * writable: false for observers. 0, -EPROTO for a foreign or damaged header, or -E. */
+int arena_map(struct arena *a, int fd, bool writable);
+
+/* Adds packet memory (fd stays the caller's) at the next region index, read-only. 0 or -E. */
+int arena_map_region(struct arena *a, int fd, uint64_t fd_offset, uint64_t size);
+
+/* Unmaps everything and closes the fd. Accepts an arena that was zeroed or never opened. */
+void arena_close(struct arena *a);
+
+static inline struct client *arena_client(const struct arena *a, uint32_t idx)
+{
+	return (struct client *)(a->base + a->hdr->clients_off + (uint64_t)idx * a->hdr->client_stride);
+}
+
+static inline struct listener *arena_listener(const struct arena *a, uint32_t idx)
+{
+	return (struct listener *)(a->base + a->hdr->listeners_off + (uint64_t)idx * a->hdr->listener_stride);
+}
+
+static inline struct rx_desc *arena_rx_ring(const struct arena *a, uint32_t ep_idx)
+{
+	return a->rx_rings + (uint64_t)ep_idx * RX_RING_SIZE;
+}
+
+static inline uint8_t *arena_block(const struct arena *a, uint32_t idx)
+{
+	return a->blocks + (uint64_t)idx * TX_BLOCK_SIZE;
+}
+
+static inline uint32_t arena_ep_idx(const struct arena *a, const struct endpoint *ep)
+{
+	return (uint32_t)(ep - a->endpoints);
+}
+
+/* The received bytes of a piece, or NULL when it lies outside packet memory. */
+static inline const uint8_t *arena_rx_data(const struct arena *a, const struct rx_desc *d)
+{
+	uint64_t region = d->addr >> 48, off = d->addr & 0xffffffffffffull;
+
+	if (region >= a->region_count || off > a->region[region].size || d->size > a->region[region].size - off)
+		return NULL;
+	return a->region[region].base + off;
+}
+
+/* --- holds: which client has which endpoint open; one bit each, the only truth about references --- */
+
+static inline _Atomic uint64_t *arena_holds(const struct arena *a, uint32_t client_idx)
+{
+	return (_Atomic uint64_t *)(a->base + a->hdr->holds_off + (uint64_t)client_idx * a->hdr->holds_stride);
+}
+
+static inline bool hold_test(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)
+{
+	return atomic_load_explicit(&arena_holds(a, client_idx)[ep_idx / 64], memory_order_acquire) >> (ep_idx % 64) & 1;
+}
+
+static inline void hold_set(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)
+{
+	atomic_fetch_or(&arena_holds(a, client_idx)[ep_idx / 64], 1ull << (ep_idx % 64));
+}
+
+static inline void hold_clear(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)
+{
+	atomic_fetch_and(&arena_holds(a, client_idx)[ep_idx / 64], ~(1ull << (ep_idx % 64)));
+}
+
+/* Whether any client but except (UINT32_MAX: none excepted) holds the endpoint. Clients in every state but free count. */
+bool hold_any(const struct arena *a, uint32_t ep_idx, uint32_t except);

@@ -1,0 +1,457 @@
+/* attach.c - joining the service and posting to its stacks.
+ *
+ * Runs in application threads (and in pronkctl as an observer). Owns the control connection of this process and its process-local
+ * locks. The service's side of the messages is src/ctl, of the rings src/stack.
+ */
+#include "attach.h"
+#include "libc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "clock.h"
+
+enum { FD_FLOOR = 100, JOIN_TIMEOUT_MS = 5000, FD_MAX = 2 + ARENA_STACK_MAX + ARENA_REGION_MAX };
+
+void spin_lock(_Atomic uint32_t *lock)
+{
+	for (uint32_t n = 0; atomic_exchange_explicit(lock, 1, memory_order_acquire); n++) {
+		while (atomic_load_explicit(lock, memory_order_relaxed)) {
+			if (n++ > 200)
+				sched_yield();
+			else
+				cpu_relax();
+		}
+	}
+}
+
+static uint64_t lock_tag(void)
+{
+	static __thread uint32_t tid;
+	static __thread pid_t tid_pid;
+	pid_t pid = getpid();
+
+	if (!tid || tid_pid != pid) {
+		tid = (uint32_t)syscall(SYS_gettid);
+		tid_pid = pid;
+	}
+	return (uint64_t)(uint32_t)pid << 32 | tid;
+}
+
+bool ep_trylock(_Atomic uint64_t *lock)
+{
+	uint64_t none = 0;
+
+	return atomic_compare_exchange_strong(lock, &none, UINT64_MAX);
+}
+
+int ep_lock(_Atomic uint64_t *lock)
+{
+	uint64_t tag = lock_tag(), seen = 0;
+
+	for (uint32_t n = 0; !atomic_compare_exchange_weak_explicit(
+		     lock, &seen, tag, memory_order_acquire, memory_order_relaxed);
+		n++) {
+		if (seen == tag)
+			return -EAGAIN;
+		if (n > 64)
+			sched_yield();
+		else
+			cpu_relax();
+		if (n && n % 4096 == 0 && seen && seen != UINT64_MAX && kill((pid_t)(seen >> 32), 0) < 0 && errno == ESRCH &&
+			atomic_compare_exchange_strong(lock, &seen, tag))
+			return 0;
+		seen = 0;
+	}
+	return 0;
+}
+
+void ep_unlock(_Atomic uint64_t *lock)
+{
+	atomic_store_explicit(lock, 0, memory_order_release);
+}
+
+/* Moves a descriptor out of the range that applications expect to be handed. */
+static int fd_high(int fd)
+{
+	int high = libc.fcntl(fd, F_DUPFD_CLOEXEC, FD_FLOOR);
+
+	if (high < 0)
+		return fd;
+	libc.close(fd);
+	return high;
+}
+
+static int ctl_connect(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct timeval tv = {.tv_sec = JOIN_TIMEOUT_MS / 1000};
+	int fd;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(addr.sun_path, path);
+	fd = libc.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (libc.connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		int rc = -errno;
+
+		libc.close(fd);
+		return rc;
+	}
+	fd = fd_high(fd);
+	libc.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	return fd;
+}
+
+static void program_name(char *buf, size_t size)
+{
+	int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/comm", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : libc.read(fd, buf, size - 1);
+
+	if (fd >= 0)
+		libc.close(fd);
+	buf[n > 0 ? n : 0] = 0;
+	buf[strcspn(buf, "\n")] = 0;
+}
+
+static int ctl_send(int fd, enum ctl_kind kind, uint32_t value, int pass_fd)
+{
+	struct ctl_request req = {
+		.magic = CTL_MAGIC, .version = ARENA_VERSION, .kind = kind, .pid = getpid(), .value = value};
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {&req, sizeof(req)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	program_name(req.program, sizeof(req.program));
+	if (pass_fd >= 0) {
+		struct cmsghdr *c;
+
+		msg.msg_control = control;
+		msg.msg_controllen = sizeof(control);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &pass_fd, sizeof(int));
+	}
+	return libc.sendmsg(fd, &msg, MSG_NOSIGNAL) == (ssize_t)sizeof(req) ? 0 : -errno;
+}
+
+static ssize_t ctl_recv(int fd, void *buf, size_t size)
+{
+	ssize_t n;
+
+	do
+		n = libc.recv(fd, buf, size, 0);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? (errno == EAGAIN ? -ETIMEDOUT : -errno) : n;
+}
+
+/* Receives the welcome and its descriptors. Every received descriptor is in fds, also when an error is returned. */
+static int welcome_recv(int fd, struct ctl_welcome *w, int *fds, uint32_t *fd_count)
+{
+	char control[CMSG_SPACE(FD_MAX * sizeof(int))];
+	struct iovec iov = {w, sizeof(*w)};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	ssize_t n;
+
+	*fd_count = 0;
+	do
+		n = libc.recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		*fd_count = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(c), *fd_count * sizeof(int));
+	}
+	if (n != (ssize_t)sizeof(*w))
+		return n ? -EPROTO : -ECONNRESET;
+	return w->result;
+}
+
+int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *err, size_t err_size)
+{
+	struct ctl_welcome w;
+	int fds[FD_MAX];
+	uint32_t fd_count = 0, used = 0;
+	int rc;
+
+	memset(at, 0, sizeof(*at));
+	at->arena.fd = -1;
+	at->stats_fd = -1;
+	at->ctl_fd = ctl_connect(path);
+	if (at->ctl_fd < 0) {
+		snprintf(err, err_size, "no service at %s (%s)", path, strerror(-at->ctl_fd));
+		return at->ctl_fd;
+	}
+	rc = ctl_send(at->ctl_fd, kind, 0, -1);
+	if (!rc)
+		rc = welcome_recv(at->ctl_fd, &w, fds, &fd_count);
+	if (rc) {
+		snprintf(err, err_size, "%s", rc == w.result && w.reason[0] ? w.reason : strerror(-rc));
+		goto fail;
+	}
+	rc = -EPROTO;
+	if (w.stack_count > ARENA_STACK_MAX || w.region_count > ARENA_REGION_MAX ||
+		fd_count != 2 + w.stack_count + w.region_count) {
+		snprintf(err, err_size, "the service at %s speaks another version", path);
+		goto fail;
+	}
+	for (uint32_t i = 0; i < fd_count; i++)
+		fds[i] = fd_high(fds[i]);
+	rc = arena_map(&at->arena, fds[0], kind == CTL_CLIENT);
+	if (rc) {
+		snprintf(err, err_size, "cannot map the service's memory: %s", strerror(-rc));
+		goto fail;
+	}
+	used = 1;
+	for (uint32_t i = 0; i < w.region_count && kind == CTL_CLIENT; i++) {
+		rc = arena_map_region(
+			&at->arena, fds[2 + w.stack_count + i], w.region[i].fd_offset, w.region[i].size);
+		if (rc) {
+			snprintf(err, err_size, "cannot map packet memory: %s", strerror(-rc));
+			goto fail;
+		}
+	}
+	for (uint32_t i = 0; i < w.region_count; i++)
+		libc.close(fds[2 + w.stack_count + i]);
+	at->stats_fd = fds[1];
+	for (uint32_t i = 0; i < w.stack_count; i++)
+		at->stack_fd[i] = fds[2 + i];
+	at->client_idx = w.client_idx;
+	if (kind == CTL_CLIENT)
+		at->client = arena_client(&at->arena, w.client_idx);
+	return 0;
+fail:
+	for (uint32_t i = used; i < fd_count; i++)
+		libc.close(fds[i]);
+	arena_close(&at->arena);
+	libc.close(at->ctl_fd);
+	at->ctl_fd = -1;
+	return rc;
+}
+
+void attach_leave(struct attach *at)
+{
+	for (uint32_t i = 0; i < at->arena.stack_count; i++)
+		libc.close(at->stack_fd[i]);
+	if (at->stats_fd >= 0)
+		libc.close(at->stats_fd);
+	if (at->ctl_fd >= 0)
+		libc.close(at->ctl_fd);
+	at->ctl_fd = at->stats_fd = -1;
+	arena_close(&at->arena);
+}
+
+int attach_rejoin(struct attach *at, const char *path, uint32_t client_idx)
+{
+	struct ctl_answer ans;
+	ssize_t n;
+	int rc;
+
+	libc.close(at->ctl_fd);
+	for (uint32_t i = 0; i < ARENA_STACK_MAX; i++)
+		at->post_lock[i] = at->grant_lock[i] = 0;
+	at->call_lock = at->ctl_lock = 0;
+	at->client_idx = client_idx;
+	at->client = arena_client(&at->arena, client_idx);
+	at->ctl_fd = ctl_connect(path);
+	if (at->ctl_fd < 0) {
+		rc = at->ctl_fd;
+		goto dead;
+	}
+	rc = ctl_send(at->ctl_fd, CTL_FORKED, client_idx, -1);
+	if (rc)
+		goto dead;
+	n = ctl_recv(at->ctl_fd, &ans, sizeof(ans));
+	rc = n < 0 ? (int)n : n == (ssize_t)sizeof(ans) ? ans.result : -ECONNRESET;
+	if (!rc)
+		return 0;
+dead:
+	atomic_store(&at->is_dead, 1);
+	return rc;
+}
+
+int attach_poller(struct attach *at, uint32_t poller, int event_fd)
+{
+	struct ctl_answer ans;
+	ssize_t n;
+	int rc;
+
+	spin_lock(&at->ctl_lock);
+	rc = ctl_send(at->ctl_fd, CTL_POLLER, poller, event_fd);
+	if (!rc) {
+		n = ctl_recv(at->ctl_fd, &ans, sizeof(ans));
+		rc = n < 0 ? (int)n : n == (ssize_t)sizeof(ans) ? ans.result : -ECONNRESET;
+	}
+	spin_unlock(&at->ctl_lock);
+	return rc;
+}
+
+void attach_poller_free(struct attach *at, uint32_t poller)
+{
+	spin_lock(&at->ctl_lock);
+	ctl_send(at->ctl_fd, CTL_POLLER_FREE, poller, -1);
+	spin_unlock(&at->ctl_lock);
+}
+
+int attach_config_text(struct attach *at, bool json, char *buf, size_t size)
+{
+	ssize_t n;
+	int rc;
+
+	spin_lock(&at->ctl_lock);
+	rc = ctl_send(at->ctl_fd, CTL_CONFIG, json, -1);
+	if (!rc) {
+		n = ctl_recv(at->ctl_fd, buf, size - 1);
+		rc = (int)n;
+		if (n >= 0)
+			buf[n] = 0;
+	}
+	spin_unlock(&at->ctl_lock);
+	return rc;
+}
+
+bool attach_check_dead(struct attach *at)
+{
+	char c;
+	ssize_t n;
+
+	if (attach_is_dead(at))
+		return true;
+	n = libc.recv(at->ctl_fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+		return false;
+	atomic_store(&at->is_dead, 1);
+	return true;
+}
+
+static void stack_wake(struct attach *at, uint32_t stack_idx)
+{
+	struct stack_shared *s = &at->arena.stacks[stack_idx];
+	uint64_t one = 1;
+
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&s->sleeping, memory_order_relaxed) && atomic_exchange(&s->sleeping, 0)) {
+		int saved = errno;
+
+		if (libc.write(at->stack_fd[stack_idx], &one, sizeof(one)) < 0)
+			attach_check_dead(at);
+		errno = saved;
+	}
+}
+
+int post(struct attach *at, uint32_t stack_idx, uint64_t entry)
+{
+	struct req_ring *r = &at->client->stack[stack_idx].req;
+	_Atomic uint64_t *pending = &at->arena.stacks[stack_idx].pending[at->client_idx / 64];
+	uint64_t bit = 1ull << (at->client_idx % 64);
+	uint32_t head;
+
+	if (attach_is_dead(at))
+		return -ECONNRESET;
+	spin_lock(&at->post_lock[stack_idx]);
+	head = atomic_load_explicit(&r->head, memory_order_relaxed);
+	for (uint32_t n = 0; head - atomic_load_explicit(&r->tail, memory_order_acquire) >= REQ_RING_SIZE; n++) {
+		stack_wake(at, stack_idx);
+		if (n > 100 && attach_check_dead(at)) {
+			spin_unlock(&at->post_lock[stack_idx]);
+			return -ECONNRESET;
+		}
+		sched_yield();
+	}
+	atomic_store_explicit(&r->slot[head % REQ_RING_SIZE], entry, memory_order_relaxed);
+	atomic_store(&r->head, head + 1);
+	spin_unlock(&at->post_lock[stack_idx]);
+	if (!(atomic_load(pending) & bit))
+		atomic_fetch_or(pending, bit);
+	stack_wake(at, stack_idx);
+	return 0;
+}
+
+void post_doorbell(struct attach *at, struct endpoint *ep, uint32_t bits)
+{
+	if ((atomic_load(&ep->doorbell) & bits) == bits)
+		return;
+	if (!atomic_fetch_or(&ep->doorbell, bits))
+		post(at, ep->stack_idx, POST_ENTRY(POST_DOORBELL, 0, arena_ep_idx(&at->arena, ep)));
+}
+
+static struct call *call_take(struct attach *at)
+{
+	for (;;) {
+		for (uint32_t i = 0; i < CALL_COUNT; i++) {
+			struct call *c = &at->client->call[i];
+			uint32_t none = CALL_FREE;
+
+			if (atomic_compare_exchange_strong(&c->state, &none, CALL_TAKEN))
+				return c;
+		}
+		if (attach_check_dead(at))
+			return NULL;
+		sched_yield();
+	}
+}
+
+int post_call(struct attach *at, uint32_t stack_idx, struct call *c)
+{
+	struct call *slot = call_take(at);
+	uint64_t start;
+	int rc;
+
+	if (!slot)
+		return -ECONNRESET;
+	memcpy(&slot->op, &c->op, sizeof(*c) - offsetof(struct call, op));
+	atomic_store(&slot->state, CALL_POSTED);
+	rc = post(at, stack_idx, POST_ENTRY(POST_CALL, 0, (uint32_t)(slot - at->client->call)));
+	start = clock_now_ns();
+	for (uint32_t n = 0; !rc && atomic_load_explicit(&slot->state, memory_order_acquire) != CALL_DONE; n++) {
+		struct timespec nap = {.tv_nsec = 2000000};
+
+		if (n < 2000) {
+			cpu_relax();
+			continue;
+		}
+		syscall(SYS_futex, &slot->state, FUTEX_WAIT, CALL_POSTED, &nap, NULL, 0);
+		if (attach_check_dead(at))
+			rc = -ECONNRESET;
+		else if (clock_now_ns() - start > 5000000000ull)
+			return -ETIMEDOUT; /* the slot stays taken: the stack may still answer it */
+	}
+	memcpy(&c->op, &slot->op, sizeof(*c) - offsetof(struct call, op));
+	atomic_store(&slot->state, CALL_FREE);
+	return rc;
+}
+
+uint32_t grant_peek(struct attach *at, uint32_t stack_idx)
+{
+	struct grant_ring *g = &at->client->stack[stack_idx].grant;
+	uint32_t tail = atomic_load_explicit(&g->tail, memory_order_relaxed);
+
+	if (tail == atomic_load_explicit(&g->head, memory_order_acquire)) {
+		atomic_store(&g->starved, 1);
+		return BLOCK_NONE;
+	}
+	return atomic_load_explicit(&g->slot[tail % GRANT_RING_SIZE], memory_order_relaxed);
+}
+
+void grant_take(struct attach *at, uint32_t stack_idx)
+{
+	struct grant_ring *g = &at->client->stack[stack_idx].grant;
+
+	atomic_store_explicit(
+		&g->tail, atomic_load_explicit(&g->tail, memory_order_relaxed) + 1, memory_order_release);
+}

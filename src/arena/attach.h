@@ -1,0 +1,113 @@
+/* attach.h - a process's way into the service: the control messages, joining, and posting requests to stacks.
+ *
+ * Control messages go over a SOCK_SEQPACKET unix socket; one message per packet, fixed layouts below. The connection stays open for
+ * the life of the client: when it hangs up, the service drops the client's sockets, and when the service's end hangs up, the client knows.
+ */
+#pragma once
+#include "arena.h"
+
+#define CTL_MAGIC 0x4c54434b4e4f5250ull
+
+enum ctl_kind {
+	CTL_CLIENT = 1,  /* join as an application: answer ctl_welcome with fds */
+	CTL_OBSERVER,    /* read only: the same, without a client slot */
+	CTL_FORKED,      /* a forked child names the slot that its parent prepared: answer ctl_answer */
+	CTL_POLLER,      /* one fd rides along: the event fd of poller `value` */
+	CTL_POLLER_FREE, /* poller `value` is no longer used; no answer */
+	CTL_CONFIG,      /* answer: ctl_text with the effective configuration; value 1 = as JSON */
+};
+
+struct ctl_request {
+	uint64_t magic;
+	uint32_t version; /* ARENA_VERSION */
+	uint32_t kind;
+	int32_t pid;
+	uint32_t value;
+	char program[32];
+};
+
+/* Followed by fds: arena, statistics, one event fd per stack, one per region. */
+struct ctl_welcome {
+	int32_t result; /* 0 or -E */
+	uint32_t client_idx;
+	uint32_t stack_count;
+	uint32_t region_count;
+	struct {
+		uint64_t fd_offset, size;
+	} region[ARENA_REGION_MAX];
+	char reason[96]; /* when result < 0 */
+};
+
+struct ctl_answer {
+	int32_t result;
+};
+
+enum { CTL_TEXT_MAX = 65536 };
+
+/* What an attached process knows. One per process; the post functions may be called by any thread. */
+struct attach {
+	struct arena arena;
+	int ctl_fd;
+	int stats_fd;
+	int stack_fd[ARENA_STACK_MAX];
+	uint32_t client_idx;
+	struct client *client;
+	_Atomic uint32_t is_dead; /* the service has gone */
+	_Atomic uint32_t post_lock[ARENA_STACK_MAX], grant_lock[ARENA_STACK_MAX], call_lock, ctl_lock;
+};
+
+/* Joins the service at the socket path. Blocks for the answer (5 s at most). Every descriptor is close-on-exec and numbered 100 or
+ * above where the limit allows, out of the application's way. 0, -ECONNREFUSED/-ENOENT when no service listens, -EPROTO for another version, or -E
+ * with a reason. */
+int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *err, size_t err_size);
+
+/* Leaves: unmaps and closes everything. The caller makes sure that no thread still uses it. */
+void attach_leave(struct attach *at);
+
+/* In a forked child: connects anew and takes over the prepared client slot. The mappings stay. 0 or -E. */
+int attach_rejoin(struct attach *at, const char *path, uint32_t client_idx);
+
+/* Tells the service the event fd of a poller, and waits for its answer. 0 or -E. */
+int attach_poller(struct attach *at, uint32_t poller, int event_fd);
+void attach_poller_free(struct attach *at, uint32_t poller);
+
+/* The effective configuration as text (observers and clients). Returns its size or -E. */
+int attach_config_text(struct attach *at, bool json, char *buf, size_t size);
+
+/* True when the service has died or hung up. Cheap system call, no blocking; sticky. */
+bool attach_check_dead(struct attach *at);
+
+static inline bool attach_is_dead(const struct attach *at)
+{
+	return atomic_load_explicit(&at->is_dead, memory_order_relaxed) != 0;
+}
+
+/* Posts one entry to a stack, waking it if it sleeps. Waits (spinning, then yielding) while the ring is full. 0, or -ECONNRESET
+ * when the service has died. Any thread. */
+int post(struct attach *at, uint32_t stack_idx, uint64_t entry);
+
+/* Sets doorbell bits of an endpoint and posts it when they were clear. */
+void post_doorbell(struct attach *at, struct endpoint *ep, uint32_t bits);
+
+/* Posts a synchronous request to a stack and waits for its answer. in/out: the fields of struct call from op on. 0 when answered
+ * (then c->result tells), -ECONNRESET when the service died, -ETIMEDOUT after 5 s. Any thread. */
+int post_call(struct attach *at, uint32_t stack_idx, struct call *c);
+
+/* A granted send block of the stack, or BLOCK_NONE (the stack is told that more are wanted). The block stays in the grant ring
+ * until grant_take: store its index where the service finds it in between. Call both with grant_lock held. */
+uint32_t grant_peek(struct attach *at, uint32_t stack_idx);
+void grant_take(struct attach *at, uint32_t stack_idx);
+
+/* Process-local spin lock for short sections. */
+void spin_lock(_Atomic uint32_t *lock);
+static inline void spin_unlock(_Atomic uint32_t *lock)
+{
+	atomic_store_explicit(lock, 0, memory_order_release);
+}
+
+/* Lock in shared memory. Breaks the lock of a process that is gone. 0, or -EAGAIN when this very thread holds it (a signal handler
+ * interrupted it). */
+int ep_lock(_Atomic uint64_t *lock);
+void ep_unlock(_Atomic uint64_t *lock);
+/* Stack side: one try. */
+bool ep_trylock(_Atomic uint64_t *lock);

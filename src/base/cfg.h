@@ -1,0 +1,170 @@
+/* cfg.h - the configuration: struct cfg, made from options.def, and everything that fills, checks or prints
+ * one.
+ *
+ * A struct cfg is plain data. It is filled once by the control thread before other threads start and is
+ * constant after that; any thread may read it. Reasons for errors are one line, "FILE:LINE: key: what is
+ * wrong (allowed: ...)", or "environment PRONK_KEY: ..." when the value came from there.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* One id for each option: OPTION_device, OPTION_address, ... */
+#define OPT_GROUP(title)
+#define OPT_STR(key, def, max, help) OPTION_##key,
+#define OPT_UINT(key, def, min, max, unit, help) OPTION_##key,
+#define OPT_BOOL(key, def, help) OPTION_##key,
+#define OPT_ENUM(key, def, choices, help) OPTION_##key,
+enum option_id {
+#include "options.def"
+	OPTION_COUNT
+};
+#undef OPT_STR
+#undef OPT_UINT
+#undef OPT_BOOL
+#undef OPT_ENUM
+
+/* The choices of each OPT_ENUM, in the order of its string in options.def (a unit test compares them). */
+enum cfg_rss { CFG_RSS_AUTO, CFG_RSS_HARDWARE, CFG_RSS_SOFTWARE };
+enum cfg_checksum { CFG_CHECKSUM_AUTO, CFG_CHECKSUM_SOFTWARE };
+enum cfg_partial_checksum {
+	CFG_PARTIAL_CHECKSUM_AUTO,
+	CFG_PARTIAL_CHECKSUM_ACCEPT,
+	CFG_PARTIAL_CHECKSUM_DROP
+};
+enum cfg_memif_role { CFG_MEMIF_ROLE_CLIENT, CFG_MEMIF_ROLE_SERVER };
+enum cfg_mode { CFG_MODE_DEDICATED };
+enum cfg_profile { CFG_PROFILE_LATENCY, CFG_PROFILE_BALANCED, CFG_PROFILE_THROUGHPUT };
+enum cfg_hugepages { CFG_HUGEPAGES_AUTO, CFG_HUGEPAGES_ON, CFG_HUGEPAGES_OFF };
+enum cfg_log_level {
+	CFG_LOG_LEVEL_ERROR,
+	CFG_LOG_LEVEL_WARNING,
+	CFG_LOG_LEVEL_NOTICE,
+	CFG_LOG_LEVEL_INFO,
+	CFG_LOG_LEVEL_DEBUG
+};
+
+/* Where a value came from (cfg.origin). CFG_ORIGIN_PROFILE: left alone, and changed by the profile. */
+enum cfg_origin { CFG_ORIGIN_DEFAULT, CFG_ORIGIN_FILE, CFG_ORIGIN_ENVIRONMENT, CFG_ORIGIN_PROFILE };
+
+enum {
+	CFG_PATH_MAX = 256,        /* bytes of a config file's path kept for messages */
+	CFG_SOCKET_PATH_MAX = 108, /* sockaddr_un.sun_path, with the terminator */
+	CFG_IF_NAME_MAX = 16,      /* IFNAMSIZ */
+};
+
+/* The values. A string is a text field, a number or a choice is uint32_t, a switch is bool. */
+struct cfg {
+#define OPT_STR(key, def, max, help) char key[(max) + 1];
+#define OPT_UINT(key, def, min, max, unit, help) uint32_t key;
+#define OPT_BOOL(key, def, help) bool key;
+#define OPT_ENUM(key, def, choices, help) uint32_t key;
+#include "options.def"
+#undef OPT_STR
+#undef OPT_UINT
+#undef OPT_BOOL
+#undef OPT_ENUM
+#undef OPT_GROUP
+
+	uint8_t origin[OPTION_COUNT]; /* enum cfg_origin */
+	uint32_t line[OPTION_COUNT];  /* line in the file where origin is CFG_ORIGIN_FILE */
+	char path[CFG_PATH_MAX];      /* the file that was read; empty if none */
+};
+
+enum cfg_kind { CFG_KIND_STR, CFG_KIND_UINT, CFG_KIND_BOOL, CFG_KIND_ENUM };
+
+/* One row of the options table. */
+struct cfg_option {
+	const char *key;
+	enum cfg_kind kind;
+	size_t offset;            /* of the value in struct cfg */
+	const char *default_text; /* STR and ENUM */
+	uint32_t default_value;   /* UINT and BOOL */
+	uint32_t min, max;        /* UINT: range; STR: max is the longest text in bytes */
+	const char *unit;         /* UINT; may be empty */
+	const char *choices;      /* ENUM: "a|b|c" */
+	const char *help;
+};
+
+extern const struct cfg_option cfg_options[OPTION_COUNT];
+
+/* What `device` names. */
+enum cfg_device {
+	CFG_DEVICE_TAP,      /* arg: interface name */
+	CFG_DEVICE_AFPACKET, /* arg: interface name */
+	CFG_DEVICE_AFXDP,    /* arg: interface name */
+	CFG_DEVICE_MEMIF,    /* arg: socket path */
+	CFG_DEVICE_PCI,      /* arg: PCI address, as written */
+};
+
+/* Every option's default; no origin but CFG_ORIGIN_DEFAULT. Any thread; does not block. */
+void cfg_defaults(struct cfg *cfg);
+
+/* Fills cfg from the defaults, then the file at path (NULL: no file), then the environment (PRONK_<KEY>),
+ * then the profile, and checks the whole with cfg_check. Control thread; blocks on file reads. Returns 0;
+ * -ENOENT (or another -E of open(2)) when the file cannot be read; -EINVAL when anything in it or in the
+ * environment is wrong. On failure cfg is untouched and err holds the reason. The environment is ignored in
+ * set-user-id programs. */
+int cfg_load(struct cfg *cfg, const char *path, char *err, size_t err_size);
+
+/* Checks syntax and what options mean together (address and gateway, device and address, cores and stacks,
+ * memory). Any thread; does not block and does not look at the machine. Returns 0, or -EINVAL with the reason
+ * in err. */
+int cfg_check(const struct cfg *cfg, char *err, size_t err_size);
+
+/* Prints every option's value with its origin: as a config file that cfg_load takes, or as one JSON object.
+ * Blocks as stdio does. Returns 0, or -EIO when the stream has an error. */
+int cfg_dump(const struct cfg *cfg, FILE *file, bool json);
+
+/* The config file to use when the user names none: $PRONK_CONFIG if set and not empty (whether or not it
+ * exists), else the installation's pronk/pronk.conf or /etc/pronk/pronk.conf if readable, else NULL. Any
+ * thread; the result is the environment's or constant. */
+const char *cfg_default_path(void);
+
+/* The service's socket, RUNTIME_DIR/NAME.sock; CFG_SOCKET_PATH_MAX bytes always suffice for a checked cfg.
+ * Pure. */
+void cfg_socket_path(const struct cfg *cfg, char *buf, size_t size);
+
+/* The id of an option by key, or -ENOENT. Pure. */
+int cfg_option_find(const char *key);
+
+/* The key most like a misspelt one, or NULL if none is near. Pure. */
+const char *cfg_option_suggest(const char *key);
+
+/* Text of an option's choice number idx, copied into buf ("" if there is none). Returns 0 or -ENOENT. Pure.
+ */
+int cfg_choice_text(enum option_id id, uint32_t idx, char *buf, size_t size);
+
+/* The choice number of a text, or -ENOENT. Pure. */
+int cfg_choice_find(enum option_id id, const char *text);
+
+/* "default", "file", "environment" or "profile". Pure. */
+const char *cfg_origin_name(uint8_t origin);
+
+/* The parsers below are pure, take the whole text, and return 0 or -EINVAL without touching their results. */
+
+/* A.B.C.D, in network order; no leading zeros. */
+int cfg_parse_ipv4(const char *text, uint8_t addr[4]);
+
+/* A.B.C.D/N with N from 1 to 32. That the address can be a host's is not checked; see cfg_host_valid. */
+int cfg_parse_ipv4_prefix(const char *text, uint8_t addr[4], unsigned *prefix);
+
+/* Six pairs of hex digits with colons. That it can be a port's own (not zero, no group) is not checked. */
+int cfg_parse_mac(const char *text, uint8_t mac[6]);
+
+/* Core numbers and ranges: "1,3" or "2-5,8", below CPU_CORE_MAX, none twice. Stores at most max in the order
+ * written (cores may be NULL when max is 0). Returns how many there are (which may exceed max), or -EINVAL.
+ */
+int cfg_parse_cores(const char *text, uint16_t *cores, unsigned max);
+
+/* The kind of a device and the rest of its text (*arg points into text, or to a constant for "auto"). */
+int cfg_parse_device(const char *text, enum cfg_device *device, const char **arg);
+
+/* Whether addr can be a host's address in a network of that prefix: not 0/8, loopback, multicast, reserved,
+ * or (prefix up to 30) the network's own or broadcast address. Pure. */
+bool cfg_host_valid(const uint8_t addr[4], unsigned prefix);
+
+/* Whether two addresses lie in one network of that prefix (0 to 32). Pure. */
+bool cfg_same_network(const uint8_t a[4], const uint8_t b[4], unsigned prefix);

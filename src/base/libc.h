@@ -1,0 +1,35 @@
+/* libc.h - the kernel as seen past our own shim: pointers to the real functions of every call we take.
+ *
+ * Code that runs inside an application must use libc.NAME for all of these, or it would come back to the
+ * shim.
+ */
+#pragma once
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+struct libc_calls {
+#define CALL(ret, name, params, args, help) ret(*name) params;
+#include "calls.def"
+#undef CALL
+	int (*fcntl)(int fd, int cmd, ...);
+	int (*ioctl)(int fd, unsigned long request, ...);
+};
+
+extern struct libc_calls libc;
+
+/* Fills the table (dlsym(3), RTLD_NEXT). Safe to call again and from several threads; must have returned once
+ * before any pointer is used. In programs without the shim it finds libc itself. */
+void libc_init(void);
+
+/* True once the table is complete. False inside libc_init too, when malloc replacements call back into the
+ * shim: use syscall(2). */
+bool libc_is_ready(void);

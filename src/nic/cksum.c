@@ -1,0 +1,269 @@
+/* cksum.c - parsing and checksums of one frame: verify on receive, fill or delegate on transmit.
+ *
+ * Queue's thread; no state beyond two "said once" flags of the port. What the port itself verified (mbuf flags) is not
+ * computed again. A local peer that relies on checksum offload leaves the pseudo-header sum in the checksum field; the
+ * receive side tells that apart from a damaged frame (CKSUM_PARTIAL), and queue.c decides what to do with it.
+ */
+#include <rte_ether.h>
+#include <rte_ip.h>
+#include <rte_tcp.h>
+#include <rte_udp.h>
+
+#include "log.h"
+#include "nic_int.h"
+
+LOG_MODULE("nic");
+
+enum {
+	IP6_FRAGMENT = 44,
+	IP6_HOP_BY_HOP = 0,
+	IP6_ROUTING = 43,
+	IP6_DEST_OPTIONS = 60,
+	ICMP6_ROUTER_SOLICIT = 133,
+	ICMP6_REDIRECT = 137,
+	TCP_CKSUM_AT = 16,
+	UDP_CKSUM_AT = 6,
+};
+
+/* Folded one's complement sum, not complemented. */
+static uint16_t fold(uint32_t sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)((sum & 0xffff) + (sum >> 16));
+}
+
+/* Sum of the pseudo header. addrs: source and destination, addr_size bytes each. */
+static uint16_t pseudo_sum(const uint8_t *addrs, uint32_t addr_size, uint8_t proto, uint32_t l4_size)
+{
+	return fold((uint32_t)rte_raw_cksum(addrs, 2 * addr_size) + rte_cpu_to_be_16((uint16_t)l4_size) +
+		rte_cpu_to_be_16(proto));
+}
+
+static uint16_t load16(const uint8_t *p)
+{
+	uint16_t value;
+
+	memcpy(&value, p, sizeof(value));
+	return value;
+}
+
+static void store16(uint8_t *p, uint16_t value)
+{
+	memcpy(p, &value, sizeof(value));
+}
+
+/* Verifies TCP or UDP at l4, size bytes long by the IP header. */
+static enum cksum_result l4_verify(const uint8_t *addrs, uint32_t addr_size, uint8_t proto, const uint8_t *l4,
+	uint32_t size, uint64_t rx_flags)
+{
+	uint16_t pseudo, field;
+
+	if (proto == IPPROTO_TCP) {
+		uint32_t header = size >= sizeof(struct rte_tcp_hdr) ? (uint32_t)(l4[12] >> 4) * 4 : 0;
+
+		if (header < sizeof(struct rte_tcp_hdr) || header > size)
+			return CKSUM_SHORT;
+		field = load16(l4 + TCP_CKSUM_AT);
+	} else {
+		uint32_t udp_size;
+
+		if (size < sizeof(struct rte_udp_hdr))
+			return CKSUM_SHORT;
+		udp_size = rte_be_to_cpu_16(load16(l4 + 4));
+		if (udp_size < sizeof(struct rte_udp_hdr) || udp_size > size)
+			return CKSUM_SHORT;
+		size = udp_size;
+		field = load16(l4 + UDP_CKSUM_AT);
+		if (field == 0) /* IPv4: the sender made none; IPv6 forbids that */
+			return addr_size == 4 ? CKSUM_OK : CKSUM_BAD;
+	}
+	if ((rx_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD)
+		return CKSUM_OK;
+	pseudo = pseudo_sum(addrs, addr_size, proto, size);
+	if (fold((uint32_t)rte_raw_cksum(l4, size) + pseudo) == 0xffff)
+		return CKSUM_OK;
+	return field == pseudo ? CKSUM_PARTIAL : CKSUM_BAD;
+}
+
+static void rx_ip4(const uint8_t *ip, uint32_t size, uint64_t rx_flags, struct frame_info *info)
+{
+	uint32_t header, total;
+	uint16_t fragment;
+	uint8_t proto;
+
+	info->result = CKSUM_SHORT;
+	if (size < sizeof(struct rte_ipv4_hdr))
+		return;
+	header = (uint32_t)(ip[0] & 15) * 4;
+	total = rte_be_to_cpu_16(load16(ip + 2));
+	if (ip[0] >> 4 != 4 || header < sizeof(struct rte_ipv4_hdr) || total < header || total > size)
+		return;
+	if ((rx_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != RTE_MBUF_F_RX_IP_CKSUM_GOOD &&
+		rte_raw_cksum(ip, header) != 0xffff) {
+		info->result = CKSUM_BAD;
+		return;
+	}
+	info->result = CKSUM_OK;
+	proto = ip[9];
+	fragment = rte_be_to_cpu_16(load16(ip + 6));
+	info->fragment = (fragment & (RTE_IPV4_HDR_MF_FLAG | RTE_IPV4_HDR_OFFSET_MASK)) != 0;
+	if (!info->fragment && proto != IPPROTO_TCP && proto != IPPROTO_UDP)
+		return;
+	info->has_owner = true;
+	info->addr_size = 4;
+	info->addrs = ip + 12;
+	if (info->fragment) {
+		info->result = CKSUM_UNCHECKED;
+		return;
+	}
+	info->ports = ip + header;
+	info->result = l4_verify(ip + 12, 4, proto, ip + header, total - header, rx_flags);
+}
+
+static void rx_ip6(const uint8_t *ip, uint32_t size, uint64_t rx_flags, struct frame_info *info)
+{
+	uint32_t payload;
+	uint8_t next;
+
+	info->result = CKSUM_SHORT;
+	if (size < sizeof(struct rte_ipv6_hdr) || ip[0] >> 4 != 6)
+		return;
+	payload = rte_be_to_cpu_16(load16(ip + 4));
+	if (payload > size - sizeof(struct rte_ipv6_hdr))
+		return;
+	info->result = CKSUM_OK;
+	next = ip[6];
+	ip += sizeof(struct rte_ipv6_hdr);
+	info->addr_size = 16;
+	info->addrs = ip - 32;
+	switch (next) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+		info->has_owner = true;
+		info->ports = ip;
+		info->result = l4_verify(info->addrs, 16, next, ip, payload, rx_flags);
+		break;
+	case IP6_FRAGMENT:
+	case IP6_HOP_BY_HOP:
+	case IP6_ROUTING:
+	case IP6_DEST_OPTIONS: /* behind these the stack looks further */
+		info->has_owner = true;
+		info->fragment = true;
+		info->result = CKSUM_UNCHECKED;
+		break;
+	case IPPROTO_ICMPV6:
+		info->arp_like = payload > 0 && ip[0] >= ICMP6_ROUTER_SOLICIT && ip[0] <= ICMP6_REDIRECT;
+		break;
+	}
+}
+
+void cksum_rx(const uint8_t *data, uint32_t size, uint64_t rx_flags, struct frame_info *info)
+{
+	*info = (struct frame_info){.result = CKSUM_SHORT};
+	if (size < RTE_ETHER_HDR_LEN)
+		return;
+	switch (rte_be_to_cpu_16(load16(data + 12))) {
+	case RTE_ETHER_TYPE_IPV4:
+		rx_ip4(data + RTE_ETHER_HDR_LEN, size - RTE_ETHER_HDR_LEN, rx_flags, info);
+		break;
+	case RTE_ETHER_TYPE_IPV6:
+		rx_ip6(data + RTE_ETHER_HDR_LEN, size - RTE_ETHER_HDR_LEN, rx_flags, info);
+		break;
+	case RTE_ETHER_TYPE_ARP:
+		info->arp_like = true;
+		info->result = CKSUM_OK;
+		break;
+	default:
+		info->result = CKSUM_OK;
+		break;
+	}
+}
+
+/* TCP or UDP of an outgoing frame, l4_size bytes by the IP header. */
+static void tx_l4(const struct nic_queue *q, struct rte_mbuf *m, const uint8_t *addrs, uint32_t addr_size,
+	uint8_t proto, uint8_t *l4, uint32_t l4_size)
+{
+	uint64_t flags;
+	uint16_t sum;
+	uint8_t *field;
+
+	if (proto == IPPROTO_TCP && l4_size >= sizeof(struct rte_tcp_hdr)) {
+		field = l4 + TCP_CKSUM_AT;
+		flags = q->tx_flags_tcp;
+	} else if (proto == IPPROTO_UDP && l4_size >= sizeof(struct rte_udp_hdr)) {
+		field = l4 + UDP_CKSUM_AT;
+		flags = q->tx_flags_udp;
+	} else {
+		return;
+	}
+	sum = pseudo_sum(addrs, addr_size, proto, l4_size);
+	if (flags != 0) { /* the port wants the pseudo-header sum to start from */
+		store16(field, sum);
+		m->ol_flags |= flags;
+		return;
+	}
+	store16(field, 0);
+	sum = (uint16_t)~fold((uint32_t)rte_raw_cksum(l4, l4_size) + sum);
+	store16(field, proto == IPPROTO_UDP && sum == 0 ? 0xffff : sum);
+}
+
+void cksum_tx(const struct nic_queue *q, struct rte_mbuf *m, uint8_t *data, uint32_t size)
+{
+	uint8_t *ip = data + RTE_ETHER_HDR_LEN;
+	uint16_t type;
+
+	if (size < RTE_ETHER_HDR_LEN + sizeof(struct rte_ipv4_hdr))
+		return;
+	type = rte_be_to_cpu_16(load16(data + 12));
+	size -= RTE_ETHER_HDR_LEN;
+	m->l2_len = RTE_ETHER_HDR_LEN;
+	if (type == RTE_ETHER_TYPE_IPV4) {
+		uint32_t header = (uint32_t)(ip[0] & 15) * 4, total = rte_be_to_cpu_16(load16(ip + 2));
+		uint16_t fragment = rte_be_to_cpu_16(load16(ip + 6));
+
+		if (header < sizeof(struct rte_ipv4_hdr) || total < header || total > size)
+			return;
+		m->l3_len = header;
+		store16(ip + 10, 0);
+		/* A fragment's TCP or UDP checksum covers all fragments: it was made before the cut. */
+		if (!(fragment & (RTE_IPV4_HDR_MF_FLAG | RTE_IPV4_HDR_OFFSET_MASK)))
+			tx_l4(q, m, ip + 12, 4, ip[9], ip + header, total - header);
+		if (q->tx_flags_ip != 0) {
+			m->ol_flags |= RTE_MBUF_F_TX_IPV4 | q->tx_flags_ip;
+		} else {
+			store16(ip + 10, (uint16_t)~rte_raw_cksum(ip, header));
+			if (m->ol_flags & RTE_MBUF_F_TX_L4_MASK)
+				m->ol_flags |= RTE_MBUF_F_TX_IPV4;
+		}
+	} else if (type == RTE_ETHER_TYPE_IPV6 && size >= sizeof(struct rte_ipv6_hdr)) {
+		uint32_t payload = rte_be_to_cpu_16(load16(ip + 4));
+
+		if (payload > size - sizeof(struct rte_ipv6_hdr))
+			return;
+		m->l3_len = sizeof(struct rte_ipv6_hdr);
+		tx_l4(q, m, ip + 8, 16, ip[6], ip + sizeof(struct rte_ipv6_hdr), payload);
+		if (m->ol_flags & RTE_MBUF_F_TX_L4_MASK)
+			m->ol_flags |= RTE_MBUF_F_TX_IPV6;
+	}
+}
+
+void cksum_tell_partial(struct nic *nic)
+{
+	if (atomic_exchange(&nic->partial_seen, true))
+		return;
+	if (nic->accept_partial)
+		log_notice("%s: a peer on this machine leaves TCP/UDP checksums to an offload; its packets are accepted "
+			   "(`ethtool -K PEER tx off` on its interface makes it fill them)", nic->info.name);
+	else
+		log_warning("%s: packets whose TCP/UDP checksum was left to an offload are dropped "
+			    "(`ethtool -K PEER tx off` on the peer's interface, or partial_checksum = \"accept\")", nic->info.name);
+}
+
+void cksum_tell_cut(struct nic *nic)
+{
+	if (atomic_exchange(&nic->cut_seen, true))
+		return;
+	log_notice("%s: a packet arrived cut: longer than a frame may be (MTU %u) or shorter than its header says; if a "
+		   "peer on this machine sends merged segments, `ethtool -K PEER tso off gso off` ends it",
+		nic->info.name, nic->info.mtu);
+}

@@ -1,0 +1,272 @@
+/* eal.c - brings DPDK's environment up and down: its arguments, its memory, its messages.
+ *
+ * Control thread, once per process. Users write no EAL strings: everything follows from struct cfg; eal_args is appended.
+ * Packet memory is either hugepages in a memfd (nothing is left on disk) or, when too few are free, plain pages in a
+ * memfd of fixed size. Both are one file that can be handed to other processes (pool.c). The EAL must not take over the
+ * process: no telemetry socket, no PCI scan unless a PCI device is wanted, no change of the caller's cores, and its
+ * messages go through our log.
+ *
+ * What start-up costs is fixed by the EAL: it loads every driver plugin of its folder whatever `-d` says (30-40 ms and
+ * 20 MB), and on machines whose processor does not tell its clock it measures that for 100 ms.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_log.h>
+
+#include "log.h"
+#include "nic_int.h"
+
+LOG_MODULE("nic");
+
+enum {
+	EAL_ARG_MAX = 64,
+	EAL_ARG_SIZE = 96,
+	EAL_MEMORY_EXTRA = 48u << 20, /* rings, driver structures, DPDK's own tables */
+};
+
+static struct {
+	bool starting, started;
+	char complaint[160];
+	char text[EAL_ARG_MAX][EAL_ARG_SIZE];
+	char user[512];
+	char *argv[EAL_ARG_MAX + 1];
+	int argc;
+} eal;
+
+int nic_fail(char *err, size_t err_size, int code, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(err, err_size, fmt, args);
+	va_end(args);
+	return code;
+}
+
+/* Everything DPDK says comes here, a line (or a few) at a time. While we start, its errors are only remembered: the caller
+ * turns them into one sentence, and harmless ones would frighten. */
+static ssize_t message_write(void *cookie UNUSED, const char *text, size_t size)
+{
+	int level = rte_log_cur_msg_loglevel();
+	int length = (int)size;
+
+	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == ' '))
+		length--;
+	if (length == 0)
+		return (ssize_t)size;
+	if (eal.starting) {
+		if (level > 0 && level <= RTE_LOG_ERR)
+			snprintf(eal.complaint, sizeof(eal.complaint), "%.*s", length, text);
+		log_info("dpdk: %.*s", length, text);
+	} else if (level > 0 && level <= RTE_LOG_ERR) {
+		log_limited_info("dpdk: %.*s", length, text);
+	} else {
+		log_debug("dpdk: %.*s", length, text);
+	}
+	return (ssize_t)size;
+}
+
+const char *eal_complaint(void)
+{
+	return eal.complaint;
+}
+
+static void arg_add(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static void arg_add(const char *fmt, ...)
+{
+	va_list args;
+
+	if (eal.argc == EAL_ARG_MAX)
+		return;
+	va_start(args, fmt);
+	vsnprintf(eal.text[eal.argc], EAL_ARG_SIZE, fmt, args);
+	va_end(args);
+	eal.argv[eal.argc] = eal.text[eal.argc];
+	eal.argc++;
+}
+
+/* The user's own arguments. Those that make the EAL print something and exit are refused. */
+static int args_user(const char *text, char *err, size_t err_size)
+{
+	char *save = NULL;
+
+	snprintf(eal.user, sizeof(eal.user), "%s", text);
+	for (char *word = strtok_r(eal.user, " \t", &save); word != NULL; word = strtok_r(NULL, " \t", &save)) {
+		if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-v") == 0 ||
+			strstr(word, "=help") != NULL)
+			return nic_fail(err, err_size, -EINVAL, "eal_args: \"%s\" cannot be used here", word);
+		if (eal.argc == EAL_ARG_MAX)
+			return nic_fail(err, err_size, -EINVAL, "eal_args: too many words");
+		eal.argv[eal.argc++] = word;
+	}
+	return 0;
+}
+
+static uint64_t read_number(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	unsigned long long value = 0;
+
+	if (file == NULL)
+		return 0;
+	if (fscanf(file, "%llu", &value) != 1)
+		value = 0;
+	fclose(file);
+	return value;
+}
+
+/* Bytes in free hugepages of sizes that do not waste too much (up to 64 MB each; a 1 GB page for one pool is not ours to
+ * take). *page is the smallest such size. */
+static uint64_t huge_free(uint64_t *page)
+{
+	static const char folder[] = "/sys/kernel/mm/hugepages";
+	DIR *dir = opendir(folder);
+	struct dirent *entry;
+	uint64_t bytes = 0;
+
+	*page = 0;
+	if (dir == NULL)
+		return 0;
+	while ((entry = readdir(dir)) != NULL) {
+		char path[384];
+		unsigned long kb;
+
+		if (sscanf(entry->d_name, "hugepages-%lukB", &kb) != 1 || kb > 65536)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s/free_hugepages", folder, entry->d_name);
+		bytes += read_number(path) * kb * 1024;
+		snprintf(path, sizeof(path), "%s/%s/resv_hugepages", folder, entry->d_name);
+		bytes -= RTE_MIN(bytes, read_number(path) * kb * 1024);
+		if (*page == 0 || kb * 1024 < *page)
+			*page = kb * 1024;
+	}
+	closedir(dir);
+	return bytes;
+}
+
+/* Hugepages or plain pages. */
+static int args_memory(const struct cfg *cfg, uint64_t pool_size, char *err, size_t err_size)
+{
+	uint64_t page, need = pool_size + EAL_MEMORY_EXTRA, have = huge_free(&page);
+	uint64_t count = page != 0 ? (need + page - 1) / page : 0;
+	bool huge = cfg->hugepages != CFG_HUGEPAGES_OFF && page != 0 && have >= count * page;
+
+	if (huge) {
+		arg_add("--in-memory");
+		arg_add("--single-file-segments");
+		return 0;
+	}
+	if (cfg->hugepages == CFG_HUGEPAGES_ON) {
+		if (page == 0)
+			return nic_fail(err, err_size, -ENOMEM, "hugepages = \"on\", but this kernel has none");
+		return nic_fail(err, err_size, -ENOMEM,
+			"hugepages = \"on\", but %llu MB of them are free and %llu MB are needed "
+			"(sysctl vm.nr_hugepages)",
+			(unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20));
+	}
+	if (cfg->hugepages == CFG_HUGEPAGES_AUTO)
+		log_warning("%llu MB of hugepages are free and %llu MB are needed: using plain pages, which is slower "
+			    "(`sysctl vm.nr_hugepages=%llu` makes enough)",
+			(unsigned long long)(have >> 20), (unsigned long long)((page != 0 ? count * page : need) >> 20),
+			(unsigned long long)(page != 0 ? count : 0));
+	arg_add("--no-huge");
+	arg_add("--no-shconf");
+	arg_add("-m");
+	arg_add("%llu", (unsigned long long)(need >> 20));
+	return 0;
+}
+
+/* One DPDK core that floats over all cores this process may use: nothing gets pinned. */
+static void args_cores(const cpu_set_t *cores)
+{
+	char text[EAL_ARG_SIZE] = "0@(";
+	size_t used = strlen(text);
+
+	for (int core = 0; core < CPU_SETSIZE; core++) {
+		int last = core;
+
+		if (!CPU_ISSET(core, cores))
+			continue;
+		while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, cores))
+			last++;
+		if (used > EAL_ARG_SIZE - 16)
+			break;
+		used += (size_t)snprintf(text + used, sizeof(text) - used, used > 3 ? ",%d-%d" : "%d-%d", core, last);
+		core = last;
+	}
+	arg_add("--lcores");
+	arg_add("%s)", text);
+}
+
+int eal_start(const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size)
+{
+	static const int levels[] = {RTE_LOG_ERR, RTE_LOG_ERR, RTE_LOG_ERR, RTE_LOG_INFO, RTE_LOG_DEBUG};
+	cookie_io_functions_t io = {.write = message_write};
+	cpu_set_t cores;
+	FILE *messages;
+	int ret;
+
+	if (eal.started)
+		return nic_fail(err, err_size, -EALREADY, "a NIC was already opened in this process");
+	eal.argc = 0;
+	eal.complaint[0] = '\0';
+	arg_add("pronkd");
+	arg_add("--file-prefix=%s", cfg->name);
+	arg_add("--no-telemetry");
+	arg_add("--log-level=%d", levels[RTE_MIN(cfg->log_level, (uint32_t)RTE_DIM(levels) - 1)]);
+	if (device_is_virtual(device)) {
+		arg_add("--no-pci");
+		arg_add("--iova-mode=va"); /* no DMA: physical addresses would only need privileges */
+	} else {
+		arg_add("-a");
+		arg_add("%s", device->arg);
+	}
+	ret = args_memory(cfg, pool_size, err, err_size);
+	if (ret == 0)
+		ret = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? 0 : -errno;
+	if (ret != 0)
+		return ret == -ENOMEM ? ret : nic_fail(err, err_size, ret, "cannot read the allowed cores");
+	args_cores(&cores);
+	ret = args_user(cfg->eal_args, err, err_size);
+	if (ret != 0)
+		return ret;
+	eal.argv[eal.argc] = NULL;
+
+	messages = fopencookie(NULL, "w", io);
+	if (messages != NULL) {
+		setvbuf(messages, NULL, _IOLBF, 0);
+		rte_openlog_stream(messages);
+	}
+	eal.starting = true;
+	eal.started = true; /* also after a failure: the EAL cannot be tried twice */
+	ret = rte_eal_init(eal.argc, eal.argv);
+	sched_setaffinity(0, sizeof(cores), &cores);
+	if (ret < 0)
+		return nic_fail(err, err_size, rte_errno != 0 ? -rte_errno : -EIO, "DPDK does not start: %s",
+			eal.complaint[0] != '\0' ? eal.complaint : rte_strerror(rte_errno));
+	return 0;
+}
+
+void eal_ready(void)
+{
+	eal.starting = false;
+}
+
+void eal_stop(void)
+{
+	char folder[128];
+
+	snprintf(folder, sizeof(folder), "%s", rte_eal_get_runtime_dir());
+	eal.starting = true; /* farewell messages are no errors */
+	rte_eal_cleanup();
+	rmdir(folder); /* made by the EAL even where it keeps nothing in it */
+}

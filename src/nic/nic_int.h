@@ -1,0 +1,235 @@
+/* nic_int.h - what the files of src/nic share: the port, its queues, and who calls whom.
+ *
+ *	eal.c     DPDK's environment: arguments, memory mode, messages      control thread
+ *	device.c  kinds of device: option text, kernel side, vdev arguments control thread
+ *	kernel.c  the kernel's view of an interface (nic_kernel.h)          control thread
+ *	pool.c    the buffer pool and its shareable regions                 control thread
+ *	port.c    nic_open and nic_close                                    control thread
+ *	wait.c    descriptors to sleep on                                   control thread, queue's thread
+ *	rss.c     Toeplitz hash, owner of a 4-tuple                         any thread, pure
+ *	cksum.c   checksums of one frame                                    queue's thread
+ *	queue.c   receive, transmit, hand-off: the hot file                 queue's thread
+ */
+#pragma once
+#include <stdatomic.h>
+#include <netinet/in.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+
+#include "cfg.h"
+#include "compiler.h"
+#include "nic.h"
+
+enum {
+	NIC_BURST = 32,           /* frames taken from or given to the port at a time */
+	NIC_HANDOFF_SIZE = 4096,  /* slots of a stack's ring of handed-over frames */
+	NIC_TX_SHARED_SIZE = 2048, /* slots of a hardware queue's ring of other stacks' frames */
+	NIC_TX_TRIES = 8,         /* bursts offered to a full port before frames are dropped */
+	NIC_DATA_ROOM = 2048,     /* smallest data room behind the headroom */
+	RSS_TABLE_SIZE = 128,
+	RSS_KEY_SIZE = 52, /* the longest key a port wants; most take the first 40 bytes */
+	RSS_TUPLE_MAX = 36,
+};
+
+/* ---- rss.c ---- */
+
+/* The hash as a table of nibbles: constant after rss_init. */
+struct rss {
+	uint32_t nibble[2 * RSS_TUPLE_MAX][16];
+	uint8_t stack[RSS_TABLE_SIZE]; /* hash's low bits -> stack */
+};
+
+extern const uint8_t rss_key[RSS_KEY_SIZE];
+
+/* Prepares the tables for stack_count stacks; period (a power of two, at most RSS_TABLE_SIZE) is the port's own
+ * indirection table size where that is smaller. */
+void rss_init(struct rss *rss, uint32_t stack_count, uint32_t period);
+
+/* Feeds size bytes that stand at byte offset at of the tuple into hash. */
+static inline uint32_t rss_feed(const struct rss *rss, uint32_t hash, uint32_t at, const uint8_t *p, uint32_t size)
+{
+	const uint32_t(*row)[16] = &rss->nibble[2 * at];
+
+	for (uint32_t i = 0; i < size; i++)
+		hash ^= row[2 * i][p[i] >> 4] ^ row[2 * i + 1][p[i] & 15];
+	return hash;
+}
+
+static inline uint32_t rss_stack(const struct rss *rss, uint32_t hash)
+{
+	return rss->stack[hash & (RSS_TABLE_SIZE - 1)];
+}
+
+/* ---- the port ---- */
+
+/* A port's device option, taken apart (device.c). The last two exist for the unit tests only. */
+enum device_kind {
+	DEVICE_TAP,
+	DEVICE_AFPACKET,
+	DEVICE_AFXDP,
+	DEVICE_MEMIF,
+	DEVICE_PCI,
+	DEVICE_NULL, /* null: receives nothing, swallows everything */
+	DEVICE_RING, /* ring: what is sent comes back */
+};
+
+struct device {
+	enum device_kind kind;
+	char arg[112]; /* interface, socket path or PCI address */
+
+	/* found or changed on the kernel's side by device_prepare; undone by device_restore */
+	bool has_mac;
+	uint8_t mac[6];
+	uint32_t mtu;       /* of the kernel interface; 0 when there is none */
+	uint32_t rx_queues; /* what the kernel interface can spread over */
+	bool gro_was_on;    /* afpacket: switched off while we receive */
+	bool promiscuous;   /* promiscuous mode was switched on */
+	bool created;       /* the kernel interface is ours (TAP) */
+};
+
+struct nic_region_map {
+	uintptr_t base;
+	uint64_t size;
+};
+
+struct nic_queue {
+	/* constant after nic_open */
+	struct nic *nic;
+	struct rte_mempool *pool;
+	uint32_t stack_idx;
+	uint32_t stack_count;
+	uint16_t port;
+	uint16_t hw;             /* hardware queue this stack sends through */
+	bool has_hw;             /* hw is this stack's own: it receives from it and drains tx_shared */
+	bool link_polled;        /* memif: the queue's thread starts the port when the peer comes */
+	uint64_t tx_flags_ip;    /* RTE_MBUF_F_TX_... that the port does; 0: software */
+	uint64_t tx_flags_tcp, tx_flags_udp;
+	uint32_t frame_max;      /* longest frame the port takes */
+	struct rte_ring *handoff;   /* any stack -> this stack: received frames */
+	struct rte_ring *tx_shared; /* stacks without a hardware queue -> this stack, or NULL */
+	struct rte_ring *tx_via;    /* where this stack puts frames when it has no hardware queue */
+	uint32_t tx_via_stack;      /* ... and whom to wake */
+
+	/* queue's thread */
+	uint32_t tx_count;
+	bool up; /* the port may be called */
+	bool was_linked;
+	uint64_t link_next_tsc;
+	struct rte_mbuf *tx[NIC_BURST];
+	struct nic_queue_stats stats;
+
+	/* wait.c: constant after nic_open */
+	int wait_fd; /* -1: none */
+	bool wait_intr; /* an RX interrupt that must be armed */
+} CACHE_ALIGNED;
+
+struct nic {
+	/* constant after nic_open */
+	struct rss rss;
+	struct nic_queue queues[NIC_STACK_MAX];
+	struct nic_region_map region_map[NIC_REGION_MAX];
+	uint32_t region_count;
+	uint32_t stack_count;
+	uint16_t port;
+	uint16_t hw_count;
+	bool rss_hw;
+	bool accept_partial;
+	void (*wake)(void *arg, uint32_t stack_idx);
+	void *wake_arg;
+	struct rte_mempool *pool;
+	struct nic_info info;
+
+	/* control thread */
+	struct device device;
+	struct nic_region regions[NIC_REGION_MAX];
+	bool started, configured;
+
+	/* any queue's thread, once */
+	atomic_bool partial_seen, cut_seen;
+};
+
+/* One line into err, as snprintf. Returns code, so that a failing function ends in one statement. */
+int nic_fail(char *err, size_t err_size, int code, const char *fmt, ...) PRINTF_LIKE(4, 5);
+
+/* ---- eal.c ---- */
+
+/* Starts DPDK for one device. pool_size is the bytes the packet buffers will take; it decides between hugepages and
+ * plain pages. Once per process, also after a failure. 0 or -E with err. */
+int eal_start(const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size);
+void eal_stop(void);
+/* The driver's last complaint since eal_start, for error texts; "" if none. Control thread. */
+const char *eal_complaint(void);
+/* The port is up: what DPDK says from now on is about its operation. */
+void eal_ready(void);
+
+/* ---- device.c ---- */
+
+int device_parse(struct device *device, const char *text, char *err, size_t err_size);
+/* Looks at the kernel interface and makes it usable. Before the port exists. */
+int device_prepare(struct device *device, const struct cfg *cfg, char *err, size_t err_size);
+/* The driver's name and arguments for a virtual device. Both empty for PCI. */
+void device_vdev(const struct device *device, const struct cfg *cfg, uint32_t queues, char *name, size_t name_size,
+	char *args, size_t args_size);
+/* Number of hardware queue pairs to ask for, before the driver's own limit. */
+uint32_t device_queues(const struct device *device, uint32_t stack_count);
+/* After the port's queues exist and before it starts. */
+int device_before_start(struct device *device, char *err, size_t err_size);
+/* After the port started: addresses of a TAP's kernel end. */
+int device_after_start(struct device *device, const struct cfg *cfg, char *err, size_t err_size);
+/* Undoes what prepare changed in an interface that is not ours. */
+void device_restore(struct device *device);
+static inline bool device_is_virtual(const struct device *device)
+{
+	return device->kind != DEVICE_PCI;
+}
+
+/* ---- pool.c ---- */
+
+/* Bytes that the pool of count buffers needs, about; for eal_start. */
+uint64_t pool_size_estimate(const struct device *device, uint32_t count, uint32_t mtu);
+struct rte_mempool *pool_create(const struct device *device, uint32_t count, uint32_t mtu, int numa_node, char *err,
+	size_t err_size);
+/* Fills nic->regions and nic->region_map from nic->pool. */
+int pool_regions(struct nic *nic, char *err, size_t err_size);
+void pool_regions_close(struct nic *nic);
+
+/* ---- wait.c ---- */
+
+enum { WAIT_FD_MAX = 256 };
+
+/* Descriptors of this process, to tell what a driver call opened. */
+struct wait_fds {
+	uint32_t count;
+	int fd[WAIT_FD_MAX];
+};
+
+void wait_snapshot(struct wait_fds *fds);
+/* Finds the driver's descriptor among those opened since before, skipping the first skip of that kind; -1 if none. */
+int wait_find(enum device_kind kind, const struct wait_fds *before, uint32_t skip);
+/* Prepares an AF_PACKET socket: frames that the kernel sends out do not come in. */
+void wait_filter_outgoing(int fd);
+
+/* ---- cksum.c ---- */
+
+enum cksum_result { CKSUM_OK, CKSUM_UNCHECKED, CKSUM_BAD, CKSUM_SHORT, CKSUM_PARTIAL };
+
+/* What the receive path must know of a frame. */
+struct frame_info {
+	enum cksum_result result;
+	bool arp_like;   /* every stack must see it: ARP, IPv6 neighbour discovery */
+	bool has_owner;  /* the tuple fields are set */
+	bool fragment;
+	uint8_t addr_size; /* 4 or 16 */
+	const uint8_t *addrs; /* source, destination */
+	const uint8_t *ports; /* source, destination; NULL: the 2-tuple decides */
+};
+
+/* Parses and verifies one received frame of size bytes; rx_flags are the mbuf's ol_flags. Pure. */
+void cksum_rx(const uint8_t *data, uint32_t size, uint64_t rx_flags, struct frame_info *info);
+/* Fills the checksums of a frame about to be sent, or asks the port to (flags in the mbuf). */
+void cksum_tx(const struct nic_queue *q, struct rte_mbuf *m, uint8_t *data, uint32_t size);
+/* Say once what was seen. */
+void cksum_tell_partial(struct nic *nic);
+void cksum_tell_cut(struct nic *nic);

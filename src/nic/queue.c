@@ -1,0 +1,352 @@
+/* queue.c - the hot path of a port: receive, hand-off between stacks, transmit.
+ *
+ * Every function runs on the queue's own thread except nic_buf_free, nic_buf_room, nic_buf_levels and nic_stats. No
+ * lock, no log, no allocation besides packet buffers, no system call beyond what the driver does.
+ *
+ * Hand-off. A frame whose owner is another stack goes into that stack's ring (many producers, one consumer), and the
+ * owner is woken once per nic_rx call, after all its frames are in. Transmit of a stack without a hardware queue goes
+ * the same way: into the tx_shared ring of the stack that owns the hardware queue, which is woken and sends it during
+ * its next nic_rx or nic_tx_flush. A lock around the port's transmit would let one preempted stack stop the others;
+ * with the ring nobody ever waits for anybody.
+ *
+ * m->hash.usr carries nic_frame.flags through a ring.
+ */
+#include <rte_cycles.h>
+#include <rte_prefetch.h>
+
+#include "nic_int.h"
+
+_Static_assert(NIC_HEADROOM == RTE_PKTMBUF_HEADROOM, "NIC_HEADROOM is DPDK's headroom");
+_Static_assert(NIC_STACK_MAX <= 32, "wake masks are 32 bits");
+
+static struct rte_mbuf *mbuf_of(const struct nic_buf *buf)
+{
+	return (struct rte_mbuf *)(uintptr_t)buf;
+}
+
+static void frame_fill(struct nic_frame *frame, struct rte_mbuf *m)
+{
+	frame->buf = (struct nic_buf *)m;
+	frame->data = rte_pktmbuf_mtod(m, uint8_t *);
+	frame->priv = rte_mbuf_to_priv(m);
+	frame->size = m->data_len;
+	frame->flags = (uint16_t)m->hash.usr;
+}
+
+/* Puts one frame into the ring of stack; m is consumed. */
+static void handoff(struct nic_queue *q, uint32_t stack, struct rte_mbuf *m, uint32_t *woken)
+{
+	if (likely(rte_ring_enqueue(q->nic->queues[stack].handoff, m) == 0)) {
+		q->stats.rx_handoff++;
+		*woken |= 1u << stack;
+	} else {
+		q->stats.drop_handoff_full++;
+		rte_pktmbuf_free(m);
+	}
+}
+
+/* Copies a frame that concerns every stack to the others. */
+static void handoff_copies(struct nic_queue *q, const struct rte_mbuf *m, uint32_t *woken)
+{
+	for (uint32_t stack = 0; stack < q->stack_count; stack++) {
+		struct rte_mbuf *copy;
+
+		if (stack == q->stack_idx)
+			continue;
+		copy = rte_pktmbuf_copy(m, q->pool, 0, UINT32_MAX);
+		if (copy == NULL) {
+			q->stats.drop_handoff_full++;
+			continue;
+		}
+		copy->hash.usr = m->hash.usr;
+		handoff(q, stack, copy, woken);
+	}
+}
+
+static void wake_all(struct nic *nic, uint32_t woken)
+{
+	while (woken != 0) {
+		uint32_t stack = (uint32_t)__builtin_ctz(woken);
+
+		woken &= woken - 1;
+		nic->wake(nic->wake_arg, stack);
+	}
+}
+
+/* The stack a checked frame belongs to. */
+static uint32_t frame_owner(const struct nic_queue *q, const struct frame_info *info)
+{
+	const struct rss *rss = &q->nic->rss;
+	uint32_t addrs_size = 2u * info->addr_size;
+	uint32_t hash = rss_feed(rss, 0, 0, info->addrs, addrs_size);
+
+	if (info->ports != NULL)
+		hash = rss_feed(rss, hash, addrs_size, info->ports, 4);
+	return rss_stack(rss, hash);
+}
+
+/* Decides about one frame from the port: true if this stack takes it, otherwise m is consumed. */
+static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woken)
+{
+	struct frame_info info;
+
+	m->hash.usr = 0;
+	if (unlikely(m->nb_segs > 1)) {
+		q->stats.drop_rx_short++;
+		goto drop;
+	}
+	cksum_rx(rte_pktmbuf_mtod(m, const uint8_t *), m->data_len, m->ol_flags, &info);
+	switch (info.result) {
+	case CKSUM_OK:
+		break;
+	case CKSUM_UNCHECKED:
+		m->hash.usr = NIC_FRAME_L4_UNCHECKED;
+		break;
+	case CKSUM_PARTIAL:
+		cksum_tell_partial(q->nic);
+		if (!q->nic->accept_partial) {
+			q->stats.drop_rx_cksum++;
+			goto drop;
+		}
+		q->stats.rx_partial_cksum++;
+		break;
+	case CKSUM_SHORT:
+		if (m->data_len >= RTE_ETHER_MIN_LEN)
+			cksum_tell_cut(q->nic);
+		q->stats.drop_rx_short++;
+		goto drop;
+	case CKSUM_BAD:
+		q->stats.drop_rx_cksum++;
+		goto drop;
+	}
+	if (q->stack_count == 1)
+		return true;
+	if (info.has_owner && (!q->nic->rss_hw || info.fragment)) {
+		uint32_t owner = frame_owner(q, &info);
+
+		if (owner != q->stack_idx) {
+			handoff(q, owner, m, woken);
+			return false;
+		}
+	} else if (info.arp_like) {
+		handoff_copies(q, m, woken);
+	}
+	return true;
+drop:
+	rte_pktmbuf_free(m);
+	return false;
+}
+
+/* Gives frames to the port; what it does not take after a few tries is dropped. All of m is consumed. Counted as sent
+ * here only when own; another stack's frames were counted by that stack. */
+static void port_send(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, bool own)
+{
+	uint32_t sent = 0;
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		bytes += m[i]->pkt_len;
+	if (likely(q->up)) {
+		for (int tries = 0; sent < count && tries < NIC_TX_TRIES; tries++)
+			sent += rte_eth_tx_burst(q->port, q->hw, m + sent, (uint16_t)(count - sent));
+	}
+	if (unlikely(sent < count)) {
+		for (uint32_t i = sent; i < count; i++)
+			bytes -= m[i]->pkt_len;
+		q->stats.drop_tx_full += count - sent;
+		rte_pktmbuf_free_bulk(m + sent, count - sent);
+	}
+	if (own) {
+		q->stats.tx_packets += sent;
+		q->stats.tx_bytes += bytes;
+	}
+}
+
+/* Leaves this stack's frames to the stack that owns the hardware queue. */
+static void tx_leave(struct nic_queue *q, uint32_t count)
+{
+	uint64_t bytes = 0;
+	uint32_t put;
+
+	for (uint32_t i = 0; i < count; i++)
+		bytes += q->tx[i]->pkt_len;
+	put = rte_ring_mp_enqueue_burst(q->tx_via, (void **)q->tx, count, NULL);
+	if (unlikely(put < count)) {
+		for (uint32_t i = put; i < count; i++)
+			bytes -= q->tx[i]->pkt_len;
+		q->stats.drop_tx_full += count - put;
+		rte_pktmbuf_free_bulk(q->tx + put, count - put);
+	}
+	q->stats.tx_packets += put;
+	q->stats.tx_bytes += bytes;
+	q->nic->wake(q->nic->wake_arg, q->tx_via_stack);
+}
+
+/* Sends what stacks without a hardware queue left for us. */
+static void tx_shared_drain(struct nic_queue *q)
+{
+	struct rte_mbuf *m[NIC_BURST];
+	uint32_t count;
+
+	while ((count = rte_ring_sc_dequeue_burst(q->tx_shared, (void **)m, NIC_BURST, NULL)) != 0)
+		port_send(q, m, count, false);
+}
+
+/* memif: its port can only be started once the peer is there, and must be started again after the peer went away. Done by
+ * the one thread that calls the port, so that no call is under way meanwhile. Looks ten times a second. */
+static void link_poll(struct nic_queue *q)
+{
+	uint64_t now = rte_rdtsc();
+	struct rte_eth_link link = {.link_status = RTE_ETH_LINK_DOWN};
+
+	if (likely(now < q->link_next_tsc))
+		return;
+	q->link_next_tsc = now + rte_get_tsc_hz() / 10;
+	if (q->up && rte_eth_link_get_nowait(q->port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP) {
+		q->was_linked = true;
+		return;
+	}
+	if (q->up && q->was_linked) {
+		q->up = false;
+		q->was_linked = false;
+		rte_eth_dev_stop(q->port);
+	}
+	if (!q->up)
+		q->up = rte_eth_dev_start(q->port) == 0;
+}
+
+uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
+{
+	struct rte_mbuf *m[NIC_BURST];
+	uint32_t woken = 0, filled = 0, count, want;
+
+	q->stats.rx_polls++;
+	if (q->handoff != NULL) {
+		/* the port keeps a share, so that a busy neighbour cannot starve this stack's own frames */
+		want = q->has_hw && max > 4 ? max - max / 4 : max;
+		while (filled < want) {
+			count = rte_ring_sc_dequeue_burst(q->handoff, (void **)m, RTE_MIN(want - filled, (uint32_t)NIC_BURST),
+				NULL);
+			if (count == 0)
+				break;
+			for (uint32_t i = 0; i < count; i++) {
+				rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
+				frame_fill(&frames[filled], m[i]);
+				q->stats.rx_bytes += frames[filled++].size;
+			}
+		}
+		q->stats.rx_handoff_in += filled;
+		q->stats.rx_packets += filled;
+	}
+	if (!q->has_hw)
+		goto out;
+	if (unlikely(q->link_polled))
+		link_poll(q);
+	if (q->tx_shared != NULL && !rte_ring_empty(q->tx_shared))
+		tx_shared_drain(q);
+	while (filled < max && likely(q->up)) {
+		want = RTE_MIN(max - filled, (uint32_t)NIC_BURST);
+		count = rte_eth_rx_burst(q->port, q->hw, m, (uint16_t)want);
+		for (uint32_t i = 0; i < count; i++)
+			rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
+		for (uint32_t i = 0; i < count; i++) {
+			if (!frame_accept(q, m[i], &woken))
+				continue;
+			frame_fill(&frames[filled], m[i]);
+			q->stats.rx_packets++;
+			q->stats.rx_bytes += frames[filled++].size;
+		}
+		if (count < want)
+			break;
+	}
+out:
+	if (woken != 0)
+		wake_all(q->nic, woken);
+	if (filled == 0)
+		q->stats.rx_empty_polls++;
+	return filled;
+}
+
+void nic_buf_free(struct nic_buf *buf)
+{
+	rte_pktmbuf_free(mbuf_of(buf));
+}
+
+uint32_t nic_buf_room(const struct nic_buf *buf, const uint8_t *data)
+{
+	const struct rte_mbuf *m = mbuf_of(buf);
+
+	return (uint32_t)((const uint8_t *)m->buf_addr + m->buf_len - data);
+}
+
+struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(q->pool);
+
+	if (unlikely(m == NULL)) {
+		q->stats.drop_tx_nobuf++;
+		return NULL;
+	}
+	*data = rte_pktmbuf_mtod(m, uint8_t *);
+	if (priv != NULL)
+		*priv = rte_mbuf_to_priv(m);
+	return (struct nic_buf *)m;
+}
+
+void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size)
+{
+	struct rte_mbuf *m = mbuf_of(buf);
+
+	if (unlikely(size > q->frame_max || size < RTE_ETHER_HDR_LEN || size > nic_buf_room(buf, data))) {
+		q->stats.drop_tx_full++;
+		rte_pktmbuf_free(m);
+		return;
+	}
+	m->data_off = (uint16_t)(data - (uint8_t *)m->buf_addr);
+	m->data_len = (uint16_t)size;
+	m->pkt_len = size;
+	m->ol_flags = 0;
+	m->tx_offload = 0;
+	cksum_tx(q, m, data, size);
+	q->tx[q->tx_count++] = m;
+	if (q->tx_count == NIC_BURST)
+		nic_tx_flush(q);
+}
+
+void nic_tx_flush(struct nic_queue *q)
+{
+	uint32_t count = q->tx_count;
+
+	q->tx_count = 0;
+	if (count != 0 && q->has_hw)
+		port_send(q, q->tx, count, true);
+	else if (count != 0)
+		tx_leave(q, count);
+	if (q->tx_shared != NULL && !rte_ring_empty(q->tx_shared))
+		tx_shared_drain(q);
+}
+
+uint64_t nic_addr(const struct nic_queue *q, const void *p)
+{
+	const struct nic *nic = q->nic;
+	uintptr_t at = (uintptr_t)p;
+
+	for (uint32_t i = 0; i < nic->region_count; i++) {
+		uintptr_t offset = at - nic->region_map[i].base;
+
+		if (likely(offset < nic->region_map[i].size))
+			return (uint64_t)i << 48 | offset;
+	}
+	return UINT64_MAX;
+}
+
+void nic_buf_levels(struct nic_queue *q, uint32_t *free_count, uint32_t *total_count)
+{
+	*free_count = rte_mempool_avail_count(q->pool);
+	*total_count = q->pool->size;
+}
+
+const struct nic_queue_stats *nic_stats(const struct nic_queue *q)
+{
+	return &q->stats;
+}

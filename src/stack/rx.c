@@ -1,0 +1,179 @@
+/* rx.c - received data on its way to the application, by reference.
+ *
+ * Runs in the stack's thread. A received segment stays in its packet buffer: its place and size go into the endpoint's ring; the
+ * reader moves rx_tail; here the buffers behind rx_tail are freed and the window is opened. What finds the ring full waits in a private list, where
+ * small pieces are gathered into the room behind the last one, so that a peer sending single bytes cannot hold a buffer each.
+ * Protocol: doc/threads.md, "Receive".
+ */
+#include "stack_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "rx_buf.h"
+
+enum { GATHER_MAX = 1024 };
+
+/* A copy of p in a buffer of our own, for payload that does not lie in packet memory. Frees p. */
+static struct pbuf *copy_to_buf(struct stack *s, struct pbuf *p)
+{
+	struct pbuf *q = rx_buf_new(s->queue, p->len);
+
+	if (q)
+		memcpy(q->payload, p->payload, p->len);
+	pbuf_free(p);
+	return q;
+}
+
+static void pend_add(struct conn *c, struct pbuf *p)
+{
+	struct pbuf *last = c->pend_last;
+
+	if (last && p->len <= GATHER_MAX && rx_buf_room(last) >= p->len) {
+		memcpy((uint8_t *)last->payload + last->len, p->payload, p->len);
+		last->len = last->tot_len = (u16_t)(last->len + p->len);
+		pbuf_free(p);
+		return;
+	}
+	p->next = NULL;
+	if (last)
+		last->next = p;
+	else
+		c->pend_first = p;
+	c->pend_last = p;
+}
+
+/* Moves waiting pieces into the ring. */
+static void publish(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep = stack_ep(s, c->ep);
+	struct rx_desc *ring = arena_rx_ring(s->arena, c->ep);
+	uint32_t head = atomic_load_explicit(&ep->rx_head, memory_order_relaxed), bytes = 0;
+
+	if (!c->pend_first || head - c->rx_freed >= RX_RING_SIZE)
+		return;
+	if (!c->rx_bufs) {
+		c->rx_bufs = calloc(RX_RING_SIZE, sizeof(*c->rx_bufs));
+		if (!c->rx_bufs)
+			return;
+	}
+	while (c->pend_first && head - c->rx_freed < RX_RING_SIZE) {
+		struct pbuf *p = c->pend_first;
+		struct rx_desc *d = &ring[head % RX_RING_SIZE];
+
+		c->pend_first = p->next;
+		p->next = NULL;
+		d->addr = nic_addr(s->queue, p->payload);
+		d->size = p->len;
+		c->rx_bufs[head % RX_RING_SIZE] = p;
+		bytes += p->len;
+		head++;
+	}
+	if (!c->pend_first)
+		c->pend_last = NULL;
+	atomic_store_explicit(
+		&ep->rx_bytes, atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed) + bytes, memory_order_release);
+	atomic_store_explicit(&ep->rx_head, head, memory_order_release);
+	atomic_fetch_add_explicit(&ep->rx_gen, 1, memory_order_relaxed);
+	if (!c->pend_first && (!c->pcb || c->pcb->state == CLOSE_WAIT || c->pcb->state == CLOSING ||
+				      c->pcb->state == LAST_ACK || c->pcb->state == TIME_WAIT))
+		atomic_fetch_or(&ep->flags, EP_RX_EOF);
+	notify(s, c->ep, EPOLLIN);
+	if (!c->reclaim_armed) {
+		c->reclaim_armed = 1;
+		c->reclaim_wait = RECLAIM_MS;
+		c->reclaim_due = s->now_ms + RECLAIM_MS;
+	}
+}
+
+void rx_add(struct stack *s, struct conn *c, struct pbuf *p)
+{
+	while (p) {
+		struct pbuf *next = p->next;
+
+		/* lwIP hands chains over with one reference each: cut them, every piece lives on its own */
+		if (next) {
+			pbuf_ref(next);
+			pbuf_dechain(p);
+		}
+		if (p->len && nic_addr(s->queue, p->payload) == UINT64_MAX)
+			p = copy_to_buf(s, p);
+		if (p && p->len)
+			pend_add(c, p);
+		else if (p)
+			pbuf_free(p);
+		else
+			COUNT(s, drop_tx_nobuf, 1);
+		p = next;
+	}
+	publish(s, c);
+}
+
+void rx_reclaim(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep;
+	uint32_t head, tail, read, bytes;
+
+	if (c->ep == ENDPOINT_NONE)
+		return;
+	ep = stack_ep(s, c->ep);
+	head = atomic_load_explicit(&ep->rx_head, memory_order_relaxed);
+	tail = atomic_load_explicit(&ep->rx_tail, memory_order_acquire);
+	read = atomic_load_explicit(&ep->rx_read, memory_order_relaxed);
+	bytes = atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed);
+	if (tail - c->rx_freed > head - c->rx_freed || read - c->rx_recved > bytes - c->rx_recved) {
+		COUNT(s, bad_client_input, 1); /* a client wrote nonsense: believe nothing it says here */
+		return;
+	}
+	while (c->rx_freed != tail) {
+		pbuf_free(c->rx_bufs[c->rx_freed % RX_RING_SIZE]);
+		c->rx_freed++;
+	}
+	if (c->pcb) {
+		uint32_t n = read - c->rx_recved;
+
+		while (n) {
+			u16_t part = (u16_t)LWIP_MIN(n, 0xffff);
+
+			tcp_recved(c->pcb, part);
+			n -= part;
+		}
+	}
+	c->rx_recved = read;
+	publish(s, c);
+	head = atomic_load_explicit(&ep->rx_head, memory_order_relaxed);
+	if (c->rx_freed != head && !c->reclaim_armed) {
+		c->reclaim_armed = 1;
+		c->reclaim_wait = (uint16_t)LWIP_MIN(c->reclaim_wait * 2u, 1000u);
+		c->reclaim_due = s->now_ms + c->reclaim_wait;
+	}
+}
+
+bool rx_is_unread(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep = stack_ep(s, c->ep);
+
+	return c->pend_first || atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed) !=
+		atomic_load_explicit(&ep->rx_read, memory_order_acquire);
+}
+
+void rx_drop_all(struct stack *s, struct conn *c)
+{
+	uint32_t head = atomic_load_explicit(&stack_ep(s, c->ep)->rx_head, memory_order_relaxed);
+
+	while (c->rx_freed != head) {
+		pbuf_free(c->rx_bufs[c->rx_freed % RX_RING_SIZE]);
+		c->rx_freed++;
+	}
+	while (c->pend_first) {
+		struct pbuf *p = c->pend_first;
+
+		c->pend_first = p->next;
+		p->next = NULL;
+		pbuf_free(p);
+	}
+	c->pend_last = NULL;
+	free(c->rx_bufs);
+	c->rx_bufs = NULL;
+	c->reclaim_armed = 0;
+}

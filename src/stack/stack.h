@@ -1,0 +1,73 @@
+/* stack.h - one stack thread: an lwIP instance, a queue of the port, and the endpoints it owns.
+ *
+ * Everything inside belongs to the thread that runs stack_run; others reach it by stack_post, or through the arena. No lwIP and no DPDK
+ * names here, so that engine and ctl can use it.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "cfg.h"
+#include "nic.h"
+#include "stat.h"
+
+struct stack;
+
+/* What a stack needs to start; copied. The pointers must outlive the stack. */
+struct stack_spec {
+	uint32_t idx, count;
+	const struct cfg *cfg;
+	struct arena *arena;        /* region[] filled in as well */
+	struct nic *nic;
+	struct stat_block *stats;
+	struct stack **peers;       /* all stacks, by index; filled before any runs */
+	_Atomic int *poller_fds;    /* event fd of each poller, -1 = none; control thread writes */
+	uint8_t mac[6];
+	uint8_t address[4], netmask[4], gateway[4];
+	bool has_gateway;
+	uint16_t mtu;
+	int core;                   /* core to pin to, or -1 */
+};
+
+/* A request of another thread. fn runs in the stack's thread, then done (if not NULL) is decremented. The memory stays the
+ * poster's until then. */
+struct stack_msg {
+	struct stack_msg *next;
+	void (*fn)(struct stack *s, struct stack_msg *m);
+	_Atomic uint32_t *done;
+	uint64_t arg;
+	void *ptr;
+	bool is_heap; /* freed with free(3) after fn */
+};
+
+/* Makes a stack; does not start a thread. Control thread. NULL on lack of memory, with err filled. */
+struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_size);
+
+/* The thread body: runs until stack_stop. Frees all lwIP state before it returns. */
+void stack_run(struct stack *s);
+
+/* For tests: one-time set-up and tear-down of the calling thread as this stack's, and a single turn with a given clock. */
+int stack_enter(struct stack *s);
+void stack_leave(struct stack *s);
+uint32_t stack_turn(struct stack *s, uint64_t now_ns);
+
+/* Asks the thread to end. Any thread. */
+void stack_stop(struct stack *s);
+
+/* Frees what stack_create made; the thread must have ended. Accepts NULL. */
+void stack_destroy(struct stack *s);
+
+/* Hands a request over and wakes the stack. Any thread, never blocks. */
+void stack_post(struct stack *s, struct stack_msg *m);
+
+/* Wakes the stack if it sleeps. Any thread. */
+void stack_wake(struct stack *s);
+
+/* The eventfd that wakes the stack; constant. */
+int stack_event_fd(const struct stack *s);
+
+/* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier). */
+void stack_client_gone(struct stack *s, struct stack_msg *m);
+void stack_barrier(struct stack *s, struct stack_msg *m);

@@ -1,0 +1,661 @@
+/* tcp.c - the life of a TCP endpoint: open, listen, accept, shut down, release, fail; and lwIP's callbacks that drive it.
+ *
+ * Runs in the stack's thread. An endpoint goes BOUND or LISTEN (stack 0 only), CONNECTING, ESTABLISHED, CLOSED, and becomes free in three
+ * steps: no client holds it any more, its sent data is acknowledged or given up, its rings are emptied. The rings are in rx.c and tx.c.
+ */
+#include "stack_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static void addr_set(struct sock_addr *a, const ip_addr_t *ip, uint16_t port)
+{
+	memset(a, 0, sizeof(*a));
+	a->family = AF_INET;
+	a->port = port;
+	memcpy(a->ip, &ip_2_ip4(ip)->addr, 4);
+}
+
+uint32_t ep_take(struct stack *s)
+{
+	struct endpoint *ep;
+	uint32_t idx;
+
+	if (!s->ep_free_count)
+		return ENDPOINT_NONE;
+	idx = s->ep_free[--s->ep_free_count];
+	ep = stack_ep(s, idx);
+	atomic_store_explicit(&ep->rx_head, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->rx_bytes, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_tail, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->flags, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->error, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->rx_gen, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_gen, 0, memory_order_relaxed);
+	ep->gen++;
+	ep->stack_idx = (uint16_t)s->idx;
+	ep->kind = SOCK_STREAM;
+	ep->listener = UINT32_MAX;
+	ep->parent = ENDPOINT_NONE;
+	atomic_store_explicit(&ep->rx_tail, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->rx_off, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->rx_read, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_head, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->doorbell, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_want, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->rx_lock, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_lock, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_limit, s->cfg.send_buffer, memory_order_relaxed);
+	atomic_store_explicit(&ep->app_flags, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_retransmits, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_unsent, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tcp_state, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->app_fd, -1, memory_order_relaxed);
+	atomic_store_explicit(&ep->creator, UINT32_MAX, memory_order_relaxed);
+	memset(&ep->local, 0, sizeof(ep->local));
+	memset(&ep->remote, 0, sizeof(ep->remote));
+	stat_set(s->stats, STAT_endpoints_free, s->ep_free_count);
+	stat_set(s->stats, STAT_endpoints_used, s->ep_count - s->ep_free_count);
+	return idx;
+}
+
+void ep_give(struct stack *s, uint32_t ep_idx)
+{
+	struct endpoint *ep = stack_ep(s, ep_idx);
+
+	atomic_store(&ep->state, EP_FREE);
+	for (int i = 0; i < WATCH_INLINE; i++)
+		atomic_store(&ep->watch[i].word, 0);
+	s->by_ep[ep_idx - s->ep_first] = NULL;
+	s->ep_free[s->ep_free_count++] = ep_idx;
+	stat_set(s->stats, STAT_endpoints_free, s->ep_free_count);
+	stat_set(s->stats, STAT_endpoints_used, s->ep_count - s->ep_free_count);
+}
+
+/* --- messages to stack 0 about ports --- */
+
+static void port_unref_msg(struct stack *s, struct stack_msg *m)
+{
+	port_unref(s, (uint16_t)m->arg);
+}
+
+static void port_release(struct stack *s, uint16_t port)
+{
+	struct stack_msg *m;
+
+	if (s->idx == 0) {
+		port_unref(s, port);
+		return;
+	}
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return; /* the port stays reserved; better than a crash */
+	m->fn = port_unref_msg;
+	m->arg = port;
+	m->is_heap = true;
+	stack_post(s->peers[0], m);
+}
+
+/* --- the end of an endpoint --- */
+
+/* Last step: nobody holds it and nothing of it is in use. */
+static void detach(struct stack *s, struct conn *c)
+{
+	uint32_t idx = c->ep;
+
+	if (idx == ENDPOINT_NONE)
+		return;
+	rx_drop_all(s, c);
+	tx_drop_all(s, c);
+	if (c->owns_port)
+		port_release(s, c->local_port);
+	c->owns_port = 0;
+	c->ep = ENDPOINT_NONE;
+	ep_give(s, idx);
+}
+
+static void mark_closed(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep = stack_ep(s, c->ep);
+
+	if (atomic_load_explicit(&ep->state, memory_order_relaxed) == EP_CLOSED)
+		return;
+	if (atomic_load_explicit(&ep->state, memory_order_relaxed) == EP_ESTABLISHED)
+		COUNT(s, tcp_closed, 1);
+	/* data that waits behind a full ring comes before the end: then rx.c sets EP_RX_EOF with the last piece */
+	atomic_fetch_or(&ep->flags, (c->pend_first ? 0 : EP_RX_EOF) | EP_TX_CLOSED | EP_FIN_ACKED);
+	atomic_store(&ep->state, EP_CLOSED);
+	atomic_fetch_add(&ep->rx_gen, 1);
+	notify(s, c->ep, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+}
+
+/* The pcb has been freed by lwIP (from inside its code: nothing here may call back into TCP). */
+void tcp_conn_gone(struct stack *s, struct conn *c)
+{
+	if (c->listener) {
+		c->listener->embryonic--;
+		c->listener = NULL;
+	}
+	if (c->ep != ENDPOINT_NONE) {
+		if (c->is_released)
+			detach(s, c);
+		else
+			mark_closed(s, c);
+	}
+	conn_put(s, c);
+}
+
+void tcp_fail(struct stack *s, struct conn *c, int err, bool is_connect)
+{
+	struct tcp_pcb *pcb = c->pcb;
+
+	if (c->ep != ENDPOINT_NONE)
+		atomic_store(&stack_ep(s, c->ep)->error, err);
+	if (is_connect)
+		COUNT(s, tcp_connect_failed, 1);
+	if (!pcb)
+		return;
+	tcp_err(pcb, NULL);
+	focus_enter(c);
+	tcp_abandon(pcb, 0);
+	focus_leave(s);
+}
+
+void tcp_unreachable(struct stack *s, uint32_t next_hop)
+{
+	for (uint32_t h = 0; h <= s->hash_mask; h++) {
+		for (struct conn *c = s->hash[h], *next; c; c = next) {
+			uint32_t ip = ip_2_ip4(&c->remote_ip)->addr;
+
+			next = c->hash_next;
+			if (!c->pcb || c->pcb->state != SYN_SENT)
+				continue;
+			if (ip == next_hop || ((ip ^ s->address) & s->netmask && s->gateway == next_hop))
+				tcp_fail(s, c, EHOSTUNREACH, true);
+		}
+	}
+}
+
+/* --- lwIP's callbacks --- */
+
+static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
+{
+	struct stack *s = stack_current;
+	struct conn *c = arg;
+	struct endpoint *ep;
+
+	(void)err;
+	if (c->ep == ENDPOINT_NONE || c->is_released) {
+		if (p) {
+			tcp_recved(pcb, p->tot_len);
+			pbuf_free(p);
+		}
+		return ERR_OK;
+	}
+	if (p) {
+		rx_add(s, c, p);
+		return ERR_OK;
+	}
+	ep = stack_ep(s, c->ep);
+	/* what waits behind a full ring comes before the end: EP_RX_EOF is set with the last piece (rx.c) */
+	if (!c->pend_first) {
+		atomic_fetch_or(&ep->flags, EP_RX_EOF);
+		atomic_fetch_add(&ep->rx_gen, 1);
+		notify(s, c->ep, EPOLLIN | EPOLLRDHUP);
+	}
+	return ERR_OK;
+}
+
+static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t size)
+{
+	struct conn *c = arg;
+
+	(void)pcb;
+	if (c->ep != ENDPOINT_NONE)
+		tx_acked(stack_current, c, size);
+	return ERR_OK;
+}
+
+/* lwIP frees the pcb right after this (tcp_conn_gone follows). */
+static void on_err(void *arg, err_t err)
+{
+	struct stack *s = stack_current;
+	struct conn *c = arg;
+	struct endpoint *ep;
+
+	if (!c || c->ep == ENDPOINT_NONE)
+		return;
+	ep = stack_ep(s, c->ep);
+	if (c->is_connecting) {
+		COUNT(s, tcp_connect_failed, 1);
+		atomic_store(&ep->error, err == ERR_RST ? ECONNREFUSED : ECONNABORTED);
+	} else if (err == ERR_RST) {
+		/* the kernel says EPIPE to a reset that comes after the peer's FIN (tcp_reset) */
+		atomic_store(&ep->error,
+			atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_RX_EOF ? EPIPE : ECONNRESET);
+	} else if (err != ERR_CLSD) {
+		atomic_store(&ep->error, ECONNABORTED);
+	}
+}
+
+/* After the handshake: callbacks, this connection's receive window, and the handshake as first RTT sample (RFC 6298 2.2). */
+static void established(struct stack *s, struct conn *c)
+{
+	struct tcp_pcb *pcb = c->pcb;
+	uint64_t rtt_ns = s->now_ns - c->syn_ns;
+	uint32_t rtt_ms = (uint32_t)(rtt_ns / 1000000);
+
+	tcp_arg(pcb, c);
+	tcp_recv(pcb, on_recv);
+	tcp_sent(pcb, on_sent);
+	tcp_err(pcb, on_err);
+	if (c->rcv_limit < pcb->rcv_wnd) {
+		pcb->rcv_wnd = pcb->rcv_ann_wnd = c->rcv_limit;
+		pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_wnd;
+	}
+	if (!c->syn_tries) {
+		pcb->sa = (s16_t)LWIP_MIN(rtt_ms << 3, 30000);
+		pcb->sv = (s16_t)LWIP_MIN(LWIP_MAX(rtt_ms * 2, 3), 10000);
+		pcb->rto = (s16_t)((pcb->sa >> 3) + pcb->sv);
+	}
+	pcb->rttest = 0;
+	atomic_store_explicit(&stack_ep(s, c->ep)->info_rtt_us, (uint32_t)(rtt_ns / 1000), memory_order_relaxed);
+}
+
+static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
+{
+	struct stack *s = stack_current;
+	struct listener_local *l = arg;
+	struct conn *c;
+	struct accept_ring *r;
+	struct endpoint *ep, *lep;
+	uint32_t head, idx;
+
+	if (err != ERR_OK || !pcb)
+		return ERR_VAL;
+	c = tcp_ext_arg_get(pcb, 0);
+	if (!c || c->listener != l)
+		return ERR_VAL;
+	r = &arena_listener(s->arena, l->idx)->ring[s->idx];
+	head = atomic_load_explicit(&r->head, memory_order_relaxed);
+	if (head - atomic_load_explicit(&r->tail, memory_order_acquire) >= ACCEPT_RING_SIZE) {
+		COUNT(s, accept_overflow, 1);
+		return ERR_MEM;
+	}
+	idx = ep_take(s);
+	if (idx == ENDPOINT_NONE) {
+		COUNT(s, drop_syn_no_endpoint, 1);
+		return ERR_MEM;
+	}
+	l->embryonic--;
+	c->listener = NULL;
+	c->ep = idx;
+	s->by_ep[idx - s->ep_first] = c;
+	lep = stack_ep(s, l->ep);
+	ep = stack_ep(s, idx);
+	ep->parent = l->ep;
+	atomic_store_explicit(&ep->creator, atomic_load_explicit(&lep->creator, memory_order_relaxed), memory_order_relaxed);
+	addr_set(&ep->local, &pcb->local_ip, pcb->local_port);
+	addr_set(&ep->remote, &pcb->remote_ip, pcb->remote_port);
+	established(s, c);
+	if (atomic_load_explicit(&lep->app_flags, memory_order_relaxed) & APP_KEEPALIVE)
+		ip_set_option(pcb, SOF_KEEPALIVE);
+	atomic_store_explicit(&ep->app_flags,
+		atomic_load_explicit(&lep->app_flags, memory_order_relaxed) & (APP_NODELAY | APP_CORK | APP_KEEPALIVE),
+		memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_limit, atomic_load_explicit(&lep->tx_limit, memory_order_relaxed), memory_order_relaxed);
+	atomic_store(&ep->state, EP_ESTABLISHED);
+	COUNT(s, tcp_accepted, 1);
+	atomic_store_explicit(&r->slot[head % ACCEPT_RING_SIZE], idx, memory_order_relaxed);
+	atomic_store(&r->head, head + 1);
+	notify(s, l->ep, EPOLLIN);
+	return ERR_OK;
+}
+
+static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
+{
+	struct stack *s = stack_current;
+	struct conn *c = arg;
+	struct endpoint *ep = stack_ep(s, c->ep);
+
+	(void)pcb, (void)err;
+	c->is_connecting = 0;
+	established(s, c);
+	COUNT(s, tcp_connected, 1);
+	atomic_store(&ep->state, EP_ESTABLISHED);
+	notify(s, c->ep, EPOLLOUT);
+	return ERR_OK;
+}
+
+bool accept_is_queued(struct stack *s, uint32_t listener_ep, uint32_t ep_idx)
+{
+	const struct endpoint *lep;
+	const struct accept_ring *r;
+	uint32_t head;
+
+	if (listener_ep >= s->arena->endpoint_count)
+		return false;
+	lep = stack_ep(s, listener_ep);
+	if (lep->listener >= s->arena->hdr->listener_count || atomic_load(&lep->state) != EP_LISTEN)
+		return false;
+	r = &arena_listener(s->arena, lep->listener)->ring[s->idx];
+	head = atomic_load(&r->head);
+	for (uint32_t i = atomic_load(&r->tail); i != head && head - i <= ACCEPT_RING_SIZE; i++)
+		if (atomic_load(&r->slot[i % ACCEPT_RING_SIZE]) == ep_idx)
+			return true;
+	return false;
+}
+
+/* --- requests --- */
+
+bool route_ok(const struct stack *s, const uint8_t ip[4])
+{
+	uint32_t addr;
+
+	memcpy(&addr, ip, 4);
+	return !((addr ^ s->address) & s->netmask) || s->has_gateway;
+}
+
+/* A free source port whose answers come to this stack: random start, then every port once. */
+static int choose_port(struct stack *s, const struct sock_addr *remote, const ip_addr_t *rip, const ip_addr_t *lip, uint16_t *port)
+{
+	uint32_t range = PORT_LAST - PORT_FIRST + 1, start = stack_rand() % range;
+
+	for (uint32_t i = 0; i < range; i++) {
+		uint16_t p = (uint16_t)(PORT_FIRST + (start + i) % range);
+
+		if (nic_owner(s->nic, AF_INET, remote->ip, remote->port, &s->address, p) != s->idx)
+			continue;
+		if (port_is_used(s, p) || conn_find(s, rip, lip, remote->port, p))
+			continue;
+		*port = p;
+		return 0;
+	}
+	return -EADDRNOTAVAIL;
+}
+
+int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t *ep_out)
+{
+	ip_addr_t rip, lip;
+	struct tcp_pcb *pcb;
+	struct endpoint *ep;
+	struct conn *c;
+	uint32_t idx;
+	uint16_t port = call->local.port;
+	int rc;
+
+	if (call->remote.family != AF_INET)
+		return -EAFNOSUPPORT;
+	if (!route_ok(s, call->remote.ip))
+		return -ENETUNREACH;
+	if (!call->remote.port)
+		return -ECONNREFUSED;
+	ip_addr_set_zero_ip4(&rip);
+	ip_addr_set_zero_ip4(&lip);
+	memcpy(&ip_2_ip4(&rip)->addr, call->remote.ip, 4);
+	ip_2_ip4(&lip)->addr = s->address;
+	if (port) {
+		if (conn_find(s, &rip, &lip, call->remote.port, port))
+			return -EADDRNOTAVAIL;
+	} else {
+		rc = choose_port(s, &call->remote, &rip, &lip, &port);
+		if (rc)
+			return rc;
+	}
+	idx = ep_take(s);
+	if (idx == ENDPOINT_NONE)
+		return -ENOBUFS;
+	pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
+	c = pcb ? conn_new(s, pcb) : NULL;
+	if (!c) {
+		if (pcb)
+			tcp_abort(pcb);
+		ep_give(s, idx);
+		return -ENOBUFS;
+	}
+	tcp_nagle_disable(pcb);
+	ip_set_option(pcb, SOF_REUSEADDR);
+	tcp_arg(pcb, c);
+	tcp_err(pcb, on_err);
+	tcp_bind(pcb, &lip, port);
+	pcb->rto = pcb->sv = 1000;
+	c->ep = idx;
+	c->is_connecting = 1;
+	c->owns_port = call->local.port != 0;
+	c->syn_ns = s->now_ns;
+	s->by_ep[idx - s->ep_first] = c;
+	ep = stack_ep(s, idx);
+	atomic_store_explicit(&ep->creator, client, memory_order_relaxed);
+	addr_set(&ep->local, &lip, port);
+	ep->remote = call->remote;
+	atomic_store_explicit(&ep->app_flags, call->value & (APP_NODELAY | APP_CORK | APP_KEEPALIVE), memory_order_relaxed);
+	if (call->value & APP_KEEPALIVE)
+		ip_set_option(pcb, SOF_KEEPALIVE);
+	atomic_store(&ep->state, EP_CONNECTING);
+	hold_set(s->arena, client, idx);
+	tcp_ticks = s->now_ms;
+	if (tcp_connect(pcb, &rip, call->remote.port, on_connected) != ERR_OK) {
+		focus_leave(s);
+		hold_clear(s->arena, client, idx);
+		c->is_released = 1;
+		c->owns_port = 0; /* the caller keeps its reservation */
+		tcp_err(pcb, NULL);
+		tcp_abort(pcb);
+		return -ENOBUFS;
+	}
+	conn_hash_insert(s, c);
+	focus_leave(s);
+	conn_touch(s, c);
+	*ep_out = idx;
+	return 0;
+}
+
+int tcp_listen_here(struct stack *s, uint32_t ep_idx)
+{
+	struct endpoint *ep = stack_ep(s, ep_idx);
+	struct listener_local *l = calloc(1, sizeof(*l));
+	struct tcp_pcb *pcb, *lpcb;
+	ip_addr_t ip;
+	err_t err;
+
+	if (!l)
+		return -ENOMEM;
+	pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
+	if (!pcb) {
+		free(l);
+		return -ENOBUFS;
+	}
+	ip_addr_set_zero_ip4(&ip);
+	memcpy(&ip_2_ip4(&ip)->addr, ep->local.ip, 4);
+	ip_set_option(pcb, SOF_REUSEADDR);
+	err = tcp_bind(pcb, &ip, ep->local.port);
+	lpcb = err == ERR_OK ? tcp_listen_with_backlog_and_err(pcb, 255, &err) : NULL;
+	focus_leave(s);
+	if (!lpcb) {
+		tcp_abort(pcb);
+		focus_leave(s);
+		free(l);
+		return -EADDRINUSE;
+	}
+	l->pcb = (struct tcp_pcb_listen *)lpcb;
+	l->ep = ep_idx;
+	l->idx = ep->listener;
+	l->port = ep->local.port;
+	memcpy(l->ip, ep->local.ip, 4);
+	l->is_any = ip_addr_isany(&ip);
+	tcp_arg(lpcb, l);
+	tcp_accept(lpcb, on_accept);
+	listener_add(s, l);
+	return 0;
+}
+
+void tcp_unlisten_here(struct stack *s, uint32_t ep_idx)
+{
+	struct endpoint *lep = stack_ep(s, ep_idx);
+	struct accept_ring *r = &arena_listener(s->arena, lep->listener)->ring[s->idx];
+	uint32_t tail = atomic_load(&r->tail), head = atomic_load(&r->head);
+
+	listener_remove(s, ep_idx);
+	/* connections that nobody accepted are reset, as the kernel does */
+	while (tail != head && head - tail <= ACCEPT_RING_SIZE) {
+		uint32_t idx = atomic_load(&r->slot[tail % ACCEPT_RING_SIZE]);
+
+		if (!atomic_compare_exchange_strong(&r->tail, &tail, tail + 1))
+			continue;
+		tail++;
+		if (stack_owns(s, idx) && s->by_ep[idx - s->ep_first])
+			tcp_release(s, idx, RELEASE_ABORT);
+	}
+	atomic_store(&r->tail, head);
+}
+
+/* --- fan-out: every stack does it, the last one reports to stack 0 --- */
+
+static void unlisten_done(struct stack *s, struct stack_msg *m)
+{
+	struct fan_out *f = m->ptr;
+	struct endpoint *ep = stack_ep(s, f->ep);
+	struct listener *l = arena_listener(s->arena, ep->listener);
+
+	port_release(s, ep->local.port);
+	for (int i = 0; i < WATCH_LISTENER; i++)
+		atomic_store(&l->watch[i].word, 0);
+	ep->listener = UINT32_MAX;
+	ep_give(s, f->ep);
+	atomic_store(&l->in_use, 0);
+	free(f);
+}
+
+static void unlisten_msg(struct stack *s, struct stack_msg *m)
+{
+	struct fan_out *f = m->ptr;
+
+	tcp_unlisten_here(s, f->ep);
+	if (atomic_fetch_sub(&f->left, 1) == 1) {
+		struct stack_msg *done = calloc(1, sizeof(*done));
+
+		if (!done)
+			return;
+		done->fn = unlisten_done;
+		done->ptr = f;
+		done->is_heap = true;
+		stack_post(f->home, done);
+	}
+}
+
+static void unlisten(struct stack *s, uint32_t ep_idx)
+{
+	struct fan_out *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return;
+	f->home = s;
+	f->ep = ep_idx;
+	atomic_store(&f->left, s->count);
+	for (uint32_t i = 0; i < s->count; i++) {
+		struct stack_msg *m = calloc(1, sizeof(*m));
+
+		if (!m)
+			return;
+		m->fn = unlisten_msg;
+		m->ptr = f;
+		m->is_heap = true;
+		stack_post(s->peers[i], m);
+	}
+}
+
+void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
+{
+	struct endpoint *ep = stack_ep(s, ep_idx);
+	struct conn *c = s->by_ep[ep_idx - s->ep_first];
+
+	switch (atomic_load_explicit(&ep->state, memory_order_relaxed)) {
+	case EP_FREE:
+		return;
+	case EP_LISTEN:
+		atomic_store(&ep->state, EP_CLOSED);
+		unlisten(s, ep_idx);
+		return;
+	case EP_BOUND:
+		if (!(how & RELEASE_KEEP_PORT))
+			port_release(s, ep->local.port);
+		ep_give(s, ep_idx);
+		return;
+	default:
+		break;
+	}
+	if (!c || c->is_released)
+		return;
+	rx_reclaim(s, c);
+	c->is_released = 1;
+	if (c->pcb && ((how & RELEASE_ABORT) || c->is_connecting || rx_is_unread(s, c))) {
+		tcp_err(c->pcb, NULL);
+		if (c->is_connecting) {
+			focus_enter(c);
+			tcp_abandon(c->pcb, 0);
+			focus_leave(s);
+		} else {
+			conn_abort(s, c);
+		}
+		return; /* tcp_conn_gone has detached it */
+	}
+	if (!c->pcb) {
+		detach(s, c);
+		conn_put(s, c);
+		return;
+	}
+	c->fin_wanted = 1;
+	conn_touch(s, c);
+}
+
+void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
+{
+	struct conn *c = s->by_ep[ep_idx - s->ep_first];
+
+	if (!c || c->is_released)
+		return;
+	if (how == SHUT_WR || how == SHUT_RDWR) {
+		c->fin_wanted = 1;
+		conn_touch(s, c);
+	}
+	if (how == SHUT_RD || how == SHUT_RDWR)
+		notify(s, ep_idx, EPOLLIN | EPOLLRDHUP);
+	/* wakes writers that wait for space, too */
+	notify(s, ep_idx, EPOLLOUT | EPOLLHUP);
+}
+
+/* Looks at the connection after whatever happened to it in this turn: states that applications see, numbers that tools see. */
+void tcp_publish_info(struct stack *s, struct conn *c)
+{
+	struct tcp_pcb *pcb = c->pcb;
+	struct endpoint *ep;
+
+	if (c->ep == ENDPOINT_NONE)
+		return;
+	ep = stack_ep(s, c->ep);
+	if (!pcb)
+		return;
+	if (pcb->rto < (s16_t)s->cfg.rto_min_ms)
+		pcb->rto = (s16_t)s->cfg.rto_min_ms;
+	atomic_store_explicit(&ep->tcp_state, pcb->state, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_cwnd, pcb->cwnd, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_ssthresh, pcb->ssthresh, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_snd_wnd, pcb->snd_wnd, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_rcv_wnd, pcb->rcv_wnd, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_rto_ms, (uint32_t)pcb->rto, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_mss, pcb->mss, memory_order_relaxed);
+	if (pcb->state == FIN_WAIT_2 || pcb->state == TIME_WAIT) {
+		if (!(atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_FIN_ACKED)) {
+			atomic_fetch_or(&ep->flags, EP_FIN_ACKED);
+			notify(s, c->ep, EPOLLOUT | EPOLLHUP);
+		}
+	}
+	if (pcb->state == TIME_WAIT) {
+		if (c->is_released)
+			detach(s, c);
+		else
+			mark_closed(s, c);
+	}
+}

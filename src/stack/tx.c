@@ -1,0 +1,305 @@
+/* tx.c - data on its way from an endpoint's send ring into lwIP, and the blocks the ring is made of.
+ *
+ * Runs in the stack's thread. The application copies once, into blocks of the arena; lwIP references them until they are acknowledged.
+ * lwIP is fed no more than the peer and the congestion window may take, so that its queues, which it walks on every call, stay short. Nagle
+ * and corking are decided here. Blocks belong to this stack: free, granted to a client, or in an endpoint; nothing that a client writes can
+ * change that (doc/threads.md, "Send").
+ */
+#include "stack_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "attach.h"
+
+enum { GRANT_FIRST = 16, GRANT_MAX = 512, FEED_AHEAD_MSS = 8 };
+
+static inline uint32_t *owner_of(struct stack *s, uint32_t block)
+{
+	uint32_t i = block - s->block_first;
+
+	return i < s->block_count ? &s->block_owner[i] : NULL;
+}
+
+static void block_free(struct stack *s, uint32_t block, uint32_t ep_idx)
+{
+	uint32_t *o = owner_of(s, block);
+
+	if (!o || *o != (BLOCK_ENDPOINT | ep_idx)) {
+		COUNT(s, bad_client_input, 1);
+		return;
+	}
+	*o = BLOCK_FREE;
+	s->block_free[s->block_free_count++] = block;
+}
+
+void block_init(struct stack *s)
+{
+	for (uint32_t i = 0; i < s->block_count; i++)
+		s->block_free[i] = s->block_first + s->block_count - 1 - i;
+	s->block_free_count = s->block_count;
+}
+
+void block_grant(struct stack *s, uint32_t client)
+{
+	struct grant_ring *g = &arena_client(s->arena, client)->stack[s->idx].grant;
+	uint32_t head = atomic_load_explicit(&g->head, memory_order_relaxed);
+	uint32_t level = head - atomic_load_explicit(&g->tail, memory_order_acquire);
+	uint16_t *want = &s->grant_level[client];
+
+	if (level > GRANT_RING_SIZE) {
+		COUNT(s, bad_client_input, 1);
+		return;
+	}
+	if (!*want)
+		*want = GRANT_FIRST;
+	if (atomic_load_explicit(&g->starved, memory_order_relaxed)) {
+		atomic_store(&g->starved, 0);
+		if (*want < GRANT_MAX)
+			*want = (uint16_t)(*want * 2);
+	}
+	/* a client may not hoard more than an eighth of what is left */
+	if (level >= *want || !s->block_free_count)
+		return;
+	for (; level < *want && s->block_free_count > (level < GRANT_FIRST ? 0 : level * 8); level++) {
+		uint32_t b = s->block_free[--s->block_free_count];
+
+		*owner_of(s, b) = BLOCK_GRANTED | client;
+		atomic_store_explicit(&g->slot[head++ % GRANT_RING_SIZE], b, memory_order_relaxed);
+	}
+	atomic_store_explicit(&g->head, head, memory_order_release);
+}
+
+void block_client_gone(struct stack *s, uint32_t client)
+{
+	struct grant_ring *g = &arena_client(s->arena, client)->stack[s->idx].grant;
+
+	for (uint32_t i = 0; i < s->block_count; i++) {
+		if (s->block_owner[i] != (BLOCK_GRANTED | client))
+			continue;
+		s->block_owner[i] = BLOCK_FREE;
+		s->block_free[s->block_free_count++] = s->block_first + i;
+	}
+	atomic_store(&g->head, 0);
+	atomic_store(&g->tail, 0);
+	atomic_store(&g->starved, 0);
+	s->grant_level[client] = 0;
+}
+
+/* Checks the blocks between tx_seen and head and marks them as this endpoint's. */
+static bool adopt_blocks(struct stack *s, struct conn *c, struct endpoint *ep, uint32_t head)
+{
+	/* block starts in [tx_seen, head) */
+	uint32_t pos = (c->tx_seen + TX_BLOCK_SIZE - 1) & ~(uint32_t)(TX_BLOCK_SIZE - 1);
+
+	for (; (int32_t)(head - pos) > 0; pos += TX_BLOCK_SIZE) {
+		uint32_t b = atomic_load_explicit(
+			&ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
+		uint32_t *o = owner_of(s, b);
+
+		if (!o || BLOCK_KIND(*o) != BLOCK_GRANTED || !hold_test(s->arena, BLOCK_HOLDER(*o), c->ep))
+			return false;
+		*o = BLOCK_ENDPOINT | c->ep;
+		c->tx_seen = pos + TX_BLOCK_SIZE;
+	}
+	return true;
+}
+
+/* Frees blocks that end at or before upto. */
+static void free_behind(struct stack *s, struct conn *c, struct endpoint *ep, uint32_t from, uint32_t upto)
+{
+	uint32_t pos = from & ~(uint32_t)(TX_BLOCK_SIZE - 1);
+
+	for (; (int32_t)(upto - (pos + TX_BLOCK_SIZE)) >= 0; pos += TX_BLOCK_SIZE)
+		block_free(s, atomic_load_explicit(&ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed), c->ep);
+}
+
+void tx_acked(struct stack *s, struct conn *c, uint32_t size)
+{
+	struct endpoint *ep = stack_ep(s, c->ep);
+	uint32_t from = c->tx_acked;
+
+	if (size > c->tx_fed - c->tx_acked)
+		size = c->tx_fed - c->tx_acked;
+	c->tx_acked += size;
+	free_behind(s, c, ep, from, c->tx_acked);
+	atomic_store(&ep->tx_tail, c->tx_acked);
+	if (atomic_load(&ep->tx_want) && ep_tx_ready(ep)) {
+		atomic_store(&ep->tx_want, 0);
+		atomic_fetch_add_explicit(&ep->tx_gen, 1, memory_order_relaxed);
+		notify(s, c->ep, EPOLLOUT);
+	}
+}
+
+/* How many bytes lIP may hold unacknowledged: what the windows allow and a little ahead of them. */
+static uint32_t feed_limit(const struct tcp_pcb *pcb)
+{
+	uint32_t wnd = LWIP_MIN(pcb->cwnd, pcb->snd_wnd);
+
+	return wnd + FEED_AHEAD_MSS * pcb->mss;
+}
+
+static bool may_send(const struct conn *c, const struct endpoint *ep, uint32_t waiting)
+{
+	uint32_t flags = atomic_load_explicit(&ep->app_flags, memory_order_relaxed);
+	const struct tcp_pcb *pcb = c->pcb;
+
+	if (waiting >= pcb->mss || c->fin_wanted)
+		return true;
+	if (flags & APP_CORK)
+		return false;
+	/* Nagle (RFC 896): one small segment in flight at a time */
+	return (flags & APP_NODELAY) || c->tx_fed == c->tx_acked;
+}
+
+/* Asks for blocks, or tells writers that there are some. */
+static void want_check(struct stack *s, struct conn *c, struct endpoint *ep)
+{
+	if (!atomic_load(&ep->tx_want) || !ep_tx_ready(ep))
+		return;
+	if (!s->block_free_count && !c->is_starved) {
+		c->is_starved = 1;
+		c->starved_next = s->starved;
+		s->starved = c;
+		return;
+	}
+	atomic_store(&ep->tx_want, 0);
+	atomic_fetch_add_explicit(&ep->tx_gen, 1, memory_order_relaxed);
+	notify(s, c->ep, EPOLLOUT);
+}
+
+void block_starved_wake(struct stack *s)
+{
+	struct conn *c = s->starved;
+
+	if (!c || s->block_free_count < GRANT_FIRST)
+		return;
+	s->starved = NULL;
+	for (uint32_t i = 0; i < s->arena->client_count; i++)
+		if (s->grant_level[i])
+			block_grant(s, i);
+	while (c) {
+		struct conn *next = c->starved_next;
+
+		c->is_starved = 0;
+		if (c->ep != ENDPOINT_NONE) {
+			struct endpoint *ep = stack_ep(s, c->ep);
+
+			atomic_store(&ep->tx_want, 0);
+			atomic_fetch_add_explicit(&ep->tx_gen, 1, memory_order_relaxed);
+			notify(s, c->ep, EPOLLOUT);
+		} else {
+			conn_put(s, c);
+		}
+		c = next;
+	}
+}
+
+static void finish(struct conn *c)
+{
+	struct tcp_pcb *pcb = c->pcb;
+
+	if (c->is_released) {
+		if (c->close_called)
+			return;
+		c->close_called = 1;
+		/* all data was read, so the peer must not get a reset for the part of the window that we kept back */
+		pcb->rcv_wnd = TCP_WND_MAX(pcb);
+		tcp_close(pcb);
+	} else if (!c->fin_sent) {
+		c->fin_sent = tcp_shutdown(pcb, 0, 1) == ERR_OK;
+	}
+}
+
+void tx_pump(struct stack *s, struct conn *c)
+{
+	struct tcp_pcb *pcb = c->pcb;
+	struct endpoint *ep;
+	uint32_t head, limit;
+	bool is_fed = false;
+
+	if (!pcb)
+		return;
+	if (c->ep == ENDPOINT_NONE) {
+		tcp_output(pcb);
+		return;
+	}
+	ep = stack_ep(s, c->ep);
+	if (pcb->state == SYN_SENT || pcb->state == SYN_RCVD)
+		return;
+	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
+	if (head - c->tx_acked > TX_BLOCK_COUNT * TX_BLOCK_SIZE || head - c->tx_fed > head - c->tx_acked ||
+		!adopt_blocks(s, c, ep, head)) {
+		COUNT(s, bad_client_input, 1);
+		atomic_store(&ep->error, EPIPE);
+		tcp_err(pcb, NULL);
+		conn_abort(s, c);
+		return;
+	}
+	limit = feed_limit(pcb);
+	while (c->tx_fed != head && !c->close_called && !c->fin_sent) {
+		uint32_t off = c->tx_fed % TX_BLOCK_SIZE, n = TX_BLOCK_SIZE - off;
+		uint32_t in_flight = c->tx_fed - c->tx_acked, b;
+
+		if (n > head - c->tx_fed)
+			n = head - c->tx_fed;
+		if (in_flight >= limit)
+			break;
+		if (n > limit - in_flight)
+			n = limit - in_flight;
+		if (!is_fed && !may_send(c, ep, head - c->tx_fed))
+			break;
+		b = atomic_load_explicit(&ep->tx_block[c->tx_fed / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
+		if (!owner_of(s, b) || *owner_of(s, b) != (BLOCK_ENDPOINT | c->ep) ||
+			tcp_write(pcb, arena_block(s->arena, b) + off, (u16_t)n, 0) != ERR_OK)
+			break;
+		c->tx_fed += n;
+		is_fed = true;
+	}
+	atomic_store_explicit(&ep->tx_unsent, head - c->tx_fed, memory_order_relaxed);
+	if (c->fin_wanted && c->tx_fed == head) {
+		focus_enter(c);
+		finish(c);
+		focus_leave(s);
+		pcb = c->pcb;
+	}
+	if (pcb)
+		tcp_output(pcb);
+	if (c->ep != ENDPOINT_NONE)
+		want_check(s, c, ep);
+}
+
+/* An idle connection gives its last, partly used block back: both ends of the ring step to the next block's start. */
+void tx_idle(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep;
+	uint32_t head, next;
+
+	if (c->ep == ENDPOINT_NONE)
+		return;
+	ep = stack_ep(s, c->ep);
+	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
+	if (head != c->tx_acked || head % TX_BLOCK_SIZE == 0 || head != c->tx_fed || !ep_trylock(&ep->tx_lock))
+		return;
+	if (atomic_load_explicit(&ep->tx_head, memory_order_relaxed) == head) {
+		next = (head + TX_BLOCK_SIZE - 1) & ~(uint32_t)(TX_BLOCK_SIZE - 1);
+		free_behind(s, c, ep, head, next);
+		c->tx_fed = c->tx_acked = c->tx_seen = next;
+		atomic_store(&ep->tx_head, next);
+		atomic_store(&ep->tx_tail, next);
+	}
+	ep_unlock(&ep->tx_lock);
+}
+
+void tx_drop_all(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep = stack_ep(s, c->ep);
+	uint32_t from = c->tx_acked & ~(uint32_t)(TX_BLOCK_SIZE - 1);
+
+	/* blocks that hold [tx_acked, tx_seen); the one tx_acked lies in is ours unless tx_acked is its start and unseen */
+	for (uint32_t pos = from; (int32_t)(c->tx_seen - pos) > 0; pos += TX_BLOCK_SIZE)
+		block_free(s, atomic_load_explicit(&ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed), c->ep);
+	c->tx_fed = c->tx_acked = c->tx_seen = 0;
+	if (s->starved)
+		block_starved_wake(s);
+}

@@ -1,0 +1,1 @@
+/* lwIP's tests include a config.h; nothing of it is needed. */
