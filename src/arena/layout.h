@@ -200,7 +200,7 @@ enum call_op { CALL_BIND = 1, CALL_LISTEN, CALL_CONNECT, CALL_LINGER, CALL_SETOP
 enum call_state { CALL_FREE, CALL_TAKEN, CALL_POSTED, CALL_DONE };
 
 /* call.opt of CALL_SETOPT */
-enum { OPT_RCVBUF = 1, OPT_KEEPIDLE, OPT_KEEPINTVL, OPT_KEEPCNT, OPT_KEEPALIVE, OPT_USER_TIMEOUT };
+enum { OPT_RCVBUF = 1, OPT_KEEPIDLE, OPT_KEEPINTVL, OPT_KEEPCNT, OPT_KEEPALIVE, OPT_USER_TIMEOUT, OPT_TOS, OPT_TTL };
 
 /* A synchronous request and its answer. The app fills it, the stack answers and sets CALL_DONE. */
 struct call {

@@ -1,8 +1,9 @@
 /* cksum.c - parsing and checksums of one frame: verify on receive, fill or delegate on transmit.
  *
- * Queue's thread; no state beyond two "said once" flags of the port. What the port itself verified (mbuf flags) is not
- * computed again. A local peer that relies on checksum offload leaves the pseudo-header sum in the checksum field; the
- * receive side tells that apart from a damaged frame (CKSUM_PARTIAL), and queue.c decides what to do with it.
+ * Queue's thread; no state beyond two "said once" flags of the port. What the port itself verified (mbuf
+ * flags) is not computed again. A local peer that relies on checksum offload leaves the pseudo-header sum in
+ * the checksum field; the receive side tells that apart from a damaged frame (CKSUM_PARTIAL), and queue.c
+ * decides what to do with it.
  */
 #include <rte_ether.h>
 #include <rte_ip.h>
@@ -36,7 +37,7 @@ static uint16_t fold(uint32_t sum)
 static uint16_t pseudo_sum(const uint8_t *addrs, uint32_t addr_size, uint8_t proto, uint32_t l4_size)
 {
 	return fold((uint32_t)rte_raw_cksum(addrs, 2 * addr_size) + rte_cpu_to_be_16((uint16_t)l4_size) +
-		rte_cpu_to_be_16(proto));
+	            rte_cpu_to_be_16(proto));
 }
 
 static uint16_t load16(const uint8_t *p)
@@ -54,7 +55,7 @@ static void store16(uint8_t *p, uint16_t value)
 
 /* Verifies TCP or UDP at l4, size bytes long by the IP header. */
 static enum cksum_result l4_verify(const uint8_t *addrs, uint32_t addr_size, uint8_t proto, const uint8_t *l4,
-	uint32_t size, uint64_t rx_flags)
+        uint32_t size, uint64_t rx_flags)
 {
 	uint16_t pseudo, field;
 
@@ -99,7 +100,7 @@ static void rx_ip4(const uint8_t *ip, uint32_t size, uint64_t rx_flags, struct f
 	if (ip[0] >> 4 != 4 || header < sizeof(struct rte_ipv4_hdr) || total < header || total > size)
 		return;
 	if ((rx_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) != RTE_MBUF_F_RX_IP_CKSUM_GOOD &&
-		rte_raw_cksum(ip, header) != 0xffff) {
+	        rte_raw_cksum(ip, header) != 0xffff) {
 		info->result = CKSUM_BAD;
 		return;
 	}
@@ -181,7 +182,7 @@ void cksum_rx(const uint8_t *data, uint32_t size, uint64_t rx_flags, struct fram
 
 /* TCP or UDP of an outgoing frame, l4_size bytes by the IP header. */
 static void tx_l4(const struct nic_queue *q, struct rte_mbuf *m, const uint8_t *addrs, uint32_t addr_size,
-	uint8_t proto, uint8_t *l4, uint32_t l4_size)
+        uint8_t proto, uint8_t *l4, uint32_t l4_size)
 {
 	uint64_t flags;
 	uint16_t sum;
@@ -252,18 +253,23 @@ void cksum_tell_partial(struct nic *nic)
 	if (atomic_exchange(&nic->partial_seen, true))
 		return;
 	if (nic->accept_partial)
-		log_notice("%s: a peer on this machine leaves TCP/UDP checksums to an offload; its packets are accepted "
-			   "(`ethtool -K PEER tx off` on its interface makes it fill them)", nic->info.name);
+		log_notice(
+		        "%s: a peer on this machine leaves TCP/UDP checksums to an offload; its packets are accepted "
+		        "(`ethtool -K PEER tx off` on its interface makes it fill them)",
+		        nic->info.name);
 	else
-		log_warning("%s: packets whose TCP/UDP checksum was left to an offload are dropped "
-			    "(`ethtool -K PEER tx off` on the peer's interface, or partial_checksum = \"accept\")", nic->info.name);
+		log_warning(
+		        "%s: packets whose TCP/UDP checksum was left to an offload are dropped "
+		        "(`ethtool -K PEER tx off` on the peer's interface, or partial_checksum = \"accept\")",
+		        nic->info.name);
 }
 
 void cksum_tell_cut(struct nic *nic)
 {
 	if (atomic_exchange(&nic->cut_seen, true))
 		return;
-	log_notice("%s: a packet arrived cut: longer than a frame may be (MTU %u) or shorter than its header says; if a "
-		   "peer on this machine sends merged segments, `ethtool -K PEER tso off gso off` ends it",
-		nic->info.name, nic->info.mtu);
+	log_notice(
+	        "%s: a packet arrived cut: longer than a frame may be (MTU %u) or shorter than its header says; if a "
+	        "peer on this machine sends merged segments, `ethtool -K PEER tso off gso off` ends it",
+	        nic->info.name, nic->info.mtu);
 }

@@ -1,13 +1,13 @@
 /* eal.c - brings DPDK's environment up and down: its arguments, its memory, its messages.
  *
- * Control thread, once per process. Users write no EAL strings: everything follows from struct cfg; eal_args is appended.
- * Packet memory is either hugepages in a memfd (nothing is left on disk) or, when too few are free, plain pages in a
- * memfd of fixed size. Both are one file that can be handed to other processes (pool.c). The EAL must not take over the
- * process: no telemetry socket, no PCI scan unless a PCI device is wanted, no change of the caller's cores, and its
- * messages go through our log.
+ * Control thread, once per process. Users write no EAL strings: everything follows from struct cfg; eal_args
+ * is appended. Packet memory is either hugepages in a memfd (nothing is left on disk) or, when too few are
+ * free, plain pages in a memfd of fixed size. Both are one file that can be handed to other processes
+ * (pool.c). The EAL must not take over the process: no telemetry socket, no PCI scan unless a PCI device is
+ * wanted, no change of the caller's cores, and its messages go through our log.
  *
- * What start-up costs is fixed by the EAL: it loads every driver plugin of its folder whatever `-d` says (30-40 ms and
- * 20 MB), and on machines whose processor does not tell its clock it measures that for 100 ms.
+ * What start-up costs is fixed by the EAL: it loads every driver plugin of its folder whatever `-d` says
+ * (30-40 ms and 20 MB), and on machines whose processor does not tell its clock it measures that for 100 ms.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -52,8 +52,8 @@ int nic_fail(char *err, size_t err_size, int code, const char *fmt, ...)
 	return code;
 }
 
-/* Everything DPDK says comes here, a line (or a few) at a time. While we start, its errors are only remembered: the caller
- * turns them into one sentence, and harmless ones would frighten. */
+/* Everything DPDK says comes here, a line (or a few) at a time. While we start, its errors are only
+ * remembered: the caller turns them into one sentence, and harmless ones would frighten. */
 static ssize_t message_write(void *cookie UNUSED, const char *text, size_t size)
 {
 	int level = rte_log_cur_msg_loglevel();
@@ -64,15 +64,20 @@ static ssize_t message_write(void *cookie UNUSED, const char *text, size_t size)
 	if (length == 0)
 		return (ssize_t)size;
 	if (eal.starting) {
-		if (level > 0 && level <= RTE_LOG_ERR)
+		if (level > 0 && level <= (int)RTE_LOG_ERR && eal.complaint[0] == '\0')
 			snprintf(eal.complaint, sizeof(eal.complaint), "%.*s", length, text);
 		log_info("dpdk: %.*s", length, text);
-	} else if (level > 0 && level <= RTE_LOG_ERR) {
+	} else if (level > 0 && level <= (int)RTE_LOG_ERR) {
 		log_limited_info("dpdk: %.*s", length, text);
 	} else {
 		log_debug("dpdk: %.*s", length, text);
 	}
 	return (ssize_t)size;
+}
+
+void eal_listen(void)
+{
+	eal.complaint[0] = '\0';
 }
 
 const char *eal_complaint(void)
@@ -100,9 +105,10 @@ static int args_user(const char *text, char *err, size_t err_size)
 	char *save = NULL;
 
 	snprintf(eal.user, sizeof(eal.user), "%s", text);
-	for (char *word = strtok_r(eal.user, " \t", &save); word != NULL; word = strtok_r(NULL, " \t", &save)) {
+	for (char *word = strtok_r(eal.user, " \t", &save); word != NULL;
+	        word = strtok_r(NULL, " \t", &save)) {
 		if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-v") == 0 ||
-			strstr(word, "=help") != NULL)
+		        strstr(word, "=help") != NULL)
 			return nic_fail(err, err_size, -EINVAL, "eal_args: \"%s\" cannot be used here", word);
 		if (eal.argc == EAL_ARG_MAX)
 			return nic_fail(err, err_size, -EINVAL, "eal_args: too many words");
@@ -124,8 +130,8 @@ static uint64_t read_number(const char *path)
 	return value;
 }
 
-/* Bytes in free hugepages of sizes that do not waste too much (up to 64 MB each; a 1 GB page for one pool is not ours to
- * take). *page is the smallest such size. */
+/* Bytes in free hugepages of sizes that do not waste too much (up to 64 MB each; a 1 GB page for one pool is
+ * not ours to take). *page is the smallest such size. */
 static uint64_t huge_free(uint64_t *page)
 {
 	static const char folder[] = "/sys/kernel/mm/hugepages";
@@ -167,17 +173,20 @@ static int args_memory(const struct cfg *cfg, uint64_t pool_size, char *err, siz
 	}
 	if (cfg->hugepages == CFG_HUGEPAGES_ON) {
 		if (page == 0)
-			return nic_fail(err, err_size, -ENOMEM, "hugepages = \"on\", but this kernel has none");
+			return nic_fail(
+			        err, err_size, -ENOMEM, "hugepages = \"on\", but this kernel has none");
 		return nic_fail(err, err_size, -ENOMEM,
-			"hugepages = \"on\", but %llu MB of them are free and %llu MB are needed "
-			"(sysctl vm.nr_hugepages)",
-			(unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20));
+		        "hugepages = \"on\", but %llu MB of them are free and %llu MB are needed "
+		        "(sysctl vm.nr_hugepages)",
+		        (unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20));
 	}
 	if (cfg->hugepages == CFG_HUGEPAGES_AUTO)
-		log_warning("%llu MB of hugepages are free and %llu MB are needed: using plain pages, which is slower "
-			    "(`sysctl vm.nr_hugepages=%llu` makes enough)",
-			(unsigned long long)(have >> 20), (unsigned long long)((page != 0 ? count * page : need) >> 20),
-			(unsigned long long)(page != 0 ? count : 0));
+		log_warning(
+		        "%llu MB of hugepages are free and %llu MB are needed: using plain pages, which is slower "
+		        "(`sysctl vm.nr_hugepages=%llu` makes enough)",
+		        (unsigned long long)(have >> 20),
+		        (unsigned long long)((page != 0 ? count * page : need) >> 20),
+		        (unsigned long long)(page != 0 ? count : 0));
 	arg_add("--no-huge");
 	arg_add("--no-shconf");
 	arg_add("-m");
@@ -200,14 +209,16 @@ static void args_cores(const cpu_set_t *cores)
 			last++;
 		if (used > EAL_ARG_SIZE - 16)
 			break;
-		used += (size_t)snprintf(text + used, sizeof(text) - used, used > 3 ? ",%d-%d" : "%d-%d", core, last);
+		used += (size_t)snprintf(
+		        text + used, sizeof(text) - used, used > 3 ? ",%d-%d" : "%d-%d", core, last);
 		core = last;
 	}
 	arg_add("--lcores");
 	arg_add("%s)", text);
 }
 
-int eal_start(const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size)
+int eal_start(
+        const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size)
 {
 	static const int levels[] = {RTE_LOG_ERR, RTE_LOG_ERR, RTE_LOG_ERR, RTE_LOG_INFO, RTE_LOG_DEBUG};
 	cookie_io_functions_t io = {.write = message_write};
@@ -218,7 +229,7 @@ int eal_start(const struct cfg *cfg, const struct device *device, uint64_t pool_
 	if (eal.started)
 		return nic_fail(err, err_size, -EALREADY, "a NIC was already opened in this process");
 	eal.argc = 0;
-	eal.complaint[0] = '\0';
+	eal_listen();
 	arg_add("pronkd");
 	arg_add("--file-prefix=%s", cfg->name);
 	arg_add("--no-telemetry");
@@ -252,7 +263,7 @@ int eal_start(const struct cfg *cfg, const struct device *device, uint64_t pool_
 	sched_setaffinity(0, sizeof(cores), &cores);
 	if (ret < 0)
 		return nic_fail(err, err_size, rte_errno != 0 ? -rte_errno : -EIO, "DPDK does not start: %s",
-			eal.complaint[0] != '\0' ? eal.complaint : rte_strerror(rte_errno));
+		        eal.complaint[0] != '\0' ? eal.complaint : rte_strerror(rte_errno));
 	return 0;
 }
 

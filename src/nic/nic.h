@@ -1,13 +1,14 @@
 /* nic.h - the network port as the stacks see it: queues of frames, no DPDK names.
  *
- * One struct nic is one DPDK port (or its fake in the wire tests). It has one struct nic_queue per stack thread.
- * A queue and every buffer taken from it belong to that thread, except where a function says otherwise.
- * All lengths are bytes, addresses are in network byte order, and ports in host byte order.
+ * One struct nic is one DPDK port (or its fake in the wire tests). It has one struct nic_queue per stack
+ * thread. A queue and every buffer taken from it belong to that thread, except where a function says
+ * otherwise. All lengths are bytes, addresses are in network byte order, and ports in host byte order.
  *
- * Steering: a TCP or UDP frame always comes out of the queue of the stack that owns its 4-tuple (nic_owner). The
- * port's RSS does that where it can be programmed with our key; otherwise the queue that received the frame hands it
- * to the owner through a ring (software RSS, same Toeplitz hash) and calls the wake hook. ARP frames come out of
- * every queue (copies), so that every stack learns neighbours. Other frames stay with the queue that received them.
+ * Steering: a TCP or UDP frame always comes out of the queue of the stack that owns its 4-tuple (nic_owner).
+ * The port's RSS does that where it can be programmed with our key; otherwise the queue that received the
+ * frame hands it to the owner through a ring (software RSS, same Toeplitz hash) and calls the wake hook. ARP
+ * frames come out of every queue (copies), so that every stack learns neighbours. Other frames stay with the
+ * queue that received them.
  */
 #pragma once
 #include <stdbool.h>
@@ -20,32 +21,33 @@ struct nic_queue;
 struct nic_buf; /* one packet buffer; opaque outside src/nic */
 
 enum {
-	NIC_STACK_MAX = 16,    /* queue pairs of one port */
-	NIC_PRIV_SIZE = 64,    /* bytes per buffer that the stack may use while it holds the buffer */
-	NIC_REGION_MAX = 32,   /* packet memory regions a port may span */
-	NIC_HEADROOM = 128,    /* bytes free in front of the data of a fresh buffer */
+	NIC_STACK_MAX = 16,  /* queue pairs of one port */
+	NIC_PRIV_SIZE = 64,  /* bytes per buffer that the stack may use while it holds the buffer */
+	NIC_REGION_MAX = 32, /* packet memory regions a port may span */
+	NIC_HEADROOM = 128,  /* bytes free in front of the data of a fresh buffer */
 };
 
 /* nic_frame.flags */
 enum {
-	NIC_FRAME_L4_UNCHECKED = 1 << 0, /* the TCP/UDP checksum was not checked (fragment): whoever reassembles must */
+	/* The TCP/UDP checksum was not checked (fragment): whoever reassembles must. */
+	NIC_FRAME_L4_UNCHECKED = 1 << 0,
 };
 
 /* One received frame, handed to the stack with its buffer. */
 struct nic_frame {
 	struct nic_buf *buf;
-	uint8_t *data;   /* Ethernet header; contiguous */
-	void *priv;      /* NIC_PRIV_SIZE bytes inside the buffer, 8-byte aligned */
+	uint8_t *data; /* Ethernet header; contiguous */
+	void *priv;    /* NIC_PRIV_SIZE bytes inside the buffer, 8-byte aligned */
 	uint16_t size;
 	uint16_t flags;
 };
 
 /* Where packet memory lies, for mapping it into client processes (read-only there). */
 struct nic_region {
-	int fd;           /* memfd or hugetlbfs file; owned by the nic */
+	int fd;             /* memfd or hugetlbfs file; owned by the nic */
 	uint64_t fd_offset; /* where in fd the region starts (page aligned for that fd) */
 	uint64_t size;
-	uint8_t *base;    /* address in this process */
+	uint8_t *base; /* address in this process */
 	uint64_t page_size;
 };
 
@@ -54,8 +56,8 @@ struct nic_info {
 	char name[64];
 	uint8_t mac[6];
 	uint16_t mtu;
-	uint16_t queue_count;      /* hardware queue pairs in use (may be fewer than stacks) */
-	bool rss_hw;               /* the port's RSS puts frames on their owner's queue */
+	uint16_t queue_count; /* hardware queue pairs in use (may be fewer than stacks) */
+	bool rss_hw;          /* the port's RSS puts frames on their owner's queue */
 	bool tx_l4_cksum, tx_ip_cksum, rx_l4_cksum, rx_ip_cksum; /* done by the port; software otherwise */
 	bool link_up;
 	int numa_node;
@@ -64,75 +66,84 @@ struct nic_info {
 /* The counters a queue keeps. Written by the queue's thread only; others may read them at any time. */
 struct nic_queue_stats {
 	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes;
-	uint64_t rx_handoff;         /* frames given to another stack's ring (software RSS) */
-	uint64_t rx_handoff_in;      /* frames taken from our ring */
-	uint64_t rx_partial_cksum;   /* frames of a local peer that leaves the checksum to an offload; accepted */
-	uint64_t drop_rx_cksum;      /* bad IPv4, TCP or UDP checksum */
-	uint64_t drop_rx_short;      /* frame shorter than its own headers say */
-	uint64_t drop_handoff_full;  /* owner's ring was full */
-	uint64_t drop_tx_full;       /* the port took no more frames */
-	uint64_t drop_tx_nobuf;      /* no buffer for an outgoing frame */
+	uint64_t rx_handoff;        /* frames given to another stack's ring (software RSS) */
+	uint64_t rx_handoff_in;     /* frames taken from our ring */
+	uint64_t rx_partial_cksum;  /* frames of a local peer that leaves the checksum to an offload; accepted
+	                             */
+	uint64_t drop_rx_cksum;     /* bad IPv4, TCP or UDP checksum */
+	uint64_t drop_rx_short;     /* frame shorter than its own headers say */
+	uint64_t drop_handoff_full; /* owner's ring was full */
+	uint64_t drop_tx_full;      /* the port took no more frames */
+	uint64_t drop_tx_nobuf;     /* no buffer for an outgoing frame */
 	uint64_t rx_polls, rx_empty_polls;
 };
 
 /* Brings up EAL and the port named by cfg->device with one queue pair (or software queue) per stack.
- * wake(wake_arg, stack_idx) is called from any queue's thread after a frame was put into stack_idx's ring; it must be
- * cheap and safe from any thread. Control thread; blocks; call once per process. Returns 0 and *out, or -E with a
- * one-line reason in err (never exits the process). */
-int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count, void (*wake)(void *arg, uint32_t stack_idx),
-	void *wake_arg, char *err, size_t err_size);
+ * wake(wake_arg, stack_idx) is called from any queue's thread after a frame was put into stack_idx's ring; it
+ * must be cheap and safe from any thread. Control thread; blocks; call once per process. Returns 0 and *out,
+ * or -E with a one-line reason in err (never exits the process). */
+int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count,
+        void (*wake)(void *arg, uint32_t stack_idx), void *wake_arg, char *err, size_t err_size);
 
-/* Stops the port, frees its memory and removes what nic_open created (TAP, XDP program). Accepts NULL. Control thread, after
- * all stack threads have ended. */
+/* Stops the port, frees its memory and removes what nic_open created (TAP, XDP program). Accepts NULL.
+ * Control thread, after all stack threads have ended. */
 void nic_close(struct nic *nic);
 
 /* Facts about the port; link_up is read anew. Any thread. */
 void nic_info_get(struct nic *nic, struct nic_info *info);
 
-/* Packet memory regions, in index order; their index is the region part of nic_addr. Returns the count (<= max).
- * Control thread. */
+/* Packet memory regions, in index order; their index is the region part of nic_addr. Returns the count (<=
+ * max). Control thread. */
 uint32_t nic_regions(struct nic *nic, struct nic_region *regions, uint32_t max);
 
 /* The queue of a stack. Any thread; the result is constant. */
 struct nic_queue *nic_queue_get(struct nic *nic, uint32_t stack_idx);
 
-/* Makes the calling thread known to the driver library. Must be the first nic call of each stack thread. 0 or -E. */
+/* Makes the calling thread known to the driver library. Must be the first nic call of each stack thread. 0 or
+ * -E. */
 int nic_thread_attach(void);
 void nic_thread_detach(void);
 
-/* Takes up to max received frames for this stack: handed-over ones first, then the port's. Checks (or lets the port check)
- * IPv4/TCP/UDP checksums; frames that fail are dropped and counted. Never blocks. Queue's thread. */
+/* Takes up to max received frames for this stack: handed-over ones first, then the port's. Checks (or lets
+ * the port check) IPv4/TCP/UDP checksums; frames that fail are dropped and counted. Never blocks. Queue's
+ * thread. */
 uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max);
 
-/* Frees a buffer (received or allocated). A buffer may be freed by a thread other than the one that took it. */
+/* Frees a buffer (received or allocated). A buffer may be freed by a thread other than the one that took it.
+ */
 void nic_buf_free(struct nic_buf *buf);
 
 /* The bytes a buffer can hold from data to the end of its room. */
 uint32_t nic_buf_room(const struct nic_buf *buf, const uint8_t *data);
 
-/* An empty buffer for sending or for gathering small received pieces; *data points NIC_HEADROOM bytes in, *priv as in
- * nic_frame (may be NULL if not wanted). At least 2,048 bytes from *data. NULL when there is none (counted). Queue's thread. */
+/* An empty buffer for sending or for gathering small received pieces; *data points NIC_HEADROOM bytes in,
+ * *priv as in nic_frame (may be NULL if not wanted). At least 2,048 bytes from *data. NULL when there is none
+ * (counted). Queue's thread. */
 struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv);
 
-/* Queues one Ethernet frame of size bytes starting at data (inside buf, which is consumed). Frames that are IPv4, and TCP or UDP
- * in it, get their checksums here: by the port where it can, otherwise in software; the fields may hold anything. The frame
- * leaves with nic_tx_flush or when a burst is full. Queue's thread; never blocks; what the port refuses is counted and freed. */
+/* Queues one Ethernet frame of size bytes starting at data (inside buf, which is consumed). Frames that are
+ * IPv4, and TCP or UDP in it, get their checksums here: by the port where it can, otherwise in software; the
+ * fields may hold anything. The frame leaves with nic_tx_flush or when a burst is full. Queue's thread; never
+ * blocks; what the port refuses is counted and freed. */
 void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size);
 void nic_tx_flush(struct nic_queue *q);
 
-/* Packet memory address of p: region index << 48 | offset from the region's base. p must lie in packet memory. UINT64_MAX if it does not. */
+/* Packet memory address of p: region index << 48 | offset from the region's base. p must lie in packet
+ * memory. UINT64_MAX if it does not. */
 uint64_t nic_addr(const struct nic_queue *q, const void *p);
 
-/* The stack that owns a 4-tuple (family is AF_INET or AF_INET6; addresses of 4 or 16 bytes in network order, ports in host order). Any
- * thread. remote is the sender of received frames. */
-uint32_t nic_owner(const struct nic *nic, int family, const void *remote, uint16_t remote_port, const void *local,
-	uint16_t local_port);
+/* The stack that owns a 4-tuple (family is AF_INET or AF_INET6; addresses of 4 or 16 bytes in network order,
+ * ports in host order). Any thread. remote is the sender of received frames. */
+uint32_t nic_owner(const struct nic *nic, int family, const void *remote, uint16_t remote_port,
+        const void *local, uint16_t local_port);
 
-/* Descriptors that become readable when the queue's port has frames, for sleeping. Returns how many were stored; 0 means that the
- * driver has none and the caller must nap. Control thread, or queue's thread before its loop. */
+/* Descriptors that become readable when the queue's port has frames, for sleeping. Returns how many were
+ * stored; 0 means that the driver has none and the caller must nap. Control thread, or queue's thread before
+ * its loop. */
 uint32_t nic_wait_fds(struct nic_queue *q, int *fds, uint32_t max);
-/* Announces that the thread is about to sleep on the wait fds (on), or is awake again (off): arms and disarms RX interrupts where
- * the driver needs that, and drains an interrupt fd. After arming, the caller must poll nic_rx once more before it sleeps. Queue's thread. */
+/* Announces that the thread is about to sleep on the wait fds (on), or is awake again (off): arms and disarms
+ * RX interrupts where the driver needs that, and drains an interrupt fd. After arming, the caller must poll
+ * nic_rx once more before it sleeps. Queue's thread. */
 void nic_wait_arm(struct nic_queue *q, bool on);
 
 /* Free buffers and their total. Any thread; approximate. */

@@ -23,11 +23,11 @@
 #include "nic.h"
 
 enum {
-	NIC_BURST = 32,           /* frames taken from or given to the port at a time */
-	NIC_HANDOFF_SIZE = 4096,  /* slots of a stack's ring of handed-over frames */
+	NIC_BURST = 32,            /* frames taken from or given to the port at a time */
+	NIC_HANDOFF_SIZE = 4096,   /* slots of a stack's ring of handed-over frames */
 	NIC_TX_SHARED_SIZE = 2048, /* slots of a hardware queue's ring of other stacks' frames */
-	NIC_TX_TRIES = 8,         /* bursts offered to a full port before frames are dropped */
-	NIC_DATA_ROOM = 2048,     /* smallest data room behind the headroom */
+	NIC_TX_TRIES = 8,          /* bursts offered to a full port before frames are dropped */
+	NIC_DATA_ROOM = 2048,      /* smallest data room behind the headroom */
 	RSS_TABLE_SIZE = 128,
 	RSS_KEY_SIZE = 52, /* the longest key a port wants; most take the first 40 bytes */
 	RSS_TUPLE_MAX = 36,
@@ -43,12 +43,13 @@ struct rss {
 
 extern const uint8_t rss_key[RSS_KEY_SIZE];
 
-/* Prepares the tables for stack_count stacks; period (a power of two, at most RSS_TABLE_SIZE) is the port's own
- * indirection table size where that is smaller. */
+/* Prepares the tables for stack_count stacks; period (a power of two, at most RSS_TABLE_SIZE) is the port's
+ * own indirection table size where that is smaller. */
 void rss_init(struct rss *rss, uint32_t stack_count, uint32_t period);
 
 /* Feeds size bytes that stand at byte offset at of the tuple into hash. */
-static inline uint32_t rss_feed(const struct rss *rss, uint32_t hash, uint32_t at, const uint8_t *p, uint32_t size)
+static inline uint32_t rss_feed(
+        const struct rss *rss, uint32_t hash, uint32_t at, const uint8_t *p, uint32_t size)
 {
 	const uint32_t(*row)[16] = &rss->nibble[2 * at];
 
@@ -82,11 +83,11 @@ struct device {
 	/* found or changed on the kernel's side by device_prepare; undone by device_restore */
 	bool has_mac;
 	uint8_t mac[6];
-	uint32_t mtu;       /* of the kernel interface; 0 when there is none */
-	uint32_t rx_queues; /* what the kernel interface can spread over */
-	bool gro_was_on;    /* afpacket: switched off while we receive */
-	bool promiscuous;   /* promiscuous mode was switched on */
-	bool created;       /* the kernel interface is ours (TAP) */
+	uint32_t mtu;     /* of the kernel interface; 0 when there is none */
+	int rx_queues;    /* afxdp: how many the interface had before it was given ours; 0: not changed */
+	bool gro_was_on;  /* afpacket: switched off while we receive */
+	bool promiscuous; /* promiscuous mode was switched on */
+	bool created;     /* the kernel interface is ours (TAP) */
 };
 
 struct nic_region_map {
@@ -101,12 +102,12 @@ struct nic_queue {
 	uint32_t stack_idx;
 	uint32_t stack_count;
 	uint16_t port;
-	uint16_t hw;             /* hardware queue this stack sends through */
-	bool has_hw;             /* hw is this stack's own: it receives from it and drains tx_shared */
-	bool link_polled;        /* memif: the queue's thread starts the port when the peer comes */
-	uint64_t tx_flags_ip;    /* RTE_MBUF_F_TX_... that the port does; 0: software */
+	uint16_t hw;          /* hardware queue this stack sends through */
+	bool has_hw;          /* hw is this stack's own: it receives from it and drains tx_shared */
+	bool link_polled;     /* memif: the queue's thread starts the port when the peer comes */
+	uint64_t tx_flags_ip; /* RTE_MBUF_F_TX_... that the port does; 0: software */
 	uint64_t tx_flags_tcp, tx_flags_udp;
-	uint32_t frame_max;      /* longest frame the port takes */
+	uint32_t frame_max;         /* longest frame the port takes */
 	struct rte_ring *handoff;   /* any stack -> this stack: received frames */
 	struct rte_ring *tx_shared; /* stacks without a hardware queue -> this stack, or NULL */
 	struct rte_ring *tx_via;    /* where this stack puts frames when it has no hardware queue */
@@ -114,14 +115,14 @@ struct nic_queue {
 
 	/* queue's thread */
 	uint32_t tx_count;
-	bool up; /* the port may be called */
-	bool was_linked;
+	bool up;               /* the port may be called */
+	uint8_t link_patience; /* looks in a row that saw no link */
 	uint64_t link_next_tsc;
 	struct rte_mbuf *tx[NIC_BURST];
 	struct nic_queue_stats stats;
 
 	/* wait.c: constant after nic_open */
-	int wait_fd; /* -1: none */
+	int wait_fd;    /* -1: none */
 	bool wait_intr; /* an RX interrupt that must be armed */
 } CACHE_ALIGNED;
 
@@ -144,7 +145,9 @@ struct nic {
 	/* control thread */
 	struct device device;
 	struct nic_region regions[NIC_REGION_MAX];
-	bool started, configured;
+	bool has_port, started, eal_up;
+	char vdev[32]; /* name of the virtual device, to remove it */
+	int never_fd;  /* an eventfd nobody signals: what a stack without a hardware queue waits on */
 
 	/* any queue's thread, once */
 	atomic_bool partial_seen, cut_seen;
@@ -155,11 +158,13 @@ int nic_fail(char *err, size_t err_size, int code, const char *fmt, ...) PRINTF_
 
 /* ---- eal.c ---- */
 
-/* Starts DPDK for one device. pool_size is the bytes the packet buffers will take; it decides between hugepages and
- * plain pages. Once per process, also after a failure. 0 or -E with err. */
-int eal_start(const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size);
+/* Starts DPDK for one device. pool_size is the bytes the packet buffers will take; it decides between
+ * hugepages and plain pages. Once per process, also after a failure. 0 or -E with err. */
+int eal_start(
+        const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size);
 void eal_stop(void);
-/* The driver's last complaint since eal_start, for error texts; "" if none. Control thread. */
+/* The first complaint of DPDK since the last eal_listen, for error texts; "" if none. Control thread. */
+void eal_listen(void);
 const char *eal_complaint(void);
 /* The port is up: what DPDK says from now on is about its operation. */
 void eal_ready(void);
@@ -167,13 +172,17 @@ void eal_ready(void);
 /* ---- device.c ---- */
 
 int device_parse(struct device *device, const char *text, char *err, size_t err_size);
-/* Looks at the kernel interface and makes it usable. Before the port exists. */
-int device_prepare(struct device *device, const struct cfg *cfg, char *err, size_t err_size);
+/* Looks at the kernel interface and makes it usable. Before the port exists; device_restore undoes it, also
+ * after a failure. */
+int device_prepare(
+        struct device *device, const struct cfg *cfg, uint32_t stack_count, char *err, size_t err_size);
 /* The driver's name and arguments for a virtual device. Both empty for PCI. */
-void device_vdev(const struct device *device, const struct cfg *cfg, uint32_t queues, char *name, size_t name_size,
-	char *args, size_t args_size);
+void device_vdev(const struct device *device, const struct cfg *cfg, uint32_t queues, char *name,
+        size_t name_size, char *args, size_t args_size);
 /* Number of hardware queue pairs to ask for, before the driver's own limit. */
 uint32_t device_queues(const struct device *device, uint32_t stack_count);
+/* Keeps what a driver's libraries print out of stderr. When the EAL is up. */
+void device_libraries_quiet(const struct device *device);
 /* After the port's queues exist and before it starts. */
 int device_before_start(struct device *device, char *err, size_t err_size);
 /* After the port started: addresses of a TAP's kernel end. */
@@ -185,12 +194,25 @@ static inline bool device_is_virtual(const struct device *device)
 	return device->kind != DEVICE_PCI;
 }
 
+/* ---- kernel.c: one interface by name; 0 (or the value) or -E ---- */
+
+/* Sets and clears flags such as IFF_UP; returns 1 when a flag of set was clear before, else 0. */
+int kernel_if_flags(const char *name, unsigned set, unsigned clear);
+int kernel_if_mac(const char *name, uint8_t mac[6]);
+int kernel_if_mtu(const char *name);
+int kernel_if_set_address(const char *name, const uint8_t addr[4], unsigned prefix);
+/* Sets the number of receive queues (combined ones where it has such); 0 leaves it. Returns the number
+ * before, 1 when it does not say. */
+int kernel_if_rx_queues(const char *name, uint32_t count);
+/* Merging of received segments: returns 1 when it was on, 0 when off. */
+int kernel_if_gro(const char *name, bool on);
+
 /* ---- pool.c ---- */
 
 /* Bytes that the pool of count buffers needs, about; for eal_start. */
 uint64_t pool_size_estimate(const struct device *device, uint32_t count, uint32_t mtu);
-struct rte_mempool *pool_create(const struct device *device, uint32_t count, uint32_t mtu, int numa_node, char *err,
-	size_t err_size);
+struct rte_mempool *pool_create(
+        const struct device *device, uint32_t count, uint32_t mtu, int numa_node, char *err, size_t err_size);
 /* Fills nic->regions and nic->region_map from nic->pool. */
 int pool_regions(struct nic *nic, char *err, size_t err_size);
 void pool_regions_close(struct nic *nic);
@@ -206,7 +228,8 @@ struct wait_fds {
 };
 
 void wait_snapshot(struct wait_fds *fds);
-/* Finds the driver's descriptor among those opened since before, skipping the first skip of that kind; -1 if none. */
+/* Finds the driver's descriptor among those opened since before, skipping the first skip of that kind; -1 if
+ * none. */
 int wait_find(enum device_kind kind, const struct wait_fds *before, uint32_t skip);
 /* Prepares an AF_PACKET socket: frames that the kernel sends out do not come in. */
 void wait_filter_outgoing(int fd);
@@ -218,10 +241,10 @@ enum cksum_result { CKSUM_OK, CKSUM_UNCHECKED, CKSUM_BAD, CKSUM_SHORT, CKSUM_PAR
 /* What the receive path must know of a frame. */
 struct frame_info {
 	enum cksum_result result;
-	bool arp_like;   /* every stack must see it: ARP, IPv6 neighbour discovery */
-	bool has_owner;  /* the tuple fields are set */
+	bool arp_like;  /* every stack must see it: ARP, IPv6 neighbour discovery */
+	bool has_owner; /* the tuple fields are set */
 	bool fragment;
-	uint8_t addr_size; /* 4 or 16 */
+	uint8_t addr_size;    /* 4 or 16 */
 	const uint8_t *addrs; /* source, destination */
 	const uint8_t *ports; /* source, destination; NULL: the 2-tuple decides */
 };

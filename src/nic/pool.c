@@ -1,8 +1,9 @@
 /* pool.c - the packet buffers: one mempool, and the memory regions that client processes map.
  *
- * Control thread. DPDK's own pool constructor is not used because of two layouts it cannot make: on plain pages it gives
- * every buffer a 4 KB page of its own, although a driver without DMA needs no such alignment (here: packed); and
- * net_af_xdp needs buffers at an exact multiple, without gaps at page ends (here: 4 KB each).
+ * Control thread. DPDK's own pool constructor is not used because of two layouts it cannot make: on plain
+ * pages it gives every buffer a 4 KB page of its own, although a driver without DMA needs no such alignment
+ * (here: packed); and net_af_xdp needs buffers at an exact multiple, without gaps at page ends (here: 4 KB
+ * each).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,8 +50,8 @@ uint64_t pool_size_estimate(const struct device *device, uint32_t count, uint32_
 	return device->kind == DEVICE_PCI ? count * size + count * size / 64 : count * size;
 }
 
-struct rte_mempool *pool_create(const struct device *device, uint32_t count, uint32_t mtu, int numa_node, char *err,
-	size_t err_size)
+struct rte_mempool *pool_create(
+        const struct device *device, uint32_t count, uint32_t mtu, int numa_node, char *err, size_t err_size)
 {
 	struct rte_pktmbuf_pool_private private = {.mbuf_priv_size = NIC_PRIV_SIZE};
 	unsigned flags;
@@ -59,9 +60,11 @@ struct rte_mempool *pool_create(const struct device *device, uint32_t count, uin
 	int ret;
 
 	private.mbuf_data_room_size = (uint16_t)(size - sizeof(struct rte_mbuf) - NIC_PRIV_SIZE);
-	pool = rte_mempool_create_empty("packets", count, size, POOL_CACHE, sizeof(private), numa_node, flags);
+	pool = rte_mempool_create_empty(
+	        "packets", count, size, POOL_CACHE, sizeof(private), numa_node, flags);
 	if (pool == NULL) {
-		nic_fail(err, err_size, 0, "no memory for %u packet buffers: %s", count, rte_strerror(rte_errno));
+		nic_fail(err, err_size, 0, "no memory for %u packet buffers: %s", count,
+		        rte_strerror(rte_errno));
 		return NULL;
 	}
 	ret = rte_mempool_set_ops_byname(pool, "ring_mp_mc", NULL);
@@ -71,13 +74,15 @@ struct rte_mempool *pool_create(const struct device *device, uint32_t count, uin
 	}
 	if (ret < 0) {
 		nic_fail(err, err_size, 0, "no memory for %u packet buffers (%llu MB): %s", count,
-			(unsigned long long)(pool_size_estimate(device, count, mtu) >> 20), rte_strerror(-ret));
+		        (unsigned long long)(pool_size_estimate(device, count, mtu) >> 20),
+		        rte_strerror(-ret));
 		rte_mempool_free(pool);
 		return NULL;
 	}
 	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
 	if (device->kind == DEVICE_AFXDP && pool->nb_mem_chunks != 1) {
-		nic_fail(err, err_size, 0, "AF_XDP needs its packet buffers in one piece, and hugepages are fragmented");
+		nic_fail(err, err_size, 0,
+		        "AF_XDP needs its packet buffers in one piece, and hugepages are fragmented");
 		rte_mempool_free(pool);
 		return NULL;
 	}
@@ -85,7 +90,8 @@ struct rte_mempool *pool_create(const struct device *device, uint32_t count, uin
 }
 
 /* Adds one piece of the pool's memory: to the region of its memseg list, or as a new one. */
-static void chunk_add(struct rte_mempool *pool UNUSED, void *arg, struct rte_mempool_memhdr *chunk, unsigned idx UNUSED)
+static void chunk_add(
+        struct rte_mempool *pool UNUSED, void *arg, struct rte_mempool_memhdr *chunk, unsigned idx UNUSED)
 {
 	struct nic *nic = arg;
 	const struct rte_memseg_list *list = rte_mem_virt2memseg_list(chunk->addr);
@@ -100,7 +106,8 @@ static void chunk_add(struct rte_mempool *pool UNUSED, void *arg, struct rte_mem
 	fd = rte_memseg_get_fd(segment);
 	if (fd < 0 || rte_memseg_get_fd_offset(segment, &offset) != 0)
 		return;
-	region = (struct nic_region){.fd = fd, .fd_offset = offset, .base = segment->addr, .page_size = list->page_sz};
+	region = (struct nic_region){
+	        .fd = fd, .fd_offset = offset, .base = segment->addr, .page_size = list->page_sz};
 	end = RTE_PTR_ALIGN_CEIL((uint8_t *)chunk->addr + chunk->len, list->page_sz);
 	region.size = (uint64_t)(end - region.base);
 	for (uint32_t i = 0; i < nic->region_count; i++) {
@@ -131,8 +138,8 @@ int pool_regions(struct nic *nic, char *err, size_t err_size)
 		char path[32];
 		int fd;
 
-		/* Others get a descriptor that cannot be mapped writable; the mode keeps unprivileged ones from opening the
-		 * file anew through /proc. */
+		/* Others get a descriptor that cannot be mapped writable; the mode keeps unprivileged ones
+		 * from opening the file anew through /proc. */
 		fchmod(region->fd, S_IRUSR | S_IWUSR);
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", region->fd);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -141,7 +148,8 @@ int pool_regions(struct nic *nic, char *err, size_t err_size)
 
 			nic->region_count = i;
 			pool_regions_close(nic);
-			return nic_fail(err, err_size, code, "cannot reopen packet memory read-only: %s", rte_strerror(-code));
+			return nic_fail(err, err_size, code, "cannot reopen packet memory read-only: %s",
+			        rte_strerror(-code));
 		}
 		region->fd = fd;
 		nic->region_map[i] = (struct nic_region_map){(uintptr_t)region->base, region->size};
@@ -164,4 +172,3 @@ uint32_t nic_regions(struct nic *nic, struct nic_region *regions, uint32_t max)
 		regions[i] = nic->regions[i];
 	return count;
 }
-

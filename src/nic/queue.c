@@ -1,13 +1,14 @@
 /* queue.c - the hot path of a port: receive, hand-off between stacks, transmit.
  *
- * Every function runs on the queue's own thread except nic_buf_free, nic_buf_room, nic_buf_levels and nic_stats. No
- * lock, no log, no allocation besides packet buffers, no system call beyond what the driver does.
+ * Every function runs on the queue's own thread except nic_buf_free, nic_buf_room, nic_buf_levels and
+ * nic_stats. No lock, no log, no allocation besides packet buffers, no system call beyond what the driver
+ * does.
  *
- * Hand-off. A frame whose owner is another stack goes into that stack's ring (many producers, one consumer), and the
- * owner is woken once per nic_rx call, after all its frames are in. Transmit of a stack without a hardware queue goes
- * the same way: into the tx_shared ring of the stack that owns the hardware queue, which is woken and sends it during
- * its next nic_rx or nic_tx_flush. A lock around the port's transmit would let one preempted stack stop the others;
- * with the ring nobody ever waits for anybody.
+ * Hand-off. A frame whose owner is another stack goes into that stack's ring (many producers, one consumer),
+ * and the owner is woken once per nic_rx call, after all its frames are in. Transmit of a stack without a
+ * hardware queue goes the same way: into the tx_shared ring of the stack that owns the hardware queue, which
+ * is woken and sends it during its next nic_rx or nic_tx_flush. A lock around the port's transmit would let
+ * one preempted stack stop the others; with the ring nobody ever waits for anybody.
  *
  * m->hash.usr carries nic_frame.flags through a ring.
  */
@@ -15,6 +16,8 @@
 #include <rte_prefetch.h>
 
 #include "nic_int.h"
+
+enum { LINK_PATIENCE = 5 }; /* looks without a link before the port is started anew */
 
 _Static_assert(NIC_HEADROOM == RTE_PKTMBUF_HEADROOM, "NIC_HEADROOM is DPDK's headroom");
 _Static_assert(NIC_STACK_MAX <= 32, "wake masks are 32 bits");
@@ -137,8 +140,8 @@ drop:
 	return false;
 }
 
-/* Gives frames to the port; what it does not take after a few tries is dropped. All of m is consumed. Counted as sent
- * here only when own; another stack's frames were counted by that stack. */
+/* Gives frames to the port; what it does not take after a few tries is dropped. All of m is consumed. Counted
+ * as sent here only when own; another stack's frames were counted by that stack. */
 static void port_send(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, bool own)
 {
 	uint32_t sent = 0;
@@ -192,8 +195,9 @@ static void tx_shared_drain(struct nic_queue *q)
 		port_send(q, m, count, false);
 }
 
-/* memif: its port can only be started once the peer is there, and must be started again after the peer went away. Done by
- * the one thread that calls the port, so that no call is under way meanwhile. Looks ten times a second. */
+/* memif: a client's port can only be started once the peer is there, and must be started again after the peer
+ * went away or refused (it does while it starts itself). Done by the one thread that calls the port, so that
+ * no call is under way meanwhile. Looks ten times a second. */
 static void link_poll(struct nic_queue *q)
 {
 	uint64_t now = rte_rdtsc();
@@ -203,16 +207,17 @@ static void link_poll(struct nic_queue *q)
 		return;
 	q->link_next_tsc = now + rte_get_tsc_hz() / 10;
 	if (q->up && rte_eth_link_get_nowait(q->port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP) {
-		q->was_linked = true;
+		q->link_patience = 0;
 		return;
 	}
-	if (q->up && q->was_linked) {
+	if (q->up && q->link_patience++ >= LINK_PATIENCE) {
 		q->up = false;
-		q->was_linked = false;
 		rte_eth_dev_stop(q->port);
 	}
-	if (!q->up)
+	if (!q->up) {
+		q->link_patience = 0;
 		q->up = rte_eth_dev_start(q->port) == 0;
+	}
 }
 
 uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
@@ -225,8 +230,8 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 		/* the port keeps a share, so that a busy neighbour cannot starve this stack's own frames */
 		want = q->has_hw && max > 4 ? max - max / 4 : max;
 		while (filled < want) {
-			count = rte_ring_sc_dequeue_burst(q->handoff, (void **)m, RTE_MIN(want - filled, (uint32_t)NIC_BURST),
-				NULL);
+			count = rte_ring_sc_dequeue_burst(
+			        q->handoff, (void **)m, RTE_MIN(want - filled, (uint32_t)NIC_BURST), NULL);
 			if (count == 0)
 				break;
 			for (uint32_t i = 0; i < count; i++) {

@@ -1,20 +1,20 @@
 /* rss.c - receive-side scaling: the Toeplitz hash and the stack that owns a 4-tuple.
  *
- * Pure functions over tables that are constant after rss_init; any thread. The same key and indirection table are
- * given to ports that can hash themselves (port.c), so that hardware and software choose the same stack. The hash is
- * linear over the input bits, which is why a table per nibble gives it exactly. The key is the one that hardware
- * vendors ship as their default and verify with; its use in queue.c is the software form.
+ * Pure functions over tables that are constant after rss_init; any thread. The same key and indirection table
+ * are given to ports that can hash themselves (port.c), so that hardware and software choose the same stack.
+ * The hash is linear over the input bits, which is why a table per nibble gives it exactly. The key is the
+ * one that hardware vendors ship as their default and verify with; its use in queue.c is the software form.
  */
 #include <string.h>
 #include <sys/socket.h>
 
 #include "nic_int.h"
 
-const uint8_t rss_key[RSS_KEY_SIZE] = {
-	0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca,
-	0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b,
-	0xbe, 0xac, 0x01, 0xfa, /* the rest is for ports that want more than 40 bytes */
-	0x5d, 0x12, 0xe9, 0x44, 0x8b, 0x36, 0xc7, 0x90, 0x1f, 0xa8, 0x63, 0x7e};
+const uint8_t rss_key[RSS_KEY_SIZE] = {0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d,
+        0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80,
+        0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01,
+        0xfa, /* the rest is for ports that want more than 40 bytes */
+        0x5d, 0x12, 0xe9, 0x44, 0x8b, 0x36, 0xc7, 0x90, 0x1f, 0xa8, 0x63, 0x7e};
 
 /* The 32 bits of the key that start at bit position at: what an input bit there adds to the hash. */
 static uint32_t key_window(uint32_t at)
@@ -44,12 +44,12 @@ void rss_init(struct rss *rss, uint32_t stack_count, uint32_t period)
 		rss->stack[i] = (uint8_t)(i % period % stack_count);
 }
 
-uint32_t nic_owner(const struct nic *nic, int family, const void *remote, uint16_t remote_port, const void *local,
-	uint16_t local_port)
+uint32_t nic_owner(const struct nic *nic, int family, const void *remote, uint16_t remote_port,
+        const void *local, uint16_t local_port)
 {
 	uint32_t addr_size = family == AF_INET6 ? 16 : 4;
 	uint8_t ports[4] = {(uint8_t)(remote_port >> 8), (uint8_t)remote_port, (uint8_t)(local_port >> 8),
-		(uint8_t)local_port};
+	        (uint8_t)local_port};
 	uint32_t hash;
 
 	if (nic->stack_count == 1)

@@ -150,6 +150,12 @@ static int do_setopt(struct stack *s, uint32_t client, struct call *c)
 	case OPT_KEEPCNT:
 		pcb->keep_cnt = (u32_t)c->value;
 		break;
+	case OPT_TOS:
+		pcb->tos = (u8_t)c->value;
+		break;
+	case OPT_TTL:
+		pcb->ttl = (u8_t)c->value;
+		break;
 	case OPT_USER_TIMEOUT:
 		conn->user_timeout_ms = (u32_t)c->value;
 		break;
@@ -190,6 +196,9 @@ static void do_call(struct stack *s, uint32_t client, uint32_t call_idx)
 		break;
 	case CALL_CONNECT:
 		rc = tcp_open(s, &c, client, &ep);
+		if (rc == -EXDEV)
+			slot->value = (int32_t)nic_owner(
+				s->nic, AF_INET, c.remote.ip, c.remote.port, &s->address, c.local.port);
 		break;
 	case CALL_SETOPT:
 		rc = do_setopt(s, client, &c);
@@ -369,8 +378,14 @@ void stack_client_gone(struct stack *s, struct stack_msg *m)
 						atomic_store(&l->watch[i].word, 0);
 				}
 			}
-			if (c && !c->is_released)
-				tx_pump(s, c); /* adopts blocks it wrote without a doorbell */
+			/* it may have died between setting a doorbell and posting it */
+			atomic_store(&ep->doorbell, 0);
+			if (c && !c->is_released) {
+				rx_reclaim(s, c);
+				tx_pump(s, c);
+				if (c->pcb)
+					conn_touch(s, c);
+			}
 			hold_clear(s->arena, client, idx);
 			if (!hold_any(s->arena, idx, UINT32_MAX) && ep->parent != ENDPOINT_NONE &&
 				accept_is_queued(s, ep->parent, idx))

@@ -397,6 +397,8 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	memcpy(&ip_2_ip4(&rip)->addr, call->remote.ip, 4);
 	ip_2_ip4(&lip)->addr = s->address;
 	if (port) {
+		if (nic_owner(s->nic, AF_INET, call->remote.ip, call->remote.port, &s->address, port) != s->idx)
+			return -EXDEV; /* the port decides the stack: the caller asks that one */
 		if (conn_find(s, &rip, &lip, call->remote.port, port))
 			return -EADDRNOTAVAIL;
 	} else {

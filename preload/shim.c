@@ -1,0 +1,431 @@
+/* shim.c - the exported calls: each decides "ours or libc" by one table lookup and turns -E into errno.
+ *
+ * Runs wherever the application calls. Nothing but that decision is here; what a call does to a socket of ours is in src/sock. fcntl, ioctl, the
+ * fortified forms and process calls are in shim_odd.c.
+ */
+#include "shim.h"
+
+#include <limits.h>
+#include <string.h>
+
+ssize_t shim_result(ssize_t rc)
+{
+	if (rc >= 0)
+		return rc;
+	errno = (int)-rc;
+	return -1;
+}
+
+/* f = the file behind fd, or the call goes to libc. */
+#define OURS_OR_LIBC(name, fd, ...)                                                                                  \
+	struct file *f;                                                                                              \
+	ssize_t rc;                                                                                                  \
+	shim_enter();                                                                                                \
+	if (likely(!(f = file_get(fd))))                                                                             \
+		return libc.name(__VA_ARGS__);                                                                       \
+	if (unlikely(f->kind != FILE_SOCKET)) {                                                                      \
+		file_put(f);                                                                                         \
+		return libc.name(__VA_ARGS__);                                                                       \
+	}
+
+#define FINISH(name, ...)                                                                                            \
+	file_put(f);                                                                                                 \
+	if (rc == SOCK_LIBC)                                                                                         \
+		return libc.name(__VA_ARGS__);                                                                       \
+	return shim_result(rc)
+
+EXPORT int socket(int domain, int type, int protocol)
+{
+	int fd;
+
+	shim_enter();
+	fd = libc.socket(domain, type, protocol);
+	if (fd >= 0)
+		sock_opened(fd, domain, type, protocol);
+	return fd;
+}
+
+EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	OURS_OR_LIBC(bind, fd, fd, addr, len)
+	rc = sock_bind(f, fd, addr, len);
+	FINISH(bind, fd, addr, len);
+}
+
+EXPORT int listen(int fd, int backlog)
+{
+	OURS_OR_LIBC(listen, fd, fd, backlog)
+	rc = sock_listen(f, fd, backlog);
+	FINISH(listen, fd, backlog);
+}
+
+EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	OURS_OR_LIBC(accept, fd, fd, addr, len)
+	rc = sock_accept(f, fd, addr, len, 0);
+	FINISH(accept, fd, addr, len);
+}
+
+EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	OURS_OR_LIBC(accept4, fd, fd, addr, len, flags)
+	rc = sock_accept(f, fd, addr, len, flags);
+	FINISH(accept4, fd, addr, len, flags);
+}
+
+EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	OURS_OR_LIBC(connect, fd, fd, addr, len)
+	rc = sock_connect(f, fd, addr, len);
+	FINISH(connect, fd, addr, len);
+}
+
+EXPORT int shutdown(int fd, int how)
+{
+	OURS_OR_LIBC(shutdown, fd, fd, how)
+	rc = sock_shutdown(f, how);
+	FINISH(shutdown, fd, how);
+}
+
+EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	OURS_OR_LIBC(getsockname, fd, fd, addr, len)
+	rc = sock_name(f, addr, len, false);
+	FINISH(getsockname, fd, addr, len);
+}
+
+EXPORT int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	OURS_OR_LIBC(getpeername, fd, fd, addr, len)
+	rc = sock_name(f, addr, len, true);
+	FINISH(getpeername, fd, addr, len);
+}
+
+EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+	OURS_OR_LIBC(getsockopt, fd, fd, level, name, value, len)
+	rc = sock_getopt(f, fd, level, name, value, len);
+	FINISH(getsockopt, fd, level, name, value, len);
+}
+
+EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+	OURS_OR_LIBC(setsockopt, fd, fd, level, name, value, len)
+	rc = sock_setopt(f, fd, level, name, value, len);
+	FINISH(setsockopt, fd, level, name, value, len);
+}
+
+EXPORT ssize_t read(int fd, void *buf, size_t size)
+{
+	struct iovec iov = {buf, size};
+
+	if (unlikely(!libc_is_ready()))
+		return syscall(SYS_read, fd, buf, size);
+	OURS_OR_LIBC(read, fd, fd, buf, size)
+	rc = sock_recv(f, &iov, 1, 0);
+	FINISH(read, fd, buf, size);
+}
+
+EXPORT ssize_t write(int fd, const void *buf, size_t size)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, size};
+
+	if (unlikely(!libc_is_ready()))
+		return syscall(SYS_write, fd, buf, size);
+	OURS_OR_LIBC(write, fd, fd, buf, size)
+	rc = sock_send(f, &iov, 1, 0);
+	FINISH(write, fd, buf, size);
+}
+
+static inline bool iov_ok(const struct iovec *iov, int count)
+{
+	size_t sum = 0;
+
+	if (count < 0 || count > IOV_MAX || (count && !iov))
+		return false;
+	for (int i = 0; i < count; i++) {
+		if (iov[i].iov_len > SSIZE_MAX - sum)
+			return false;
+		sum += iov[i].iov_len;
+	}
+	return true;
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
+{
+	OURS_OR_LIBC(readv, fd, fd, iov, count)
+	rc = iov_ok(iov, count) ? sock_recv(f, iov, count, 0) : -EINVAL;
+	FINISH(readv, fd, iov, count);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
+{
+	OURS_OR_LIBC(writev, fd, fd, iov, count)
+	rc = iov_ok(iov, count) ? sock_send(f, iov, count, 0) : -EINVAL;
+	FINISH(writev, fd, iov, count);
+}
+
+EXPORT ssize_t recv(int fd, void *buf, size_t size, int flags)
+{
+	struct iovec iov = {buf, size};
+	OURS_OR_LIBC(recv, fd, fd, buf, size, flags)
+	rc = sock_recv(f, &iov, 1, flags);
+	FINISH(recv, fd, buf, size, flags);
+}
+
+EXPORT ssize_t send(int fd, const void *buf, size_t size, int flags)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, size};
+	OURS_OR_LIBC(send, fd, fd, buf, size, flags)
+	rc = sock_send(f, &iov, 1, flags);
+	FINISH(send, fd, buf, size, flags);
+}
+
+/* A stream has no sender to name: the address is left alone and its length becomes 0, as in the kernel's inet_recvmsg. */
+EXPORT ssize_t recvfrom(int fd, void *buf, size_t size, int flags, struct sockaddr *restrict addr, socklen_t *restrict len)
+{
+	struct iovec iov = {buf, size};
+	OURS_OR_LIBC(recvfrom, fd, fd, buf, size, flags, addr, len)
+	rc = sock_recv(f, &iov, 1, flags);
+	if (rc >= 0 && addr && len)
+		*len = 0;
+	FINISH(recvfrom, fd, buf, size, flags, addr, len);
+}
+
+EXPORT ssize_t sendto(int fd, const void *buf, size_t size, int flags, const struct sockaddr *addr, socklen_t len)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, size};
+	OURS_OR_LIBC(sendto, fd, fd, buf, size, flags, addr, len)
+	rc = sock_send(f, &iov, 1, flags);
+	FINISH(sendto, fd, buf, size, flags, addr, len);
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	OURS_OR_LIBC(recvmsg, fd, fd, msg, flags)
+	if (sock_is_ours(f) && !msg)
+		rc = -EFAULT;
+	else if (sock_is_ours(f) && msg->msg_iovlen > IOV_MAX)
+		rc = -EMSGSIZE;
+	else
+		rc = !sock_is_ours(f) ? SOCK_LIBC
+			: iov_ok(msg->msg_iov, (int)msg->msg_iovlen) ? sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
+								     : -EINVAL;
+	if (rc >= 0) {
+		msg->msg_namelen = 0;
+		msg->msg_controllen = 0;
+		msg->msg_flags = 0;
+	}
+	FINISH(recvmsg, fd, msg, flags);
+}
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	OURS_OR_LIBC(sendmsg, fd, fd, msg, flags)
+	if (sock_is_ours(f) && !msg)
+		rc = -EFAULT;
+	else if (sock_is_ours(f) && msg->msg_iovlen > IOV_MAX)
+		rc = -EMSGSIZE;
+	else
+		rc = !sock_is_ours(f) ? SOCK_LIBC
+			: iov_ok(msg->msg_iov, (int)msg->msg_iovlen) ? sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
+								     : -EINVAL;
+	FINISH(sendmsg, fd, msg, flags);
+}
+
+EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
+{
+	OURS_OR_LIBC(sendfile, out, out, in, offset, count)
+	rc = sock_sendfile(f, in, (off64_t *)offset, count);
+	FINISH(sendfile, out, in, offset, count);
+}
+
+EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t count)
+{
+	OURS_OR_LIBC(sendfile64, out, out, in, offset, count)
+	rc = sock_sendfile(f, in, offset, count);
+	FINISH(sendfile64, out, in, offset, count);
+}
+
+_Static_assert(sizeof(off_t) == 8, "sendfile and sendfile64 are the same call here");
+
+EXPORT int close(int fd)
+{
+	struct file *f;
+	int rc;
+
+	if (unlikely(!libc_is_ready()))
+		return (int)syscall(SYS_close, fd);
+	if (unlikely(proc_is_internal_fd(fd))) {
+		/* ours, and no business of the application: to it the number is not open */
+		errno = EBADF;
+		return -1;
+	}
+	f = file_get(fd);
+	if (!f) {
+		if (unlikely(proc_is_attached()))
+			proc_fallback_remove(fd);
+		return libc.close(fd);
+	}
+	if (f->kind == FILE_SOCKET) {
+		sock_linger(f);
+		if (atomic_load(&f->mode) != MODE_PRONK)
+			proc_fallback_remove(fd);
+	}
+	/* out of the table before the kernel may hand the number out again */
+	file_close(fd);
+	rc = libc.close(fd);
+	file_put(f);
+	return rc;
+}
+
+/* --- readiness --- */
+
+static uint64_t ms_to_ns(int ms)
+{
+	return ms < 0 ? UINT64_MAX : (uint64_t)ms * 1000000u;
+}
+
+static int ts_to_ns(const struct timespec *ts, uint64_t *ns)
+{
+	*ns = UINT64_MAX;
+	if (!ts)
+		return 0;
+	if (ts->tv_sec < 0 || ts->tv_nsec < 0 || ts->tv_nsec >= 1000000000)
+		return -EINVAL;
+	if ((uint64_t)ts->tv_sec < UINT64_MAX / 1000000000u - 1)
+		*ns = (uint64_t)ts->tv_sec * 1000000000u + (uint64_t)ts->tv_nsec;
+	return 0;
+}
+
+EXPORT int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+	int rc;
+
+	shim_enter();
+	rc = poll_wait(fds, count, ms_to_ns(timeout), NULL);
+	return rc == SOCK_LIBC ? libc.poll(fds, count, timeout) : (int)shim_result(rc);
+}
+
+EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
+{
+	uint64_t ns;
+	int rc;
+
+	shim_enter();
+	rc = ts_to_ns(timeout, &ns) ? SOCK_LIBC : poll_wait(fds, count, ns, mask);
+	return rc == SOCK_LIBC ? libc.ppoll(fds, count, timeout, mask) : (int)shim_result(rc);
+}
+
+EXPORT int select(int count, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *timeout)
+{
+	uint64_t ns = UINT64_MAX, start, spent;
+	int rc;
+
+	shim_enter();
+	if (!proc_is_attached() || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
+		return libc.select(count, rd, wr, ex, timeout);
+	if (timeout && (uint64_t)timeout->tv_sec < UINT64_MAX / 2000000000u)
+		ns = (uint64_t)timeout->tv_sec * 1000000000u + (uint64_t)timeout->tv_usec * 1000u;
+	start = clock_now_ns();
+	rc = select_wait(count, rd, wr, ex, ns, NULL);
+	if (rc == SOCK_LIBC)
+		return libc.select(count, rd, wr, ex, timeout);
+	if (timeout && ns != UINT64_MAX) { /* Linux leaves what was not slept */
+		spent = clock_now_ns() - start;
+		ns = spent < ns ? ns - spent : 0;
+		timeout->tv_sec = (time_t)(ns / 1000000000u);
+		timeout->tv_usec = (suseconds_t)(ns % 1000000000u / 1000u);
+	}
+	return (int)shim_result(rc);
+}
+
+EXPORT int pselect(int count, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *timeout, const sigset_t *mask)
+{
+	uint64_t ns;
+	int rc;
+
+	shim_enter();
+	rc = ts_to_ns(timeout, &ns) ? SOCK_LIBC : select_wait(count, rd, wr, ex, ns, mask);
+	return rc == SOCK_LIBC ? libc.pselect(count, rd, wr, ex, timeout, mask) : (int)shim_result(rc);
+}
+
+EXPORT int epoll_create(int size)
+{
+	int fd;
+
+	shim_enter();
+	fd = libc.epoll_create(size);
+	if (fd >= 0)
+		epoll_opened(fd);
+	return fd;
+}
+
+EXPORT int epoll_create1(int flags)
+{
+	int fd;
+
+	shim_enter();
+	fd = libc.epoll_create1(flags);
+	if (fd >= 0)
+		epoll_opened(fd);
+	return fd;
+}
+
+EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+	struct file *ef;
+	int rc;
+
+	shim_enter();
+	ef = file_get(epfd);
+	if (!ef || ef->kind != FILE_EPOLL) {
+		if (ef)
+			file_put(ef);
+		return libc.epoll_ctl(epfd, op, fd, event);
+	}
+	rc = epoll_ctl_file(ef, epfd, op, fd, event);
+	file_put(ef);
+	return rc == SOCK_LIBC ? libc.epoll_ctl(epfd, op, fd, event) : (int)shim_result(rc);
+}
+
+static int epoll_any(int epfd, struct epoll_event *events, int max, uint64_t ns, const sigset_t *mask)
+{
+	struct file *ef;
+	int rc;
+
+	ef = file_get(epfd);
+	if (!ef)
+		return SOCK_LIBC;
+	rc = ef->kind == FILE_EPOLL ? epoll_wait_file(ef, epfd, events, max, ns, mask, sizeof(*mask)) : SOCK_LIBC;
+	file_put(ef);
+	return rc == SOCK_LIBC ? rc : (int)shim_result(rc);
+}
+
+EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
+{
+	int rc;
+
+	shim_enter();
+	rc = epoll_any(epfd, events, max, ms_to_ns(timeout), NULL);
+	return rc == SOCK_LIBC ? libc.epoll_wait(epfd, events, max, timeout) : rc;
+}
+
+EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout, const sigset_t *mask)
+{
+	int rc;
+
+	shim_enter();
+	rc = epoll_any(epfd, events, max, ms_to_ns(timeout), mask);
+	return rc == SOCK_LIBC ? libc.epoll_pwait(epfd, events, max, timeout, mask) : rc;
+}
+
+EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *mask)
+{
+	uint64_t ns;
+	int rc;
+
+	shim_enter();
+	rc = ts_to_ns(timeout, &ns) ? SOCK_LIBC : epoll_any(epfd, events, max, ns, mask);
+	return rc == SOCK_LIBC ? libc.epoll_pwait2(epfd, events, max, timeout, mask) : rc;
+}

@@ -1,0 +1,35 @@
+/* engine.h - the service as one object: port, shared memory, stack threads and control server, started in
+ * order and stopped in reverse.
+ *
+ * Used by pronkd's main thread only, except where a function says otherwise.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct cfg;
+struct engine;
+
+/* Starts everything cfg asks for and returns when the service is ready and listens. Blocks for seconds (the
+ * port, pages). The calling thread should have the signals blocked that it wants to take itself: threads of
+ * the driver library inherit its mask. 0 and *out; -EALREADY when a service of that name runs; or another -E.
+ * err has one line then, and everything is given back. */
+int engine_start(struct engine **out, const struct cfg *cfg, char *err, size_t err_size);
+
+/* Stops and frees everything: no new clients, connections are reset, threads end, the port closes, clients
+ * see the service go. Blocks until the threads have ended. Accepts NULL. */
+void engine_stop(struct engine *e);
+
+/* A descriptor that is readable when engine_serve has something to do; constant. */
+int engine_fd(const struct engine *e);
+
+/* Serves the control socket; does not block. 0, or -EIO when a stack thread has ended by itself: the service
+ * is then of no more use. */
+int engine_serve(struct engine *e);
+
+/* Processes that are attached or still being cleaned up after. */
+uint32_t engine_client_count(const struct engine *e);
+
+/* One line on what runs: device, address, stacks, memory, socket. */
+void engine_describe(const struct engine *e, char *buf, size_t size);

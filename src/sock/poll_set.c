@@ -1,0 +1,264 @@
+/* poll_set.c - poll(2) and select(2) over mixed descriptors.
+ *
+ * Runs in application threads. Levels of Pronk members are computed from their endpoints; kernel members are asked with the real ppoll. For
+ * sleeping, each Pronk member gets a watch of this thread's poller for as long as the call lasts, and the poller's descriptor joins
+ * the kernel's array.
+ */
+#include "poll_set.h"
+#include "clock.h"
+#include "endpoint.h"
+#include "epoll_set.h"
+#include "libc.h"
+#include "proc.h"
+#include "ready.h"
+#include "sock.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ON_STACK = 64, ALWAYS = POLLERR | POLLHUP };
+
+struct member {
+	struct file *file; /* NULL: the kernel's alone */
+	uint32_t watch;
+};
+
+/* Files of the array, with references. Returns how many are (partly) ours. */
+static int members_get(struct pollfd *fds, nfds_t count, struct member *m)
+{
+	int ours = 0;
+
+	for (nfds_t i = 0; i < count; i++) {
+		struct file *f = fds[i].fd >= 0 ? file_get(fds[i].fd) : NULL;
+
+		m[i].file = NULL;
+		m[i].watch = WATCH_NONE;
+		if (!f)
+			continue;
+		if ((f->kind == FILE_SOCKET && sock_is_ours(f)) || f->kind == FILE_EPOLL) {
+			m[i].file = f;
+			ours++;
+		} else {
+			file_put(f);
+		}
+	}
+	return ours;
+}
+
+static short level_of(const struct member *m, short events)
+{
+	if (m->file->kind == FILE_EPOLL)
+		return epoll_set_armed_ready(m->file) ? (short)(events & (POLLIN | POLLRDNORM)) : 0;
+	return (short)(wait_level(m->file, (uint32_t)(unsigned short)events) & (uint32_t)(unsigned short)(events | ALWAYS));
+}
+
+/* The kernel's part of a member's descriptor is interesting too? */
+static bool has_kernel_side(const struct member *m)
+{
+	return !m->file || m->file->kind == FILE_EPOLL || atomic_load(&m->file->mode) == MODE_DUAL;
+}
+
+static int levels(struct pollfd *fds, nfds_t count, const struct member *m)
+{
+	int n = 0;
+
+	for (nfds_t i = 0; i < count; i++) {
+		fds[i].revents = m[i].file ? level_of(&m[i], fds[i].events) : 0;
+		n += fds[i].revents != 0;
+	}
+	return n;
+}
+
+/* Asks the kernel about its members: k is a copy of fds with ours turned off and room for the poller's descriptor. */
+static int kernel_part(struct pollfd *fds, nfds_t count, struct pollfd *k, nfds_t k_count, const struct timespec *ts, const sigset_t *mask)
+{
+	int n = 0;
+
+	if (libc.ppoll(k, k_count, ts, mask) < 0)
+		return -errno;
+	for (nfds_t i = 0; i < count; i++) {
+		if (k[i].fd >= 0)
+			fds[i].revents |= k[i].revents;
+		n += fds[i].revents != 0;
+	}
+	return n;
+}
+
+static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct pollfd *k, uint64_t timeout_ns, const sigset_t *mask)
+{
+	const struct arena *a = &proc.at.arena;
+	static const struct timespec zero;
+	uint64_t now, deadline, spin_end;
+	nfds_t kernel_count = 0;
+	bool is_sliced = false;
+	int n, poller, wake_fd;
+
+	for (nfds_t i = 0; i < count; i++) {
+		k[i] = fds[i];
+		k[i].revents = 0;
+		if (!has_kernel_side(&m[i]))
+			k[i].fd = -1;
+		else if (k[i].fd >= 0)
+			kernel_count++;
+	}
+	n = levels(fds, count, m);
+	if (n || timeout_ns == 0)
+		return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL) : n;
+	now = clock_now_ns();
+	deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+	spin_end = now + proc.spin_ns;
+	do {
+		for (int i = 0; i < 16; i++)
+			cpu_relax();
+		if (levels(fds, count, m))
+			return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL) : levels(fds, count, m);
+		now = clock_now_ns();
+	} while (now < spin_end && now < deadline);
+	poller = wait_poller(&wake_fd);
+	if (poller < 0)
+		return poller;
+	for (nfds_t i = 0; i < count; i++) {
+		uint32_t ep;
+
+		if (!m[i].file || m[i].file->kind != FILE_SOCKET || proc_is_dead())
+			continue;
+		ep = atomic_load(&m[i].file->ep);
+		if (ep == ENDPOINT_NONE)
+			continue;
+		m[i].watch = watch_claim(a, ep, (uint32_t)poller,
+			(uint32_t)(unsigned short)(fds[i].events | ALWAYS | (fds[i].events & POLLIN ? EPOLLRDHUP : 0)) & 0xffff);
+		if (m[i].watch == WATCH_NONE)
+			is_sliced = true;
+	}
+	k[count].fd = wake_fd;
+	k[count].events = POLLIN;
+	for (;;) {
+		struct timespec ts, *tsp = NULL;
+		uint64_t left;
+
+		wait_drain(poller, -1);
+		poller_sleep(a, (uint32_t)poller);
+		n = levels(fds, count, m);
+		if (n || poller_has_ready(a, (uint32_t)poller)) {
+			poller_awake(a, (uint32_t)poller);
+			if (!n)
+				continue;
+			if (kernel_count)
+				n = kernel_part(fds, count, k, count, &zero, NULL);
+			break;
+		}
+		now = clock_now_ns();
+		left = deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
+		if (is_sliced && left > 1000000)
+			left = 1000000;
+		if (left != UINT64_MAX) {
+			ts.tv_sec = (time_t)(left / 1000000000);
+			ts.tv_nsec = (long)(left % 1000000000);
+			tsp = &ts;
+		}
+		n = kernel_part(fds, count, k, count + 1, tsp, mask);
+		poller_awake(a, (uint32_t)poller);
+		if (n)
+			break;
+		if (k[count].revents & (POLLHUP | POLLERR))
+			attach_check_dead(&proc.at);
+		if (k[count].revents)
+			wait_drain(poller, wake_fd);
+		if (deadline != UINT64_MAX && clock_now_ns() >= deadline) {
+			n = levels(fds, count, m);
+			break;
+		}
+	}
+	for (nfds_t i = 0; i < count; i++)
+		if (m[i].watch != WATCH_NONE)
+			wait_release(m[i].watch, poller);
+	wait_drain(poller, wake_fd);
+	return n;
+}
+
+int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigset_t *mask)
+{
+	struct member few[ON_STACK], *m = few;
+	struct pollfd few_k[ON_STACK + 1], *k = few_k;
+	int rc;
+
+	if (!fds || !count || !proc_is_attached())
+		return SOCK_LIBC;
+	if (count > ON_STACK) {
+		if (count > 1 << 20)
+			return SOCK_LIBC;
+		m = calloc(count, sizeof(*m));
+		k = calloc(count + 1, sizeof(*k));
+		if (!m || !k) {
+			free(m);
+			free(k);
+			return -ENOMEM;
+		}
+	}
+	rc = members_get(fds, count, m) ? wait_all(fds, count, m, k, timeout_ns, mask) : SOCK_LIBC;
+	for (nfds_t i = 0; i < count; i++)
+		if (m[i].file)
+			file_put(m[i].file);
+	if (m != few) {
+		free(m);
+		free(k);
+	}
+	return rc;
+}
+
+int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_ns, const sigset_t *mask)
+{
+	/* callers may pass bitmaps longer than fd_set: address them as the kernel does */
+	unsigned long *sets[3] = {(unsigned long *)(void *)rd, (unsigned long *)(void *)wr, (unsigned long *)(void *)ex};
+	enum { BITS = 8 * sizeof(unsigned long) };
+	struct pollfd *fds;
+	nfds_t n = 0;
+	bool any = false;
+	int rc;
+
+	if (count <= 0 || count > 1 << 20 || !proc_is_attached())
+		return SOCK_LIBC;
+	fds = malloc((size_t)count * sizeof(*fds));
+	if (!fds)
+		return -ENOMEM;
+	for (int fd = 0; fd < count; fd++) {
+		short ev = 0;
+
+		if (rd && sets[0][fd / BITS] >> (fd % BITS) & 1)
+			ev |= POLLIN;
+		if (wr && sets[1][fd / BITS] >> (fd % BITS) & 1)
+			ev |= POLLOUT;
+		if (ex && sets[2][fd / BITS] >> (fd % BITS) & 1)
+			ev |= POLLPRI;
+		if (!ev)
+			continue;
+		any |= file_known(fd);
+		fds[n++] = (struct pollfd){.fd = fd, .events = ev};
+	}
+	rc = any ? poll_wait(fds, n, timeout_ns, mask) : SOCK_LIBC;
+	for (nfds_t i = 0; rc >= 0 && i < n; i++)
+		if (fds[i].revents & POLLNVAL)
+			rc = -EBADF;
+	if (rc >= 0) {
+		rc = 0;
+		for (int s = 0; s < 3; s++)
+			if (sets[s])
+				memset(sets[s], 0, (size_t)(count + BITS - 1) / BITS * sizeof(unsigned long));
+		for (nfds_t i = 0; i < n; i++) {
+			/* which poll events make a descriptor ready for select: select(2), "Correspondence" */
+			static const short map[3] = {POLLIN | POLLHUP | POLLERR | POLLRDNORM | POLLRDBAND, POLLOUT | POLLERR | POLLWRNORM | POLLWRBAND, POLLPRI};
+			static const short want[3] = {POLLIN, POLLOUT, POLLPRI};
+
+			for (int s = 0; s < 3; s++) {
+				if (!sets[s] || !(fds[i].events & want[s]) || !(fds[i].revents & map[s]))
+					continue;
+				sets[s][fds[i].fd / BITS] |= 1ul << (fds[i].fd % BITS);
+				rc++;
+			}
+		}
+	}
+	free(fds);
+	return rc;
+}

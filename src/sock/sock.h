@@ -1,0 +1,60 @@
+/* sock.h - BSD socket calls on descriptors that Pronk knows. The shim decides "ours or libc" and turns -E into errno.
+ *
+ * Unless noted: any thread; returns 0 or a count, or -E as the man page of the call says. SOCK_LIBC means "the kernel serves
+ * this one": the shim then makes the real call.
+ */
+#pragma once
+#include "file.h"
+
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#define SOCK_LIBC INT_MIN
+
+/* After a successful libc socket(): notes a TCP socket that may become ours. */
+void sock_opened(int fd, int domain, int type, int protocol);
+
+/* socket(7), bind(2), listen(2), accept(2), connect(2), shutdown(2), getsockname(2), getpeername(2). listen and connect may start or join
+ * the service the first time. */
+int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len);
+int sock_listen(struct file *f, int fd, int backlog);
+int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, int flags);
+int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t len);
+int sock_shutdown(struct file *f, int how);
+int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_peer);
+
+/* recv(2) and send(2) in their widest form. is_peek etc. come in flags (MSG_*). */
+ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags);
+ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags);
+/* sendfile(2) by copying; in is any readable kernel descriptor. */
+ssize_t sock_sendfile(struct file *f, int in, off64_t *offset, size_t count);
+
+/* getsockopt(2), setsockopt(2) (opt.c) */
+int sock_getopt(struct file *f, int fd, int level, int name, void *value, socklen_t *len);
+int sock_setopt(struct file *f, int fd, int level, int name, const void *value, socklen_t len);
+
+/* fcntl(2) F_GETFL/F_SETFL and ioctl(2) FIONREAD, FIONBIO, SIOCOUTQ on ours. */
+int sock_getfl(struct file *f, int fd);
+int sock_setfl(struct file *f, int fd, int flags);
+int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg);
+
+/* close(2) with SO_LINGER: waits as long as the option says. Called before the last number goes. */
+void sock_linger(struct file *f);
+/* The last reference has gone. */
+void sock_end(struct file *f);
+
+/* --- inside src/sock --- */
+static inline bool sock_is_ours(const struct file *f)
+{
+	uint8_t m = atomic_load_explicit(&f->mode, memory_order_acquire);
+
+	return m == MODE_PRONK || m == MODE_DUAL;
+}
+
+/* 0 and the address (IPv4-mapped IPv6 as IPv4), or -EINVAL / -EAFNOSUPPORT. */
+int addr_from_user(struct sock_addr *a, const struct sockaddr *addr, socklen_t len);
+/* Writes an address as a socket of this domain shows it; truncates as the kernel does. */
+void addr_to_user(const struct sock_addr *a, int domain, struct sockaddr *addr, socklen_t *len);
+uint64_t deadline_after(uint64_t timeout_ns);

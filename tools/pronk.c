@@ -1,0 +1,244 @@
+/* pronk.c - the launcher: runs a program under Pronk, and asks for or ends the service.
+ *
+ * `pronk run` makes sure that a service runs, puts the preload library into the environment and becomes the
+ * program, whose exit status is therefore its own. Nothing of this process is left after that.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "attach.h"
+#include "autostart.h"
+#include "cfg.h"
+#include "libc.h"
+#include "lock.h"
+
+enum {
+	EXIT_OWN = 125, /* as env(1), timeout(1) and others do: it was the launcher that failed */
+	EXIT_NO_EXEC = 126,
+	EXIT_NO_PROGRAM = 127,
+	STOP_LIMIT_MS = 15000,
+	ERR_SIZE = 512,
+};
+
+static const char usage[] =
+        "Usage: pronk run [-c FILE] [--] PROGRAM [ARGUMENTS]   run a program with Pronk's network stack\n"
+        "       pronk status [-c FILE]                         tell whether the service runs, and what it serves\n"
+        "       pronk stop [-c FILE]                           end the service\n"
+        "       pronk version\n";
+
+/* --- pronk run --- */
+
+/* The preload library: of the same build tree as this program, or the installed one. */
+static int library_find(char *buf, size_t size)
+{
+	char exe[PATH_MAX], path[PATH_MAX + 32], *slash;
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	if (n > 0) {
+		exe[n] = 0;
+		slash = strrchr(exe, '/');
+		*slash = 0;
+		snprintf(path, sizeof(path), "%s/../preload/libpronk.so", exe);
+		if (realpath(path, exe) && strlen(exe) < size) {
+			strcpy(buf, exe);
+			return 0;
+		}
+	}
+	snprintf(buf, size, "%s", LIBPRONK_PATH);
+	return access(buf, R_OK) < 0 ? -errno : 0;
+}
+
+static int preload_set(char *err, size_t err_size)
+{
+	const char *old = getenv("LD_PRELOAD");
+	char path[PATH_MAX], *value = NULL;
+	int rc = library_find(path, sizeof(path));
+
+	if (rc) {
+		snprintf(err, err_size, "libpronk.so is missing (%s: %s)", path, strerror(-rc));
+		return rc;
+	}
+	if (strpbrk(path, " :")) {
+		snprintf(err, err_size, "%s: the loader takes no path with a space or colon in it", path);
+		return -EINVAL;
+	}
+	if (old && strstr(old, path))
+		return 0;
+	if (asprintf(&value, "%s%s%s", path, old && *old ? ":" : "", old ? old : "") < 0)
+		return -ENOMEM;
+	rc = setenv("LD_PRELOAD", value, 1) < 0 ? -errno : 0;
+	free(value);
+	return rc;
+}
+
+static int run(const struct cfg *cfg, const char *config, char **argv)
+{
+	char err[ERR_SIZE] = "", path[PATH_MAX];
+	int rc;
+
+	if (config && realpath(config, path)) {
+		setenv("PRONK_CONFIG", path, 1);
+		config = path;
+	}
+	rc = service_ensure(cfg, config, err, sizeof(err));
+	if (!rc)
+		rc = preload_set(err, sizeof(err));
+	if (rc && cfg->strict) {
+		fprintf(stderr, "pronk: %s; not run, because option strict is on\n", err);
+		return EXIT_OWN;
+	}
+	if (rc)
+		fprintf(stderr, "pronk: %s; %s runs on the kernel's network stack\n", err, argv[0]);
+	execvp(argv[0], argv);
+	rc = errno;
+	fprintf(stderr, "pronk: cannot run %s: %s\n", argv[0], strerror(rc));
+	return rc == ENOENT ? EXIT_NO_PROGRAM : EXIT_NO_EXEC;
+}
+
+/* --- pronk status, pronk stop --- */
+
+static uint32_t clients_count(const struct arena *a)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < a->client_count; i++)
+		n += atomic_load(&arena_client(a, i)->state) == CLIENT_ACTIVE;
+	return n;
+}
+
+static uint32_t sockets_count(const struct arena *a)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < a->endpoint_count; i++)
+		n += atomic_load_explicit(&a->endpoints[i].state, memory_order_relaxed) != EP_FREE;
+	return n;
+}
+
+static int status(const char *socket_path)
+{
+	char err[ERR_SIZE] = "";
+	struct attach at;
+	const struct arena_header *h;
+	struct timespec now;
+
+	if (attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err))) {
+		printf("not running: %s\n", err);
+		return 1;
+	}
+	h = at.arena.hdr;
+	clock_gettime(CLOCK_REALTIME, &now);
+	printf("running: pid %d, up %lld s, device %s, address %u.%u.%u.%u/%u, %u stack%s, %u client%s, %u socket%s\n",
+	        h->service_pid, (long long)now.tv_sec - (long long)(h->start_time_ns / 1000000000), h->device,
+	        h->address[0], h->address[1], h->address[2], h->address[3], h->prefix, h->stack_count,
+	        h->stack_count == 1 ? "" : "s", clients_count(&at.arena),
+	        clients_count(&at.arena) == 1 ? "" : "s", sockets_count(&at.arena),
+	        sockets_count(&at.arena) == 1 ? "" : "s");
+	attach_leave(&at);
+	return 0;
+}
+
+/* Who listens at the socket; 0 when the kernel cannot name it here, or -E. */
+static int service_pid(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct ucred cred = {0};
+	socklen_t size = sizeof(cred);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), rc = 0;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+		rc = -errno;
+	close(fd);
+	return rc ? rc : cred.pid;
+}
+
+static int stop(const char *socket_path)
+{
+	int pid = service_pid(socket_path), pid_fd;
+	struct pollfd p = {.events = POLLIN};
+
+	if (pid == -ENOENT || pid == -ECONNREFUSED) {
+		printf("not running\n");
+		return 0;
+	}
+	if (pid <= 0) {
+		fprintf(stderr, "pronk: cannot find the service's process: %s\n",
+		        pid ? strerror(-pid) : "it lives in another pid namespace");
+		return 1;
+	}
+	pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pid_fd < 0 || syscall(SYS_pidfd_send_signal, pid_fd, SIGTERM, NULL, 0) < 0) {
+		if (errno == ESRCH)
+			return 0;
+		fprintf(stderr, "pronk: cannot end the service (pid %d): %s\n", pid, strerror(errno));
+		return 1;
+	}
+	p.fd = pid_fd;
+	if (poll(&p, 1, STOP_LIMIT_MS) != 1) {
+		fprintf(stderr, "pronk: the service (pid %d) has not ended after %d s\n", pid,
+		        STOP_LIMIT_MS / 1000);
+		return 1;
+	}
+	close(pid_fd);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *verb = argc > 1 ? argv[1] : "", *config = NULL, *file;
+	char err[ERR_SIZE] = "", socket_path[CFG_SOCKET_PATH_MAX];
+	bool is_run = !strcmp(verb, "run");
+	struct cfg cfg;
+	int c;
+
+	if (!strcmp(verb, "version") || !strcmp(verb, "--version")) {
+		puts("pronk " PRONK_VERSION);
+		return 0;
+	}
+	if (!strcmp(verb, "help") || !strcmp(verb, "--help") || !strcmp(verb, "-h")) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (!is_run && strcmp(verb, "status") && strcmp(verb, "stop")) {
+		fputs(usage, stderr);
+		return EXIT_OWN;
+	}
+	argc--;
+	argv++;
+	while ((c = getopt(argc, argv, "+c:")) != -1) {
+		if (c != 'c') {
+			fputs(usage, stderr);
+			return EXIT_OWN;
+		}
+		config = optarg;
+	}
+	if (is_run != (optind < argc)) {
+		fputs(usage, stderr);
+		return EXIT_OWN;
+	}
+	libc_init();
+	file = config ? config : cfg_default_path();
+	if (cfg_load(&cfg, file, err, sizeof(err))) {
+		fprintf(stderr, "pronk: %s\n", err);
+		return EXIT_OWN;
+	}
+	if (is_run)
+		return run(&cfg, file, argv + optind);
+	cfg_socket_path(&cfg, socket_path, sizeof(socket_path));
+	return !strcmp(verb, "stop") ? stop(socket_path) : status(socket_path);
+}

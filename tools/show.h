@@ -1,0 +1,14 @@
+/* show.h - what the files of pronkctl share. One process, one thread; everything is read from shared memory
+ * that is mapped read-only. */
+#pragma once
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "attach.h"
+
+/* Prints text as a JSON string with its quotes; bytes that are no UTF-8 come out as U+FFFD. */
+void json_text(FILE *file, const char *text);
+
+/* The commands that walk tables (show_stats.c, show_sockets.c). 0, or -E after a message on stderr. */
+int show_stats(const struct attach *at, bool json, bool all);
+int show_sockets(const struct attach *at, bool json);
