@@ -81,6 +81,7 @@ struct conn *conn_new(struct stack *s, struct tcp_pcb *pcb)
 	memset(c, 0, sizeof(*c));
 	c->ep = ENDPOINT_NONE;
 	c->rcv_limit = s->cfg.receive_buffer;
+	c->rto_floor = (uint16_t)s->cfg.rto_min_ms;
 	if (pcb)
 		conn_bind_pcb(c, pcb);
 	return c;

@@ -208,8 +208,8 @@ static void phase_tx(struct stack *s)
 			rx_reclaim(s, c);
 		tx_pump(s, c);
 		tcp_publish_info(s, c);
-		if (c->pcb && c->pcb->rto < (s16_t)s->cfg.rto_min_ms)
-			c->pcb->rto = (s16_t)s->cfg.rto_min_ms;
+		if (c->pcb && c->pcb->rto < (s16_t)c->rto_floor)
+			c->pcb->rto = (s16_t)c->rto_floor;
 		if (c->pcb || c->ep != ENDPOINT_NONE)
 			timer_arm(s, c);
 		else

@@ -27,6 +27,7 @@ enum {
 	PORT_FIRST = 32768, PORT_LAST = 60999, /* ip_local_port_range */
 	FIN_WAIT2_MS = 60000,   /* tcp_fin_timeout */
 	RECLAIM_MS = 10,
+	RTO_FLOOR_MAX_MS = 250,
 	ACCEPT_HASH = 256,
 };
 
@@ -68,6 +69,9 @@ struct conn {
 	uint32_t rcv_limit;        /* receive window of this connection */
 	uint32_t user_timeout_ms;
 	uint64_t syn_ns;           /* when the SYN left: first RTT sample */
+	uint16_t rto_floor;        /* ms; above the configured one while acknowledgements turn out slower than it */
+	uint8_t rexmit_open;       /* a retransmission by time-out is not acknowledged yet */
+	uint32_t rexmit_first;     /* when the segment that timed out was first sent */
 };
 
 /* This stack's part of a listener. */
@@ -207,6 +211,8 @@ void listener_add(struct stack *s, struct listener_local *l);
 void listener_remove(struct stack *s, uint32_t ep_idx);
 
 /* --- timer.c --- */
+/* New data was acknowledged: settles the floor of the retransmission time-out. */
+void timer_acked(struct stack *s, struct conn *c);
 void timer_arm(struct stack *s, struct conn *c);
 void timer_drop(struct stack *s, struct conn *c);
 uint32_t timer_run(struct stack *s);

@@ -639,8 +639,6 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 	ep = stack_ep(s, c->ep);
 	if (!pcb)
 		return;
-	if (pcb->rto < (s16_t)s->cfg.rto_min_ms)
-		pcb->rto = (s16_t)s->cfg.rto_min_ms;
 	atomic_store_explicit(&ep->tcp_state, pcb->state, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_cwnd, pcb->cwnd, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_ssthresh, pcb->ssthresh, memory_order_relaxed);

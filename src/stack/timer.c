@@ -118,6 +118,26 @@ void timer_arm(struct stack *s, struct conn *c)
 	wheel_insert(s, c, due);
 }
 
+/* A peer may take longer to acknowledge than the configured floor (delayed acknowledgements of 40 ms and more, a busy core). A time-out
+ * that such a peer caused is seen when its acknowledgement comes: the floor follows the time it really took, and sinks again slowly. */
+void timer_acked(struct stack *s, struct conn *c)
+{
+	uint32_t took;
+
+	if (!c->rexmit_open) {
+		if (c->rto_floor > s->cfg.rto_min_ms)
+			c->rto_floor = (uint16_t)(c->rto_floor - 1 - (c->rto_floor - s->cfg.rto_min_ms) / 256);
+		return;
+	}
+	c->rexmit_open = 0;
+	took = s->now_ms - c->rexmit_first;
+	took += took / 4;
+	if (took > RTO_FLOOR_MAX_MS)
+		took = RTO_FLOOR_MAX_MS;
+	if (took > c->rto_floor)
+		c->rto_floor = (uint16_t)took;
+}
+
 /* The segment at the head was not acknowledged in time (RFC 6298 section 5.4 to 5.7). */
 static bool rexmit_timeout(struct stack *s, struct conn *c)
 {
@@ -129,6 +149,10 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 	COUNT(s, tcp_timeouts, 1);
 	if (pcb->nrtx == 0)
 		c->rexmit_since = c->rto_start;
+	if (!c->rexmit_open) {
+		c->rexmit_open = 1;
+		c->rexmit_first = c->rto_start;
+	}
 	if (pcb->state == SYN_SENT || pcb->state == SYN_RCVD) {
 		if (c->syn_tries++ >= SYN_RETRIES)
 			return false;

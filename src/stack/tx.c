@@ -122,6 +122,7 @@ void tx_acked(struct stack *s, struct conn *c, uint32_t size)
 	if (size > c->tx_fed - c->tx_acked)
 		size = c->tx_fed - c->tx_acked;
 	c->tx_acked += size;
+	timer_acked(s, c);
 	free_behind(s, c, ep, from, c->tx_acked);
 	atomic_store(&ep->tx_tail, c->tx_acked);
 	if (atomic_load(&ep->tx_want) && ep_tx_ready(ep)) {
