@@ -220,6 +220,7 @@ int main(int argc, char **argv)
 	}
 	argc--;
 	argv++;
+	argv[0] = (char[]){"pronk"}; /* for getopt(3), which names it in messages */
 	while ((c = getopt(argc, argv, "+c:")) != -1) {
 		if (c != 'c') {
 			fputs(usage, stderr);

@@ -36,7 +36,7 @@ const char *argp_program_version = "pronkd " PRONK_VERSION;
 
 static const struct argp_option options[] = {
         {"config", 'c', "FILE", 0,
-                "Configuration file (default: $PRONK_CONFIG, else /etc/pronk/pronk.conf, else built-in defaults)",
+                "Configuration file (default: $PRONK_CONFIG, else /etc/pronk/pronk.conf, else built-in ones)",
                 0},
         {"foreground", 'f', NULL, 0, "Stay in the foreground (default)", 0},
         {"daemonize", OPT_DAEMONIZE, NULL, 0, "Go to the background; return when the service is ready", 0},

@@ -6,6 +6,7 @@
 #include "arena.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <linux/memfd.h>
@@ -85,7 +86,7 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	layout(&h);
 	*is_huge = false;
 	if (spec->huge >= 0) {
-		a->fd = memfd_create(spec->name, MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+		a->fd = memfd_create(spec->name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
 		if (a->fd >= 0 && (ftruncate(a->fd, (off_t)h.size) < 0 ||
 					  (a->base = mmap(NULL, h.size, PROT_READ | PROT_WRITE, MAP_SHARED, a->fd, 0)) ==
 						  MAP_FAILED)) {
@@ -100,7 +101,7 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 				(unsigned long long)(h.size >> 20));
 			return -ENOMEM;
 		}
-		a->fd = memfd_create(spec->name, MFD_CLOEXEC);
+		a->fd = memfd_create(spec->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		if (a->fd < 0 || ftruncate(a->fd, (off_t)h.size) < 0) {
 			rc = -errno;
 			goto fail;
@@ -112,6 +113,12 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 		}
 	}
 	h.huge = *is_huge;
+	/* a client that cut the file short would kill the service */
+	if (fcntl(a->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		rc = -errno;
+		munmap(a->base, h.size);
+		goto fail;
+	}
 	a->hdr = (struct arena_header *)a->base;
 	a->size = h.size;
 	a->writable = true;

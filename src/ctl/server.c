@@ -176,7 +176,7 @@ static int welcome_send(struct server *s, struct conn *c, uint32_t client_idx)
 	for (uint32_t i = 0; i < w.region_count; i++) {
 		w.region[i].fd_offset = spec->region[i].fd_offset;
 		w.region[i].size = spec->region[i].size;
-		fds[n++] = spec->region[i].fd;
+		fds[n++] = s->region_fd[i];
 	}
 	msg.msg_controllen = CMSG_SPACE(n * sizeof(int));
 	cm = CMSG_FIRSTHDR(&msg);
@@ -443,6 +443,8 @@ int server_create(struct server **out, const struct server_spec *spec, char *err
 	s->spec = *spec;
 	s->arena = spec->arena;
 	s->epoll_fd = s->listen_fd = s->timer_fd = s->arena_fd = s->stats_fd = -1;
+	for (int i = 0; i < ARENA_REGION_MAX; i++)
+		s->region_fd[i] = -1;
 	s->slots = calloc(s->arena->client_count, sizeof(*s->slots));
 	s->pollers = calloc(s->arena->hdr->poller_count, sizeof(*s->pollers));
 	if (!s->slots || !s->pollers)
@@ -457,8 +459,12 @@ int server_create(struct server **out, const struct server_spec *spec, char *err
 	strcpy(s->socket_path, spec->socket_path);
 	s->arena_fd = fd_readonly(s->arena->fd);
 	s->stats_fd = fd_readonly(spec->stats_fd);
-	if (s->arena_fd < 0 || s->stats_fd < 0) {
-		rc = s->arena_fd < 0 ? s->arena_fd : s->stats_fd;
+	rc = s->arena_fd < 0 ? s->arena_fd : s->stats_fd < 0 ? s->stats_fd : 0;
+	for (uint32_t i = 0; i < spec->region_count && rc == 0; i++) {
+		s->region_fd[i] = fd_readonly(spec->region[i].fd);
+		rc = s->region_fd[i] < 0 ? s->region_fd[i] : 0;
+	}
+	if (rc) {
 		snprintf(err, err_size, "cannot open shared memory for reading (is /proc there?): %s",
 		        strerror(-rc));
 		goto fail;
@@ -524,5 +530,7 @@ void server_destroy(struct server *s)
 	fd_close(s->epoll_fd);
 	fd_close(s->arena_fd);
 	fd_close(s->stats_fd);
+	for (int i = 0; i < ARENA_REGION_MAX; i++)
+		fd_close(s->region_fd[i]);
 	free(s);
 }

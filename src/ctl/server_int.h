@@ -54,7 +54,8 @@ struct server {
 	struct arena *arena;
 	char socket_path[108];
 	int epoll_fd, listen_fd, timer_fd;
-	int arena_fd, stats_fd; /* read-only views */
+	int arena_fd, stats_fd;          /* read-only views; the arena's is for observers */
+	int region_fd[ARENA_REGION_MAX]; /* read-only: clients look at packets and change none */
 	bool is_accept_paused;
 	uint32_t tick_ms; /* present interval of timer_fd; 0 = off */
 	struct conn *conns;

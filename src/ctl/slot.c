@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -317,15 +318,19 @@ void slots_scan(struct server *s, uint64_t now_ns)
 
 /* --- pollers --- */
 
-/* Stacks write to it: it must be what it claims, or a write could block or raise a signal. */
-static bool is_eventfd(int fd)
+/* Stacks write to it, without blocking and with SIGPIPE ignored: an eventfd, or one end of a unix socket pair whose other end
+ * a thread sleeps on. Anything else is refused. */
+static bool is_wake_fd(int fd)
 {
 	static const char want[] = "anon_inode:[eventfd]";
 	char path[32], text[sizeof(want)];
+	int domain = 0;
+	socklen_t len = sizeof(domain);
 
+	if (!getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len))
+		return domain == AF_UNIX;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return readlink(path, text, sizeof(text)) == (ssize_t)sizeof(want) - 1 &&
-	       !memcmp(text, want, sizeof(want) - 1);
+	return readlink(path, text, sizeof(text)) == (ssize_t)sizeof(want) - 1 && !memcmp(text, want, sizeof(want) - 1);
 }
 
 int poller_set(struct server *s, uint32_t client_idx, uint32_t poller, int fd)
@@ -339,7 +344,7 @@ int poller_set(struct server *s, uint32_t client_idx, uint32_t poller, int fd)
 	p = &s->pollers[poller];
 	if (p->client && p->client != client_idx + 1)
 		goto refuse;
-	if (!is_eventfd(fd) || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+	if (!is_wake_fd(fd) || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		goto refuse;
 	if (p->fd >= 0) {
 		struct job *j = s->job_count < JOB_MAX ? job_add(s, JOB_POLLER, client_idx) : NULL;

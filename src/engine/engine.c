@@ -263,6 +263,17 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	return segment_create(&e->stats, e->stack_count, err, err_size);
 }
 
+static bool core_is_allowed(uint16_t core)
+{
+	uint16_t allowed[CPU_CORE_MAX];
+	int n = cpu_allowed(allowed, CPU_CORE_MAX);
+
+	for (int i = 0; i < n; i++)
+		if (allowed[i] == core)
+			return true;
+	return false;
+}
+
 static int cores_choose(struct engine *e, char *err, size_t err_size)
 {
 	uint16_t cores[ARENA_STACK_MAX];
@@ -277,8 +288,14 @@ static int cores_choose(struct engine *e, char *err, size_t err_size)
 		        e->stack_count, e->cfg.cores);
 		return n < 0 ? n : -EINVAL;
 	}
-	for (uint32_t i = 0; i < e->stack_count; i++)
+	for (uint32_t i = 0; i < e->stack_count; i++) {
+		if (!core_is_allowed(cores[i])) {
+			snprintf(err, err_size, "option cores names core %u, which this process may not use",
+			        cores[i]);
+			return -EINVAL;
+		}
 		e->threads[i].core = cores[i];
+	}
 	return 0;
 }
 

@@ -206,7 +206,7 @@ void proc_fork_prepare(void)
 
 		if (!atomic_compare_exchange_strong(&c->state, &none, CLIENT_FORKING))
 			continue;
-		atomic_store(&c->pid, 0);
+		atomic_store(&c->pid, -1); /* not known yet: the service waits for the child to come, or reaps the slot */
 		for (uint32_t w = 0; w < a->endpoint_count / 64; w++) {
 			uint64_t bits = atomic_load(&arena_holds(a, proc.at.client_idx)[w]);
 

@@ -258,7 +258,7 @@ static bool listener_has_room(struct stack *s, const struct listener_local *l)
 	uint32_t backlog = atomic_load_explicit(&stack_ep(s, l->ep)->backlog, memory_order_relaxed);
 
 	if (queued > ACCEPT_RING_SIZE) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		return false;
 	}
 	return queued + l->embryonic <= backlog && queued + l->embryonic < ACCEPT_RING_SIZE;

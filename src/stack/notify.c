@@ -54,7 +54,7 @@ void notify_flush(struct stack *s)
 			continue;
 		fd = atomic_load_explicit(&s->poller_fds[s->wake[i]], memory_order_acquire);
 		if (fd >= 0 && write(fd, &one, sizeof(one)) < 0 && errno == EBADF)
-			COUNT(s, bad_client_input, 1);
+			bad_input(s, __func__, __LINE__);
 		COUNT(s, wakeups_sent, 1);
 	}
 	s->wake_count = 0;

@@ -173,12 +173,12 @@ static void do_call(struct stack *s, uint32_t client, uint32_t call_idx)
 	int rc;
 
 	if (call_idx >= CALL_COUNT) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		return;
 	}
 	slot = &arena_client(s->arena, client)->call[call_idx];
 	if (atomic_load(&slot->state) != CALL_POSTED) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		return;
 	}
 	memcpy(&c, slot, sizeof(c)); /* looked at once: the client may write it again */
@@ -205,7 +205,7 @@ static void do_call(struct stack *s, uint32_t client, uint32_t call_idx)
 		ep = c.endpoint;
 		break;
 	default:
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		rc = -EOPNOTSUPP;
 	}
 	call_answer(s, client, call_idx, rc, ep);
@@ -240,7 +240,7 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 		return;
 	}
 	if (!stack_owns(s, idx) || !hold_test(s->arena, client, idx)) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		return;
 	}
 	switch (op) {
@@ -260,7 +260,7 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 			conn_touch(s, s->by_ep[idx - s->ep_first]);
 		break;
 	default:
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 	}
 }
 
@@ -271,7 +271,7 @@ static uint32_t client_run(struct stack *s, uint32_t client)
 	uint32_t head = atomic_load_explicit(&r->head, memory_order_acquire), n = 0;
 
 	if (head - tail > REQ_RING_SIZE) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		atomic_store(&r->tail, head);
 		return 0;
 	}

@@ -122,7 +122,7 @@ void rx_reclaim(struct stack *s, struct conn *c)
 	read = atomic_load_explicit(&ep->rx_read, memory_order_relaxed);
 	bytes = atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed);
 	if (tail - c->rx_freed > head - c->rx_freed || read - c->rx_recved > bytes - c->rx_recved) {
-		COUNT(s, bad_client_input, 1); /* a client wrote nonsense: believe nothing it says here */
+		bad_input(s, __func__, __LINE__); /* a client wrote nonsense: believe nothing it says here */
 		return;
 	}
 	while (c->rx_freed != tail) {

@@ -46,6 +46,12 @@ void stack_lwip_assert(const char *message, int line, const char *file)
 		COUNT(s, lwip_asserts, 1);
 }
 
+void bad_input(struct stack *s, const char *where, int line)
+{
+	COUNT(s, bad_client_input, 1);
+	log_limited_warning("a client's memory says something impossible (%s:%d); its word is ignored", where, line);
+}
+
 void *stack_slab_alloc(size_t bytes)
 {
 	void *p = NULL;
@@ -68,6 +74,7 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 	if (posix_memalign((void **)&s, 64, sizeof(*s)))
 		goto no_memory;
 	memset(s, 0, sizeof(*s));
+	s->event_fd = s->epoll_fd = -1;
 	s->idx = spec->idx;
 	s->count = spec->count;
 	s->arena = spec->arena;

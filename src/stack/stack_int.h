@@ -189,6 +189,9 @@ static inline bool stack_owns(const struct stack *s, uint32_t ep_idx)
 /* Marks a connection for the tx phase of this turn. */
 void conn_touch(struct stack *s, struct conn *c);
 
+/* Counts, and says now and then, that a client wrote something impossible into shared memory. */
+void bad_input(struct stack *s, const char *where, int line);
+
 /* --- notify.c: telling applications --- */
 /* Queues the watches of an endpoint that want one of events (EPOLL bits). The wake-ups go out in the wake phase. */
 void notify(struct stack *s, uint32_t ep_idx, uint32_t events);

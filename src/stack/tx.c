@@ -26,7 +26,7 @@ static void block_free(struct stack *s, uint32_t block, uint32_t ep_idx)
 	uint32_t *o = owner_of(s, block);
 
 	if (!o || *o != (BLOCK_ENDPOINT | ep_idx)) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		return;
 	}
 	*o = BLOCK_FREE;
@@ -48,7 +48,7 @@ void block_grant(struct stack *s, uint32_t client)
 	uint16_t *want = &s->grant_level[client];
 
 	if (level > GRANT_RING_SIZE) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		return;
 	}
 	if (!*want)
@@ -231,7 +231,7 @@ void tx_pump(struct stack *s, struct conn *c)
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
 	if (head - c->tx_acked > TX_BLOCK_COUNT * TX_BLOCK_SIZE || head - c->tx_fed > head - c->tx_acked ||
 		!adopt_blocks(s, c, ep, head)) {
-		COUNT(s, bad_client_input, 1);
+		bad_input(s, __func__, __LINE__);
 		atomic_store(&ep->error, EPIPE);
 		tcp_err(pcb, NULL);
 		conn_abort(s, c);

@@ -293,6 +293,9 @@ static void client_join_gives_slot_memory_and_descriptors(void **state)
 	assert_int_equal(at.arena.stack_count, STACKS);
 	assert_int_equal(at.arena.region_count, 1);
 	assert_int_equal(at.arena.region[0].size, 8192);
+	/* packets may be looked at only, whatever the client does to its mapping */
+	assert_int_equal(
+	        mprotect((void *)(uintptr_t)at.arena.region[0].base, 8192, PROT_READ | PROT_WRITE), -1);
 	at.client->call[3].op = 77; /* the same memory, writable */
 	assert_int_equal(c->call[3].op, 77);
 	assert_int_equal(eventfd_write(at.stack_fd[1], 1), 0);

@@ -1,0 +1,345 @@
+# lib.sh - what the end-to-end scripts share: links, services, programs, scenarios. Sourced by tests/e2e/*.sh and
+# tests/bench/*; they are started by tests/e2e/run, or by hand with PKE_BUILD=<build folder>.
+#
+# A link has two sides. Programs of side p always run under Pronk: `p` prefixes them. Side k is the peer: `k` prefixes its
+# programs. It is the kernel for every kind but memif, where it is a second service, so that Pronk talks to Pronk.
+#
+#   kind      side p                                  side k
+#   tap       Pronk's end of a TAP                    the kernel's end, in the same namespace
+#   afpacket  raw packets of one end of a veth pair   the other end, in a namespace of its own
+#   afxdp     AF_XDP on one end of a veth pair        the other end, in a namespace of its own
+#   memif     one end of a memif link                 the other end, another pronkd
+#
+# Nothing leaves these namespaces: none has a route to anywhere else. Their names begin with pke and this shell's process
+# id, so that leftovers of a killed run are recognised and removed by the next.
+set -u
+
+e2e_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repo_root=$(cd "$e2e_dir/../.." && pwd)
+. "$repo_root/tools/lib.sh"
+
+PKE_BUILD=${PKE_BUILD:-$repo_root/build}
+pronkd=$PKE_BUILD/tools/pronkd
+pronk=$PKE_BUILD/tools/pronk
+pronkctl=$PKE_BUILD/tools/pronkctl
+libpronk=$PKE_BUILD/preload/libpronk.so
+python=${PYTHON:-/usr/bin/python3}
+quick=${PKE_QUICK:-}
+verbose=${PKE_VERBOSE:-}
+unset LD_PRELOAD ${!PRONK_@}
+
+[ -x "$pronkd" ] || die "$pronkd is missing: build first, or set PKE_BUILD"
+need_root "this test"
+pke=pke$$
+work=$(mktemp -d "${TMPDIR:-/tmp}/pronk-e2e.XXXXXX")
+chmod 755 "$work"
+passed=0
+failed=0
+pids=()      # processes of ours that must not outlive us
+link=        # kind of the link that is up
+ns_p= ns_k=  # namespaces of the sides
+addr_p= addr_k=
+conf=        # configuration of side p's service
+service_pid= # side p's service
+peer_pid=    # side k's service (memif)
+log=$work/log
+
+cleanup() {
+	local pid
+	for pid in ${pids[@]+"${pids[@]}"}; do
+		kill "$pid" 2>/dev/null
+	done
+	for pid in ${pids[@]+"${pids[@]}"}; do
+		process_end "$pid" 3
+	done
+	for pid in $(ip netns pids "${pke}p" 2>/dev/null; ip netns pids "${pke}k" 2>/dev/null; ip netns pids "${pke}m" 2>/dev/null); do
+		kill -KILL "$pid" 2>/dev/null
+	done
+	for name in p k m; do
+		[ ! -e "/run/netns/$pke$name" ] || ip netns del "$pke$name"
+	done
+	[ -n "${PKE_KEEP:-}" ] && warn "files are kept in $work" || rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM HUP
+
+# --- scenarios ---
+
+# scenario NAME FUNCTION [ARG...]: runs it and prints one line. A function fails by returning non-zero after `because`.
+scenario() {
+	local name=$1 start=${EPOCHREALTIME/./} took
+	shift
+	reason=
+	note=
+	if "$@"; then
+		passed=$((passed + 1))
+		took=$(((${EPOCHREALTIME/./} - start) / 1000))
+		printf 'ok    %-58s %6d ms%s\n' "$name" "$took" "${note:+  $note}"
+	else
+		failed=$((failed + 1))
+		printf 'FAIL  %-58s %s\n' "$name" "${reason:-${*} returned false}"
+		evidence
+	fi
+}
+
+# because TEXT...: remembers why a scenario fails, and is false
+because() {
+	reason=${reason:-$*}
+	return 1
+}
+
+# remark TEXT...: adds to the scenario's line; for figures that decide nothing
+remark() { note="${note:+$note, }$*"; }
+
+# what the logs say, for a failed scenario
+evidence() {
+	local file
+	for file in "$work"/*.log; do
+		[ -s "$file" ] || continue
+		echo "      --- ${file##*/} (last lines)"
+		tail -n "${PKE_EVIDENCE:-6}" "$file" | cut -c1-300 | sed 's/^/      /'
+	done
+}
+
+# the last line of every script; its exit status is the script's
+finish() {
+	echo "$passed passed, $failed failed"
+	[ "$failed" = 0 ]
+}
+
+# bench NAME TEXT...: a figure that is reported and never fails
+bench() {
+	local name=$1
+	shift
+	printf 'bench %-58s %s\n' "$name" "$*"
+}
+
+# --- links ---
+
+# veth_make MTU: a veth pair, pkp in namespace p and pkk in namespace k
+veth_make() {
+	ip netns add "${pke}k" && ns_k=${pke}k
+	ip link add pkp mtu "$1" netns "$ns_p" type veth peer name pkk mtu "$1" netns "$ns_k"
+	ip -n "$ns_k" link set lo up
+	ip -n "$ns_k" addr add "$addr_k/24" dev pkk
+	ip -n "$ns_k" link set pkk up
+	ip -n "$ns_p" link set pkp up
+}
+
+# conf_write FILE TEXT...: a configuration of ours; every TEXT is a line
+conf_write() {
+	local file=$1
+	shift
+	{
+		printf '%s\n' "$@"
+		echo "runtime_dir = \"$work/run\";"
+	} >"$file"
+}
+
+# link_up KIND [OPTION...]: makes the link and writes side p's configuration with these additional lines. Starts nothing,
+# except side k's service for memif.
+link_up() {
+	link=$1
+	shift
+	ns_p=${pke}p
+	ip netns add "$ns_p"
+	ip -n "$ns_p" link set lo up
+	conf=$work/p.conf
+	case $link in
+	tap)
+		ns_k=$ns_p addr_p=198.18.51.2 addr_k=198.18.51.1
+		conf_write "$conf" 'device = "tap:pkp";' "address = \"$addr_p/24\";" "host_address = \"$addr_k/24\";" \
+			'name = "p";' "$@"
+		;;
+	afpacket)
+		addr_p=198.18.52.2 addr_k=198.18.52.1
+		veth_make 1500
+		conf_write "$conf" 'device = "afpacket:pkp";' "address = \"$addr_p/24\";" 'gateway = "none";' 'name = "p";' "$@"
+		;;
+	afxdp)
+		addr_p=198.18.53.2 addr_k=198.18.53.1
+		veth_make 1500
+		ip -n "$ns_p" addr add "$addr_p/24" dev pkp
+		conf_write "$conf" 'device = "afxdp:pkp";' 'address = "auto";' 'gateway = "none";' 'name = "p";' "$@"
+		;;
+	memif)
+		ns_k=$ns_p addr_p=198.18.54.2 addr_k=198.18.54.1
+		conf_write "$work/k.conf" "device = \"memif:$work/memif.sock\";" 'memif_role = "server";' \
+			"address = \"$addr_k/24\";" 'gateway = "none";' 'name = "k";'
+		conf_write "$conf" "device = \"memif:$work/memif.sock\";" 'memif_role = "client";' \
+			"address = \"$addr_p/24\";" 'gateway = "none";' 'name = "p";' "$@"
+		service_spawn peer "$work/k.conf" && peer_pid=$spawned
+		;;
+	*) die "unknown kind of link $link" ;;
+	esac
+}
+
+# link_down: ends the services and removes the link
+link_down() {
+	service_stop
+	[ -z "$peer_pid" ] || process_end "$peer_pid"
+	peer_pid=
+	apps_end
+	ip netns del "$ns_p"
+	[ "$ns_k" = "$ns_p" ] || ip netns del "$ns_k"
+	link='' ns_p='' ns_k=''
+	rm -rf "$work"/*.log "$work"/memif.sock
+}
+
+link_works() { k_raw timeout 2 ping -c 1 -W 1 "$addr_p"; }
+
+# service_spawn NAME CONF: starts pronkd; its id is in $spawned. False, with the reason, when it does not get ready.
+service_spawn() {
+	local name=$1 file=$2
+	: >"$work/$name.log"
+	ip netns exec "$ns_p" "$pronkd" -c "$file" >>"$work/$name.log" 2>&1 &
+	spawned=$!
+	pids+=("$spawned")
+	wait_until 20 eval "grep -q 'ready: ' '$work/$name.log' || process_gone $spawned"
+	grep -q 'ready: ' "$work/$name.log" && ! process_gone "$spawned" ||
+		because "pronkd did not get ready: $(tail -1 "$work/$name.log")"
+}
+
+service_start() { service_spawn service "$conf" && service_pid=$spawned; }
+
+service_stop() {
+	[ -n "$service_pid" ] || return 0
+	process_end "$service_pid"
+	service_pid=
+}
+
+# up KIND [OPTION...]: a scenario of its own: the link and its service come up
+up() {
+	link_up "$@"
+	scenario "$link: the service gets ready" service_ready
+}
+service_ready() {
+	service_start || return
+	[ "$link" = memif ] || wait_until 5 link_works || because "no answer to ping"
+}
+
+# --- programs ---
+
+p_raw() { ip netns exec "$ns_p" "$@"; }
+k_raw() { ip netns exec "$ns_k" "$@"; }
+
+# p PROGRAM...: under Pronk on side p
+p() { ip netns exec "$ns_p" "$pronk" run -c "$conf" -- "$@"; }
+
+# k PROGRAM...: on side k
+k() {
+	if [ "$link" = memif ]; then
+		ip netns exec "$ns_k" "$pronk" run -c "$work/k.conf" -- "$@"
+	else
+		k_raw "$@"
+	fi
+}
+
+# spawn NAME PREFIX PROGRAM...: in the background; its id is in $spawned (no process stands between), output in NAME.log
+apps=()
+spawn() {
+	local name=$1 prefix=$2
+	shift 2
+	: >"$work/$name.log"
+	case $prefix in
+	p) exec_in "$ns_p" "$conf" "$@" >>"$work/$name.log" 2>&1 & ;;
+	k) if [ "$link" = memif ]; then exec_in "$ns_k" "$work/k.conf" "$@"; else exec ip netns exec "$ns_k" "$@"; fi \
+		>>"$work/$name.log" 2>&1 & ;;
+	esac
+	spawned=$!
+	pids+=("$spawned")
+	apps+=("$spawned")
+}
+exec_in() {
+	local ns=$1 file=$2
+	shift 2
+	exec ip netns exec "$ns" "$pronk" run -c "$file" -- "$@"
+}
+
+# app_end PID: an orderly end
+app_end() { process_end "$1" 10; }
+
+apps_end() {
+	local pid
+	for pid in ${apps[@]+"${apps[@]}"}; do
+		process_end "$pid" 5
+	done
+	apps=()
+}
+
+# redis_start SIDE PORT [OPTION...]: a redis-server that stores nothing unless told; its id is in $redis_pid
+redis_start() {
+	local side=$1 port=$2 addr=$addr_p
+	shift 2
+	[ "$side" = p ] || addr=$addr_k
+	spawn "redis-$side" "$side" redis-server --port "$port" --bind "$addr" --protected-mode no --save '' \
+		--appendonly no --dir "$work" "$@"
+	redis_pid=$spawned
+	wait_until 10 eval "grep -q 'Ready to accept connections' '$work/redis-$side.log' || process_gone $redis_pid"
+	! process_gone "$redis_pid" || because "redis-server ended: $(tail -1 "$work/redis-$side.log")"
+}
+
+# redis_cli SIDE PORT COMMAND...: redis-cli on the other side of a server on SIDE, with a time limit
+redis_cli() {
+	local side=$1 port=$2
+	shift 2
+	if [ "$side" = p ]; then
+		k timeout "${limit_s:-20}" redis-cli -h "$addr_p" -p "$port" "$@"
+	else
+		p timeout "${limit_s:-20}" redis-cli -h "$addr_k" -p "$port" "$@"
+	fi
+}
+
+# redis_load SIDE PORT OPTION...: redis-benchmark against a server on SIDE; false on any error or reset. The requests per
+# second of the first test are in $rps, the latencies (ms) in $p50 and $p99.
+redis_load() {
+	local side=$1 port=$2 rc=0
+	shift 2
+	if [ "$side" = p ]; then
+		k timeout "${limit_s:-60}" redis-benchmark -h "$addr_p" -p "$port" --csv "$@" >"$work/load.out" 2>"$work/load.log" || rc=$?
+	else
+		p timeout "${limit_s:-60}" redis-benchmark -h "$addr_k" -p "$port" --csv "$@" >"$work/load.out" 2>"$work/load.log" || rc=$?
+	fi
+	[ $rc = 0 ] || because "redis-benchmark $*: exit status $rc: $(tail -c 200 "$work/load.log" "$work/load.out" | tr '\r\n' '  ')" || return
+	if grep -qiE 'error|reset|refused|closed' "$work/load.log" "$work/load.out"; then
+		because "redis-benchmark $*: $(grep -ihE -m1 'error|reset|refused|closed' "$work/load.log" "$work/load.out")"
+		return
+	fi
+	IFS=, read -r _ rps _ _ p50 _ p99 _ <<<"$(sed -n 2p "$work/load.out" | tr -d '"')"
+	[ -n "${rps:-}" ] || because "redis-benchmark $* printed no figure"
+}
+
+# --- what the service says ---
+
+# stat NAME [STACK]: a statistic of side p's service, total or of one stack
+stat() {
+	"$pronkctl" -c "$conf" --json stats | "$python" -c '
+import json, sys
+for s in json.load(sys.stdin)["stats"]:
+    if s["name"] == sys.argv[1]:
+        print(s["stacks"][int(sys.argv[2])] if len(sys.argv) > 2 else s["total"])' "$@"
+}
+
+# stat_is NAME VALUE [TOLERANCE]: true when the statistic is that value, or up to TOLERANCE off
+stat_is() {
+	local now
+	now=$(stat "$1")
+	[ -n "$now" ] && [ $((now - $2)) -le "${3:-0}" ] && [ $(($2 - now)) -le "${3:-0}" ]
+}
+
+# memory_note / memory_back [SECONDS]: remembers what is free; true when it is all free again
+memory_note() {
+	noted_endpoints=$(stat endpoints_used) noted_blocks=$(stat blocks_free) noted_buffers=$(stat buffers_free)
+	noted_pcbs=$(stat pcbs_used)
+}
+memory_is_back() {
+	stat_is endpoints_used "$noted_endpoints" && stat_is blocks_free "$noted_blocks" &&
+		stat_is buffers_free "$noted_buffers" 64
+}
+memory_back() {
+	wait_until "${1:-10}" memory_is_back || because "not all memory came back: endpoints_used $noted_endpoints ->" \
+		"$(stat endpoints_used), blocks_free $noted_blocks -> $(stat blocks_free)," \
+		"buffers_free $noted_buffers -> $(stat buffers_free), pcbs_used $noted_pcbs -> $(stat pcbs_used)"
+}
+
+now_us() { echo "${EPOCHREALTIME/./}"; }
