@@ -111,8 +111,9 @@ static int interface_prepare(struct device *device, const struct cfg *cfg, char 
 	device->has_mac = true;
 	ret = kernel_if_mtu(name);
 	device->mtu = ret > 0 ? (uint32_t)ret : 0;
-	if (cfg_parse_mac(cfg->mac, own) == 0 && memcmp(own, device->mac, 6) != 0)
-		device->promiscuous = kernel_if_flags(name, IFF_PROMISC, 0) == 1;
+	device->was_promiscuous = kernel_if_has_flag(name, IFF_PROMISC);
+	device->promiscuous = device->was_promiscuous ||
+	                      (cfg_parse_mac(cfg->mac, own) == 0 && memcmp(own, device->mac, 6) != 0);
 	if (device->kind == DEVICE_AFPACKET && kernel_if_gro(name, false) == 1) {
 		device->gro_was_on = true;
 		log_info(
@@ -123,22 +124,24 @@ static int interface_prepare(struct device *device, const struct cfg *cfg, char 
 }
 
 /* The whole interface is ours: what it spreads over queues that no stack reads would go to the kernel, and be
- * reset there. So it gets as many queues as there are stacks, or as it can have. */
+ * reset there. So it gets as many queues as there are stacks (one, where it has no combined queues: the
+ * driver takes no more). */
 static int afxdp_prepare(struct device *device, uint32_t stack_count, char *err, size_t err_size)
 {
-	int before = kernel_if_rx_queues(device->arg, 0), ret = before;
+	bool combined;
+	uint32_t before = kernel_if_queues(device->arg, &combined), want = combined ? stack_count : 1;
+	int ret;
 
-	if ((uint32_t)before > stack_count)
-		ret = kernel_if_rx_queues(device->arg, stack_count);
-	if (ret < 0)
+	if (before <= want)
+		return 0;
+	ret = kernel_if_set_queues(device->arg, want);
+	if (ret != 0)
 		return nic_fail(err, err_size, ret,
-		        "%s has %d receive queues and cannot be set to %u, the number of stacks (`ethtool -L`): %s",
-		        device->arg, before, stack_count, strerror(-ret));
-	if ((uint32_t)before > stack_count) {
-		device->rx_queues = before;
-		log_notice("%s: set to %u of %d receive queues while this service uses it", device->arg,
-		        stack_count, before);
-	}
+		        "%s has %u receive queues and cannot be set to %u, so packets would miss us (`ethtool -L`): %s",
+		        device->arg, before, want, strerror(-ret));
+	device->queues_before = before;
+	log_notice(
+	        "%s: set to %u of %u receive queues while this service uses it", device->arg, want, before);
 	return 0;
 }
 
@@ -192,9 +195,13 @@ int device_prepare(
 
 uint32_t device_queues(const struct device *device, uint32_t stack_count)
 {
+	uint32_t queues;
+	bool combined;
+
 	switch (device->kind) {
 	case DEVICE_AFXDP:
-		return RTE_MIN(stack_count, (uint32_t)kernel_if_rx_queues(device->arg, 0));
+		queues = kernel_if_queues(device->arg, &combined);
+		return combined ? RTE_MIN(stack_count, queues) : 1;
 	case DEVICE_MEMIF: /* the peer decides how many rings there are, and only when it connects */
 		return 1;
 	case DEVICE_RING:
@@ -328,6 +335,9 @@ int device_after_start(struct device *device, const struct cfg *cfg, char *err, 
 	unsigned prefix;
 	int ret;
 
+	/* Starting a port makes DPDK put the mode back that it believes in. */
+	if (device->promiscuous && kernel_if_flags(device->arg, IFF_PROMISC, 0) < 0)
+		return nic_fail(err, err_size, -EPERM, "cannot set %s to promiscuous mode", device->arg);
 	if (device->kind != DEVICE_TAP || strcmp(text, "none") == 0)
 		return 0;
 	if (strcmp(text, "auto") == 0) {
@@ -348,10 +358,10 @@ void device_restore(struct device *device)
 {
 	if (device->gro_was_on)
 		kernel_if_gro(device->arg, true);
-	if (device->promiscuous)
+	if (device->promiscuous && !device->was_promiscuous)
 		kernel_if_flags(device->arg, 0, IFF_PROMISC);
-	if (device->rx_queues != 0)
-		kernel_if_rx_queues(device->arg, (uint32_t)device->rx_queues);
+	if (device->queues_before != 0)
+		kernel_if_set_queues(device->arg, device->queues_before);
 	device->gro_was_on = device->promiscuous = false;
-	device->rx_queues = 0;
+	device->queues_before = 0;
 }

@@ -11,6 +11,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -217,6 +218,31 @@ static void args_cores(const cpu_set_t *cores)
 	arg_add("%s)", text);
 }
 
+/* An argument the EAL does not know makes it print two screens of help; that is not for the terminal of a
+ * program which just wanted a socket. */
+static int init_quietly(bool quiet)
+{
+	int saved = -1, null, ret;
+
+	if (quiet) {
+		fflush(stdout);
+		null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+		saved = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+		dup2(null, STDOUT_FILENO);
+		close(null);
+	}
+	ret = rte_eal_init(eal.argc, eal.argv);
+	if (quiet) {
+		fflush(stdout);
+		if (saved >= 0)
+			dup2(saved, STDOUT_FILENO);
+		else
+			close(STDOUT_FILENO);
+		close(saved);
+	}
+	return ret;
+}
+
 int eal_start(
         const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size)
 {
@@ -259,7 +285,7 @@ int eal_start(
 	}
 	eal.starting = true;
 	eal.started = true; /* also after a failure: the EAL cannot be tried twice */
-	ret = rte_eal_init(eal.argc, eal.argv);
+	ret = init_quietly(cfg->eal_args[0] != '\0');
 	sched_setaffinity(0, sizeof(cores), &cores);
 	if (ret < 0)
 		return nic_fail(err, err_size, rte_errno != 0 ? -rte_errno : -EIO, "DPDK does not start: %s",

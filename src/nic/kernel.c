@@ -40,8 +40,14 @@ int kernel_if_flags(const char *name, unsigned set, unsigned clear)
 	if (ret != 0 || new == old)
 		return ret;
 	ifr.ifr_flags = (short)new;
-	ret = if_ioctl(name, SIOCSIFFLAGS, &ifr);
-	return ret != 0 ? ret : (old & set) != set;
+	return if_ioctl(name, SIOCSIFFLAGS, &ifr);
+}
+
+bool kernel_if_has_flag(const char *name, unsigned flag)
+{
+	struct ifreq ifr = {0};
+
+	return if_ioctl(name, SIOCGIFFLAGS, &ifr) == 0 && ((unsigned short)ifr.ifr_flags & flag) != 0;
 }
 
 int kernel_if_mac(const char *name, uint8_t mac[6])
@@ -86,22 +92,30 @@ static int if_ethtool(const char *name, void *command)
 	return if_ioctl(name, SIOCETHTOOL, &ifr);
 }
 
-int kernel_if_rx_queues(const char *name, uint32_t count)
+uint32_t kernel_if_queues(const char *name, bool *combined)
 {
 	struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
-	uint32_t *now, before;
-	int ret;
 
+	*combined = false;
 	if (if_ethtool(name, &channels) != 0)
 		return 1;
-	now = channels.combined_count != 0 ? &channels.combined_count : &channels.rx_count;
-	before = *now;
-	if (count == 0 || before == 0 || count == before)
-		return before != 0 ? (int)before : 1;
-	*now = count;
+	*combined = channels.combined_count != 0;
+	return RTE_MAX(*combined ? channels.combined_count : channels.rx_count, 1u);
+}
+
+int kernel_if_set_queues(const char *name, uint32_t count)
+{
+	struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
+	int ret = if_ethtool(name, &channels);
+
+	if (ret != 0)
+		return ret;
+	if (channels.combined_count != 0)
+		channels.combined_count = count;
+	else
+		channels.rx_count = count;
 	channels.cmd = ETHTOOL_SCHANNELS;
-	ret = if_ethtool(name, &channels);
-	return ret != 0 ? ret : (int)before;
+	return if_ethtool(name, &channels);
 }
 
 int kernel_if_gro(const char *name, bool on)

@@ -83,11 +83,11 @@ struct device {
 	/* found or changed on the kernel's side by device_prepare; undone by device_restore */
 	bool has_mac;
 	uint8_t mac[6];
-	uint32_t mtu;     /* of the kernel interface; 0 when there is none */
-	int rx_queues;    /* afxdp: how many the interface had before it was given ours; 0: not changed */
-	bool gro_was_on;  /* afpacket: switched off while we receive */
-	bool promiscuous; /* promiscuous mode was switched on */
-	bool created;     /* the kernel interface is ours (TAP) */
+	uint32_t mtu;           /* of the kernel interface; 0 when there is none */
+	uint32_t queues_before; /* afxdp: the interface's before it was given ours; 0: not changed */
+	bool gro_was_on;        /* afpacket: switched off while we receive */
+	bool promiscuous, was_promiscuous; /* must be; was before */
+	bool created;                      /* the kernel interface is ours (TAP) */
 };
 
 struct nic_region_map {
@@ -185,7 +185,7 @@ uint32_t device_queues(const struct device *device, uint32_t stack_count);
 void device_libraries_quiet(const struct device *device);
 /* After the port's queues exist and before it starts. */
 int device_before_start(struct device *device, char *err, size_t err_size);
-/* After the port started: addresses of a TAP's kernel end. */
+/* After the port started: addresses of a TAP's kernel end, promiscuous mode. */
 int device_after_start(struct device *device, const struct cfg *cfg, char *err, size_t err_size);
 /* Undoes what prepare changed in an interface that is not ours. */
 void device_restore(struct device *device);
@@ -196,14 +196,16 @@ static inline bool device_is_virtual(const struct device *device)
 
 /* ---- kernel.c: one interface by name; 0 (or the value) or -E ---- */
 
-/* Sets and clears flags such as IFF_UP; returns 1 when a flag of set was clear before, else 0. */
+/* Sets and clears flags such as IFF_UP. */
 int kernel_if_flags(const char *name, unsigned set, unsigned clear);
+bool kernel_if_has_flag(const char *name, unsigned flag);
 int kernel_if_mac(const char *name, uint8_t mac[6]);
 int kernel_if_mtu(const char *name);
 int kernel_if_set_address(const char *name, const uint8_t addr[4], unsigned prefix);
-/* Sets the number of receive queues (combined ones where it has such); 0 leaves it. Returns the number
- * before, 1 when it does not say. */
-int kernel_if_rx_queues(const char *name, uint32_t count);
+/* Its queues now: combined ones, or receive-only ones where it has no combined; 1 when it does not say. */
+uint32_t kernel_if_queues(const char *name, bool *combined);
+/* Changes the number that kernel_if_queues tells. */
+int kernel_if_set_queues(const char *name, uint32_t count);
 /* Merging of received segments: returns 1 when it was on, 0 when off. */
 int kernel_if_gro(const char *name, bool on);
 

@@ -43,6 +43,10 @@ struct opening {
 	size_t err_size;
 };
 
+/* What usually keeps an XDP socket from being made, and what the driver does not say. */
+static const char afxdp_hint[] =
+        " (does the interface have another XDP program, or its veth peer more transmit queues than it has receive queues?)";
+
 #define FAIL(o, code, ...) nic_fail((o)->err, (o)->err_size, code, __VA_ARGS__)
 
 static const char *complaint_or(const char *text)
@@ -251,8 +255,9 @@ static int queues_setup(struct opening *o)
 		if (ret == 0)
 			ret = rte_eth_tx_queue_setup(nic->port, i, o->tx_desc, (unsigned)numa_node, NULL);
 		if (ret != 0)
-			return FAIL(o, ret, "%s: queue %u: %s", o->cfg->device, i,
-			        complaint_or(rte_strerror(-ret)));
+			return FAIL(o, ret, "%s: queue %u: %s%s", o->cfg->device, i,
+			        complaint_or(rte_strerror(-ret)),
+			        nic->device.kind == DEVICE_AFXDP ? afxdp_hint : "");
 	}
 	return ret;
 }
@@ -263,7 +268,7 @@ static struct rte_ring *ring_new(struct opening *o, const char *kind, uint32_t s
 	struct rte_ring *ring;
 
 	snprintf(name, sizeof(name), "%s%u", kind, stack);
-	ring = rte_ring_create(name, size, rte_eth_dev_socket_id(o->nic->port), RING_F_SC_DEQ);
+	ring = rte_ring_create(name, size, rte_eth_dev_socket_id(o->nic->port), RING_F_MP_RTS_ENQ | RING_F_SC_DEQ);
 	if (ring == NULL)
 		FAIL(o, -ENOMEM, "no memory for the ring of stack %u", stack);
 	return ring;

@@ -173,7 +173,7 @@ static void tx_leave(struct nic_queue *q, uint32_t count)
 
 	for (uint32_t i = 0; i < count; i++)
 		bytes += q->tx[i]->pkt_len;
-	put = rte_ring_mp_enqueue_burst(q->tx_via, (void **)q->tx, count, NULL);
+	put = rte_ring_enqueue_burst(q->tx_via, (void **)q->tx, count, NULL);
 	if (unlikely(put < count)) {
 		for (uint32_t i = put; i < count; i++)
 			bytes -= q->tx[i]->pkt_len;

@@ -49,7 +49,11 @@ static const struct tcp_ext_arg_callbacks conn_callbacks = {.destroy = pcb_destr
 
 void conn_ext_init(void)
 {
-	(void)tcp_ext_arg_alloc_id(); /* EXT_CONN */
+	static LWIP_PER_STACK bool is_done; /* lwIP counts the ids of a thread, whatever stacks it runs one after the other */
+
+	if (!is_done)
+		(void)tcp_ext_arg_alloc_id(); /* EXT_CONN */
+	is_done = true;
 }
 
 void conn_bind_pcb(struct conn *c, struct tcp_pcb *pcb)
@@ -129,7 +133,7 @@ void conn_put(struct stack *s, struct conn *c)
 {
 	if (!c->pcb)
 		hash_remove(s, c); /* the tuple is free for a new connection at once */
-	if (c->pcb || c->ep != ENDPOINT_NONE || c->is_dirty || c->is_starved)
+	if (c->pcb || c->ep != ENDPOINT_NONE || c->is_dirty || c->is_busy || c->is_starved)
 		return;
 	timer_drop(s, c);
 	free(c->rx_bufs);

@@ -248,6 +248,8 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 		do_doorbell(s, idx);
 		break;
 	case POST_RELEASE:
+		if (s->by_ep[idx - s->ep_first])
+			tx_adopt(s, s->by_ep[idx - s->ep_first]);
 		hold_clear(s->arena, client, idx);
 		if (!hold_any(s->arena, idx, UINT32_MAX))
 			tcp_release(s, idx, arg);
@@ -382,9 +384,8 @@ void stack_client_gone(struct stack *s, struct stack_msg *m)
 			atomic_store(&ep->doorbell, 0);
 			if (c && !c->is_released) {
 				rx_reclaim(s, c);
-				tx_pump(s, c);
-				if (c->pcb)
-					conn_touch(s, c);
+				tx_adopt(s, c); /* what it wrote without a doorbell goes out too */
+				conn_touch(s, c);
 			}
 			hold_clear(s->arena, client, idx);
 			if (!hold_any(s->arena, idx, UINT32_MAX) && ep->parent != ENDPOINT_NONE &&

@@ -28,6 +28,7 @@ enum {
 	NAP_MIN_US = 50,
 	NAP_MAX_US = 500,
 	SLAB_ROOM = 65536,
+	FULL_BURSTS_MAX = 64,
 };
 
 __thread struct stack *stack_current;
@@ -170,7 +171,7 @@ int stack_enter(struct stack *s)
 	s->is_entered = true;
 	if (!s->now_ns)
 		clock_take(s, clock_now_ns());
-	s->wheel_ms = s->now_ms;
+	s->wheel_ms = s->slow_ms = s->now_ms;
 	s->last_work_ns = s->now_ns;
 	lwip_init();
 	conn_ext_init();
@@ -210,13 +211,16 @@ static void phase_tx(struct stack *s)
 	while ((c = s->dirty)) {
 		s->dirty = c->dirty_next;
 		c->is_dirty = 0;
+		c->is_busy = 1;
 		tcp_ticks = s->now_ms;
-		if (c->ep != ENDPOINT_NONE && c->rx_freed != atomic_load_explicit(&stack_ep(s, c->ep)->rx_tail, memory_order_relaxed))
+		if (c->ep != ENDPOINT_NONE &&
+			c->rx_freed != atomic_load_explicit(&stack_ep(s, c->ep)->rx_tail, memory_order_relaxed))
 			rx_reclaim(s, c);
-		tx_pump(s, c);
-		tcp_publish_info(s, c);
 		if (c->pcb && c->pcb->rto < (s16_t)c->rto_floor)
 			c->pcb->rto = (s16_t)c->rto_floor;
+		tx_pump(s, c);
+		tcp_publish_info(s, c);
+		c->is_busy = 0;
 		if (c->pcb || c->ep != ENDPOINT_NONE)
 			timer_arm(s, c);
 		else
@@ -256,11 +260,9 @@ static void housekeeping(struct stack *s)
 /* Once a second at most, also when the loop mostly sleeps. */
 static void slow_tick(struct stack *s)
 {
-	static __thread uint32_t last_ms;
-
-	if (s->now_ms - last_ms < 1000)
+	if (s->now_ms - s->slow_ms < 1000)
 		return;
-	last_ms = s->now_ms;
+	s->slow_ms = s->now_ms;
 	neigh_tick(s);
 	ip_reass_tmr();
 	housekeeping(s);
@@ -269,11 +271,20 @@ static void slow_tick(struct stack *s)
 uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 {
 	uint32_t n;
+	bool is_full;
 
 	clock_take(s, now_ns);
 	n = netif_rx(s);
+	is_full = n >= RX_BURST;
 	n += request_run(s);
-	n += timer_run(s);
+	/* A full burst means that more waits, perhaps the very acknowledgements whose time-out is due: this thread may have lost its core for
+	 * a while. Timers wait until the queue is empty, a few turns at most. */
+	if (is_full && s->full_bursts < FULL_BURSTS_MAX) {
+		s->full_bursts++;
+	} else {
+		s->full_bursts = 0;
+		n += timer_run(s);
+	}
 	phase_tx(s);
 	notify_flush(s);
 	if (++s->turn % HOUSEKEEPING_TURNS == 0)

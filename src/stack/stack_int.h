@@ -47,7 +47,9 @@ struct conn {
 	uint8_t persist_seen;
 	uint8_t syn_tries;
 	uint8_t owns_port;         /* holds a port reference at stack 0 */
+	uint8_t is_busy;           /* phase_tx works on it: nobody may free it */
 	uint8_t is_starved;        /* on the list of connections that wait for send blocks */
+	uint8_t cwnd_is_set;       /* the initial congestion window is ours, not lwIP's */
 	struct conn *dirty_next;
 	struct conn *starved_next;
 	struct listener_local *listener; /* while in SYN_RCVD */
@@ -70,6 +72,7 @@ struct conn {
 	uint32_t user_timeout_ms;
 	uint64_t syn_ns;           /* when the SYN left: first RTT sample */
 	uint16_t rto_floor;        /* ms; above the configured one while acknowledgements turn out slower than it */
+	uint8_t clean_acks;        /* acknowledgements without a time-out, modulo 256 */
 	uint8_t rexmit_open;       /* a retransmission by time-out is not acknowledged yet */
 	uint32_t rexmit_first;     /* when the segment that timed out was first sent */
 };
@@ -118,6 +121,7 @@ struct stack {
 	/* the thread's own, hot */
 	uint64_t now_ns;
 	uint32_t now_ms;
+	uint32_t slow_ms;          /* of the last slow tick */
 	uint64_t turn;
 	struct conn *dirty;
 	struct conn **hash;
@@ -160,6 +164,7 @@ struct stack {
 	bool is_entered;
 	uint64_t last_work_ns;
 	uint32_t nap_us;
+	uint32_t full_bursts; /* turns in a row that found more packets than they took */
 };
 
 enum { PORT_LISTEN = 1, PORT_REUSEPORT = 2, PORT_REUSEADDR = 4 };
@@ -244,6 +249,8 @@ void rx_reclaim(struct stack *s, struct conn *c);
 void rx_drop_all(struct stack *s, struct conn *c);
 bool rx_is_unread(struct stack *s, struct conn *c);
 void tx_pump(struct stack *s, struct conn *c);
+/* Takes over the blocks that were written so far; while the writer still holds the endpoint. */
+void tx_adopt(struct stack *s, struct conn *c);
 void tx_acked(struct stack *s, struct conn *c, uint32_t size);
 void tx_drop_all(struct stack *s, struct conn *c);
 void tx_idle(struct stack *s, struct conn *c);

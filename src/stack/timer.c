@@ -125,8 +125,8 @@ void timer_acked(struct stack *s, struct conn *c)
 	uint32_t took;
 
 	if (!c->rexmit_open) {
-		if (c->rto_floor > s->cfg.rto_min_ms)
-			c->rto_floor = (uint16_t)(c->rto_floor - 1 - (c->rto_floor - s->cfg.rto_min_ms) / 256);
+		if (c->rto_floor > s->cfg.rto_min_ms && ++c->clean_acks == 0)
+			c->rto_floor--;
 		return;
 	}
 	c->rexmit_open = 0;

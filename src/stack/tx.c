@@ -105,6 +105,19 @@ static bool adopt_blocks(struct stack *s, struct conn *c, struct endpoint *ep, u
 	return true;
 }
 
+void tx_adopt(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep;
+	uint32_t head;
+
+	if (c->ep == ENDPOINT_NONE)
+		return;
+	ep = stack_ep(s, c->ep);
+	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
+	if (head - c->tx_acked <= TX_BLOCK_COUNT * TX_BLOCK_SIZE && !adopt_blocks(s, c, ep, head))
+		bad_input(s, __func__, __LINE__);
+}
+
 /* Frees blocks that end at or before upto. */
 static void free_behind(struct stack *s, struct conn *c, struct endpoint *ep, uint32_t from, uint32_t upto)
 {
@@ -132,7 +145,7 @@ void tx_acked(struct stack *s, struct conn *c, uint32_t size)
 	}
 }
 
-/* How many bytes lIP may hold unacknowledged: what the windows allow and a little ahead of them. */
+/* How many bytes lwIP may hold unacknowledged: what the windows allow and a little ahead of them. */
 static uint32_t feed_limit(const struct tcp_pcb *pcb)
 {
 	uint32_t wnd = LWIP_MIN(pcb->cwnd, pcb->snd_wnd);
@@ -228,6 +241,10 @@ void tx_pump(struct stack *s, struct conn *c)
 	ep = stack_ep(s, c->ep);
 	if (pcb->state == SYN_SENT || pcb->state == SYN_RCVD)
 		return;
+	if (!c->cwnd_is_set) { /* RFC 6928; lwIP starts with the window of RFC 2581 and cannot be told otherwise */
+		c->cwnd_is_set = 1;
+		pcb->cwnd = LWIP_MIN(10u * pcb->mss, LWIP_MAX(2u * pcb->mss, 14600u));
+	}
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
 	if (head - c->tx_acked > TX_BLOCK_COUNT * TX_BLOCK_SIZE || head - c->tx_fed > head - c->tx_acked ||
 		!adopt_blocks(s, c, ep, head)) {

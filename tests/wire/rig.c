@@ -1,0 +1,789 @@
+/* rig.c - makes the stand, moves its clock, and proves at the end that nothing has leaked. See rig.h.
+ *
+ * Runs in the test's thread; the second stack's thread does nothing but what this file tells it, one command at a time.
+ * The client's side of the shared memory follows src/sock/xfer.c.
+ */
+#include "rig.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "libc.h"
+
+enum { SETTLE_MAX = 10000 };
+
+/* The thread of the second stack. */
+enum rig_command { CMD_ENTER, CMD_TURN, CMD_USAGE, CMD_LEAVE, CMD_END };
+
+struct rig_thread {
+	pthread_t id;
+	sem_t go, done;
+	enum rig_command command;
+	struct stack *s;
+	uint64_t now_ns;
+	uint32_t result;
+	struct lwip_mem_usage usage;
+};
+
+static struct rig *rig_current;
+
+static uint32_t be16(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 8 | p[1];
+}
+
+static uint32_t be32(const uint8_t *p)
+{
+	return be16(p) << 16 | be16(p + 2);
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static void *thread_body(void *arg)
+{
+	struct rig_thread *t = arg;
+
+	for (;;) {
+		sem_wait(&t->go);
+		switch (t->command) {
+		case CMD_ENTER:
+			t->result = (uint32_t)stack_enter(t->s);
+			break;
+		case CMD_TURN:
+			t->result = stack_turn(t->s, t->now_ns);
+			break;
+		case CMD_USAGE:
+			lwip_mem_usage(&t->usage);
+			break;
+		case CMD_LEAVE:
+			stack_leave(t->s);
+			break;
+		case CMD_END:
+			sem_post(&t->done);
+			return NULL;
+		}
+		sem_post(&t->done);
+	}
+}
+
+static uint32_t thread_do(struct rig_thread *t, enum rig_command command, uint64_t now_ns)
+{
+	t->command = command;
+	t->now_ns = now_ns;
+	sem_post(&t->go);
+	sem_wait(&t->done);
+	return t->result;
+}
+
+static void wake_nothing(void *arg, uint32_t stack_idx)
+{
+	(void)arg, (void)stack_idx;
+}
+
+static void attach_fill(struct rig *r, uint32_t idx)
+{
+	struct attach *at = &r->at[idx];
+
+	at->arena = r->arena;
+	at->ctl_fd = at->stats_fd = -1;
+	at->client_idx = idx;
+	at->client = arena_client(&r->arena, idx);
+	for (uint32_t i = 0; i < r->stacks; i++)
+		at->stack_fd[i] = stack_event_fd(r->stack[i]);
+	atomic_store(&at->client->state, CLIENT_ACTIVE);
+	atomic_store(&at->client->pid, (int32_t)getpid());
+}
+
+#define OR(value, other) ((value) ? (value) : (other))
+
+struct rig *rig_up(const struct rig_spec *spec)
+{
+	static const struct rig_spec usual;
+	struct rig *r = calloc(1, sizeof(*r));
+	struct nic_region region;
+	char err[256];
+	bool is_huge;
+
+	if (!spec)
+		spec = &usual;
+	assert_non_null(r);
+	libc_init();
+	rig_current = r;
+	r->segs_tail = &r->segs;
+	r->stacks = OR(spec->stacks, 1);
+	r->now_ns = OR(spec->start_ms, 1000000) * 1000000;
+	cfg_defaults(&r->cfg);
+	r->cfg.stacks = r->stacks;
+	r->cfg.receive_buffer = OR(spec->receive_buffer, 262144);
+	r->cfg.send_buffer = OR(spec->send_buffer, 524288);
+	r->cfg.time_wait_ms = OR(spec->time_wait_ms, 1000);
+	r->cfg.rto_min_ms = OR(spec->rto_min_ms, 20);
+	r->cfg.delayed_ack_ms = OR(spec->delayed_ack_ms, 5);
+	r->nic = nic_fake_create(r->stacks);
+	assert_non_null(r->nic);
+	nic_fake_set_wake(r->nic, wake_nothing, NULL);
+	assert_int_equal(arena_create(&r->arena,
+				 &(struct arena_spec){.name = "wire",
+					 .stack_count = r->stacks,
+					 .endpoint_count = OR(spec->endpoints, 64 * r->stacks),
+					 .client_count = RIG_CLIENTS,
+					 .block_memory = OR(spec->block_memory, r->stacks * (4u << 20)),
+					 .huge = -1},
+				 &is_huge, err, sizeof(err)),
+		0);
+	assert_int_equal(nic_regions(r->nic, &region, 1), 1);
+	r->arena.region[0] = (struct arena_region){region.base, region.size};
+	r->arena.region_count = 1;
+	r->segment = aligned_alloc(64, stat_segment_size(r->stacks));
+	stat_segment_init(r->segment, r->stacks);
+	r->poller_fds = calloc(ARENA_POLLER_MAX, sizeof(*r->poller_fds));
+	for (int i = 0; i < ARENA_POLLER_MAX; i++)
+		r->poller_fds[i] = -1;
+	for (uint32_t i = 0; i < r->stacks; i++) {
+		struct stack_spec s = {.idx = i,
+			.count = r->stacks,
+			.cfg = &r->cfg,
+			.arena = &r->arena,
+			.nic = r->nic,
+			.stats = r->stats[i] = stat_segment_block(r->segment, i),
+			.peers = r->stack,
+			.poller_fds = r->poller_fds,
+			.mac = {0x02, 0, 0, 0, 0, 0x01},
+			.netmask = {255, 255, 0, 0},
+			.has_gateway = !spec->no_gateway,
+			.mtu = 1500,
+			.core = -1};
+
+		put32(s.address, RIG_ADDRESS);
+		put32(s.gateway, RIG_GATEWAY);
+		r->stack[i] = stack_create(&s, err, sizeof(err));
+		assert_non_null(r->stack[i]);
+		r->stack[i]->now_ns = r->now_ns;
+		r->stack[i]->now_ms = (uint32_t)(r->now_ns / 1000000);
+	}
+	assert_int_equal(stack_enter(r->stack[0]), 0);
+	if (r->stacks > 1) {
+		r->thread = calloc(1, sizeof(*r->thread));
+		r->thread->s = r->stack[1];
+		sem_init(&r->thread->go, 0, 0);
+		sem_init(&r->thread->done, 0, 0);
+		assert_int_equal(pthread_create(&r->thread->id, NULL, thread_body, r->thread), 0);
+		assert_int_equal(thread_do(r->thread, CMD_ENTER, 0), 0);
+	}
+	for (uint32_t i = 0; i < RIG_CLIENTS; i++)
+		attach_fill(r, i);
+	rig_turn(r);
+	return r;
+}
+
+/* --- frames --- */
+
+void rig_mac(uint32_t ip, uint8_t mac[6])
+{
+	mac[0] = 0x02;
+	mac[1] = 0xaa;
+	put32(mac + 2, ip);
+}
+
+void rig_inject(struct rig *r, uint32_t queue, const void *frame, uint32_t size)
+{
+	assert_int_equal(nic_fake_inject_fixed(r->nic, queue, frame, size), 0);
+}
+
+void rig_frame(struct rig *r, const void *frame, uint32_t size)
+{
+	rig_inject(r, 0, frame, size);
+	rig_turn(r);
+}
+
+static void arp_inject(struct rig *r, uint32_t op, uint32_t sender, uint32_t target)
+{
+	uint8_t f[60] = {0x02, 0, 0, 0, 0, 0x01};
+
+	if (op == 1)
+		memset(f, 0xff, 6);
+	rig_mac(sender, f + 6);
+	memcpy(f + 12, (uint8_t[]){0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, (uint8_t)op}, 10);
+	rig_mac(sender, f + 22);
+	put32(f + 28, sender);
+	if (op == 2)
+		memcpy(f + 32, (uint8_t[]){0x02, 0, 0, 0, 0, 0x01}, 6);
+	put32(f + 38, target);
+	assert_int_equal(nic_fake_inject(r->nic, 0, f, sizeof(f)), 0);
+}
+
+void rig_arp(struct rig *r, uint32_t op, uint32_t sender, uint32_t target)
+{
+	arp_inject(r, op, sender, target);
+	rig_turn(r);
+}
+
+static void frame_error(struct rig *r, const char *text)
+{
+	if (!r->frame_errors++)
+		snprintf(r->frame_error, sizeof(r->frame_error), "%s", text);
+}
+
+static uint32_t sum(uint32_t s, const uint8_t *p, uint32_t size)
+{
+	for (; size > 1; p += 2, size -= 2)
+		s += be16(p);
+	if (size)
+		s += (uint32_t)p[0] << 8;
+	while (s >> 16)
+		s = (s & 0xffff) + (s >> 16);
+	return s;
+}
+
+static void parse_options(struct rig *r, struct seg *s, const uint8_t *o, uint32_t size)
+{
+	s->mss = s->wscale = -1;
+	for (uint32_t i = 0; i < size && o[i];) {
+		if (o[i] == 1) {
+			i++;
+			continue;
+		}
+		if (i + 1 >= size || o[i + 1] < 2 || i + o[i + 1] > size) {
+			frame_error(r, "a segment was sent with wrong options");
+			return;
+		}
+		if (o[i] == 2)
+			s->mss = (int)be16(o + i + 2);
+		else if (o[i] == 3)
+			s->wscale = o[i + 2];
+		else if (o[i] == 4)
+			s->sack_ok = true;
+		else if (o[i] == 5)
+			for (uint32_t k = i + 2; k + 8 <= i + o[i + 1] && s->sack_count < 4; k += 8) {
+				s->sack[s->sack_count].left = be32(o + k);
+				s->sack[s->sack_count++].right = be32(o + k + 4);
+			}
+		i += o[i + 1];
+	}
+}
+
+static void seg_take(struct rig *r, uint32_t stack, const uint8_t *ip, uint32_t size)
+{
+	const uint8_t *t = ip + 20;
+	uint32_t tcp = size - 20, header = (uint32_t)(t[12] >> 4) * 4;
+	struct seg *s = calloc(1, sizeof(*s));
+
+	if (tcp < 20 || header < 20 || header > tcp)
+		frame_error(r, "a segment was sent with a wrong header length");
+	if (sum(sum(6 + tcp, ip + 12, 8), t, tcp) != 0xffff)
+		frame_error(r, "a segment was sent with a wrong TCP checksum");
+	*s = (struct seg){.ms = rig_ms(r),
+		.stack = stack,
+		.dst_ip = be32(ip + 16),
+		.src = (uint16_t)be16(t),
+		.dst = (uint16_t)be16(t + 2),
+		.seq = be32(t + 4),
+		.ack = be32(t + 8),
+		.flags = t[13],
+		.wnd = (uint16_t)be16(t + 14),
+		.size = tcp - header};
+	parse_options(r, s, t + 20, header - 20);
+	memcpy(s->data, t + header, s->size);
+	*r->segs_tail = s;
+	r->segs_tail = &s->next;
+}
+
+/* Looks at a frame that was sent. True when it was answered at once. */
+static bool frame_take(struct rig *r, uint32_t stack, const uint8_t *f, uint32_t size)
+{
+	static const uint8_t own[6] = {0x02, 0, 0, 0, 0, 0x01};
+	const uint8_t *ip = f + 14;
+	uint8_t mac[6];
+	uint32_t total;
+
+	if (memcmp(f + 6, own, 6) != 0)
+		frame_error(r, "a frame was sent from a foreign Ethernet address");
+	if (be16(f + 12) == 0x0806) {
+		if (f[21] == 2) {
+			r->arp_replies++;
+			return false;
+		}
+		r->arp_requests++;
+		if (r->arp_is_silent || be32(f + 38) == RIG_ADDRESS)
+			return false;
+		arp_inject(r, 2, be32(f + 38), RIG_ADDRESS);
+		return true;
+	}
+	if (be16(f + 12) != 0x0800 || ip[0] != 0x45) {
+		frame_error(r, "a frame was sent that is neither ARP nor plain IPv4");
+		return false;
+	}
+	total = be16(ip + 2);
+	if (total + 14 > size || sum(0, ip, 20) != 0xffff || be32(ip + 12) != RIG_ADDRESS)
+		frame_error(r, "a packet was sent with a wrong IPv4 header");
+	rig_mac((be32(ip + 16) ^ RIG_ADDRESS) >> 16 ? RIG_GATEWAY : be32(ip + 16), mac);
+	if (memcmp(f, mac, 6) != 0)
+		frame_error(r, "a packet was sent to the wrong neighbour");
+	if (ip[9] == 6) {
+		seg_take(r, stack, ip, total);
+	} else {
+		r->other_frames++;
+		r->other_size = size;
+		memcpy(r->other, f, size);
+	}
+	return false;
+}
+
+void rig_turn(struct rig *r)
+{
+	uint8_t f[RIG_FRAME_MAX];
+	bool is_busy = true;
+
+	for (int i = 0; is_busy; i++) {
+		uint32_t size;
+
+		assert_true(i < SETTLE_MAX);
+		is_busy = stack_turn(r->stack[0], r->now_ns) > 0;
+		if (r->thread && thread_do(r->thread, CMD_TURN, r->now_ns))
+			is_busy = true;
+		for (uint32_t k = 0; k < r->stacks; k++) {
+			if (atomic_load(&r->stack[k]->messages))
+				is_busy = true;
+			while ((size = nic_fake_take(r->nic, k, f, sizeof(f))))
+				if (frame_take(r, k, f, size))
+					is_busy = true;
+		}
+	}
+}
+
+void rig_jump(struct rig *r, uint32_t ms, uint32_t step)
+{
+	while (ms) {
+		if (step > ms)
+			step = ms;
+		ms -= step;
+		r->now_ns += step * 1000000ull;
+		rig_turn(r);
+	}
+}
+
+void rig_run(struct rig *r, uint32_t ms)
+{
+	rig_jump(r, ms, 1);
+}
+
+uint64_t rig_stat(const struct rig *r, enum stat_id id)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < r->stacks; i++)
+		n += stat_get(r->stats[i], id);
+	return n;
+}
+
+uint32_t rig_conns(const struct rig *r)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < r->stacks; i++)
+		n += r->stack[i]->conn_count;
+	return n;
+}
+
+/* --- the end --- */
+
+/* A reset from the peer, exactly where the stack expects the next byte. */
+static void reset_inject(struct rig *r, const struct conn *c)
+{
+	uint8_t f[60] = {0x02, 0, 0, 0, 0, 0x01};
+
+	memcpy(f + 12, (uint8_t[]){0x08, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6}, 12);
+	memcpy(f + 26, &ip_2_ip4(&c->remote_ip)->addr, 4);
+	put32(f + 30, RIG_ADDRESS);
+	put32(f + 32 + 2, (uint32_t)c->remote_port << 16 | c->local_port);
+	put32(f + 38, c->pcb->rcv_nxt);
+	put32(f + 42, c->pcb->snd_nxt);
+	f[46] = 0x50;
+	f[47] = RST | ACK;
+	assert_int_equal(nic_fake_inject_fixed(r->nic, 0, f, 54), 0);
+}
+
+static void resets(struct rig *r)
+{
+	for (uint32_t i = 0; i < r->stacks; i++)
+		for (uint32_t h = 0; h <= r->stack[i]->hash_mask; h++)
+			for (struct conn *c = r->stack[i]->hash[h]; c; c = c->hash_next)
+				if (c->pcb)
+					reset_inject(r, c);
+	rig_turn(r);
+}
+
+static uint32_t conns_free(const struct stack *s)
+{
+	uint32_t n = 0;
+
+	for (const struct conn *c = s->conn_free; c; c = c->hash_next)
+		n++;
+	return n;
+}
+
+#define PROVE(condition)                                                                                     \
+	do {                                                                                                 \
+		if (!(condition)) {                                                                          \
+			print_error("after the test: %s is not so (stack %u)\n", #condition, i);             \
+			bad++;                                                                               \
+		}                                                                                            \
+	} while (0)
+
+static uint32_t prove_stack(struct rig *r, uint32_t i)
+{
+	const struct stack *s = r->stack[i];
+	struct lwip_mem_usage usage;
+	uint32_t bad = 0;
+
+	if (i == 0) {
+		lwip_mem_usage(&usage);
+	} else {
+		thread_do(r->thread, CMD_USAGE, 0);
+		usage = r->thread->usage;
+	}
+	PROVE(s->ep_free_count == s->ep_count);
+	PROVE(s->block_free_count == s->block_count);
+	PROVE(s->conn_count == 0);
+	PROVE(s->wheel_armed == 0);
+	PROVE(s->dirty == NULL);
+	PROVE(s->starved == NULL);
+	PROVE(conns_free(s) == 64 * s->slab_count);
+	PROVE(usage.heap_count == 0);
+	PROVE(usage.pool_total == 0);
+	for (unsigned k = 0; k < LWIP_MEM_POOL_MAX; k++)
+		if (usage.pool_count[k])
+			print_error("  %u of %s\n", usage.pool_count[k], lwip_mem_pool_name(k));
+	PROVE(stat_get(r->stats[i], STAT_lwip_asserts) == 0);
+	for (uint32_t k = 0; k < s->ep_count; k++) {
+		PROVE(s->by_ep[k] == NULL);
+		PROVE(atomic_load(&stack_ep(s, s->ep_first + k)->state) == EP_FREE);
+	}
+	for (uint32_t k = 0; k < ACCEPT_HASH; k++)
+		PROVE(s->listeners[k] == NULL);
+	return bad;
+}
+
+int rig_end(void **state)
+{
+	struct rig *r = rig_current;
+	uint32_t bad = 0, i = 0;
+
+	(void)state;
+	if (!r)
+		return -1;
+	rig_current = NULL;
+	for (i = 0; i < RIG_CLIENTS; i++)
+		if (!r->is_gone[i])
+			app_die(r, i);
+	resets(r);
+	/* TIME_WAIT and unanswered questions about neighbours end */
+	rig_jump(r, r->cfg.time_wait_ms + 10000, 500);
+	rig_jump(r, 500, 1);
+	for (i = 0; i < r->stacks && !r->nothing_is_checked; i++)
+		bad += prove_stack(r, i);
+	i = 0;
+	if (!r->nothing_is_checked) {
+		for (uint32_t k = 0; k < 65536 / 32; k++)
+			PROVE(atomic_load(&r->arena.hdr->port_used[k]) == 0);
+		for (uint32_t k = 0; k < r->arena.hdr->listener_count; k++)
+			PROVE(atomic_load(&arena_listener(&r->arena, k)->in_use) == 0);
+		if (r->bad_expected != UINT64_MAX) {
+			if (rig_stat(r, STAT_bad_client_input) != r->bad_expected)
+				print_error("  bad_client_input %lu, expected %lu\n",
+					(unsigned long)rig_stat(r, STAT_bad_client_input),
+					(unsigned long)r->bad_expected);
+			PROVE(rig_stat(r, STAT_bad_client_input) == r->bad_expected);
+		}
+		PROVE(nic_fake_bufs_in_use(r->nic) == 0);
+	}
+	stack_leave(r->stack[0]);
+	if (r->thread) {
+		thread_do(r->thread, CMD_LEAVE, 0);
+		thread_do(r->thread, CMD_END, 0);
+		pthread_join(r->thread->id, NULL);
+		sem_destroy(&r->thread->go);
+		sem_destroy(&r->thread->done);
+		free(r->thread);
+	}
+	for (uint32_t k = 0; k < r->stacks; k++) {
+		uint8_t f[RIG_FRAME_MAX];
+
+		while (nic_fake_take(r->nic, k, f, sizeof(f)))
+			;
+	}
+	PROVE(nic_fake_bufs_in_use(r->nic) == 0);
+	if (r->frame_errors)
+		print_error("%u wrong frames were sent, the first: %s\n", r->frame_errors, r->frame_error);
+	bad += r->frame_errors;
+	for (uint32_t k = 0; k < r->stacks; k++)
+		stack_destroy(r->stack[k]);
+	nic_close(r->nic);
+	r->arena.region_count = 0; /* the port's own memory */
+	arena_close(&r->arena);
+	while (r->segs) {
+		struct seg *next = r->segs->next;
+
+		free(r->segs);
+		r->segs = next;
+	}
+	free((void *)r->poller_fds);
+	free(r->segment);
+	free(r);
+	return bad ? -1 : 0;
+}
+
+/* --- the client --- */
+
+struct endpoint *app_ep(const struct rig *r, uint32_t ep)
+{
+	assert_true(ep < r->arena.endpoint_count);
+	return &r->arena.endpoints[ep];
+}
+
+void app_post(struct rig *r, uint32_t stack, uint64_t entry)
+{
+	assert_int_equal(post(&r->at[r->cl], stack, entry), 0);
+	rig_turn(r);
+}
+
+int app_call(struct rig *r, uint32_t stack, struct call *c)
+{
+	struct call *slot = &r->at[r->cl].client->call[3];
+
+	memcpy(&slot->op, &c->op, sizeof(*c) - offsetof(struct call, op));
+	atomic_store(&slot->state, CALL_POSTED);
+	app_post(r, stack, POST_ENTRY(POST_CALL, 0, 3));
+	assert_int_equal(atomic_load(&slot->state), CALL_DONE);
+	memcpy(&c->op, &slot->op, sizeof(*c) - offsetof(struct call, op));
+	atomic_store(&slot->state, CALL_FREE);
+	return c->result;
+}
+
+int app_bind(struct rig *r, uint16_t port, uint32_t flags)
+{
+	struct call c = {.op = CALL_BIND, .endpoint = ENDPOINT_NONE, .local = {.family = AF_INET, .port = port}, .flags = flags};
+	int rc = app_call(r, 0, &c);
+
+	return rc ? rc : (int)c.endpoint;
+}
+
+int app_listen(struct rig *r, uint16_t port, int backlog)
+{
+	int ep = app_bind(r, port, CALL_F_REUSEADDR), rc;
+	struct call c = {.op = CALL_LISTEN, .endpoint = (uint32_t)ep, .value = backlog, .flags = CALL_F_REUSEADDR};
+
+	if (ep < 0)
+		return ep;
+	rc = app_call(r, 0, &c);
+	return rc ? rc : ep;
+}
+
+int app_connect(struct rig *r, uint32_t ip, uint16_t port)
+{
+	struct call c = {
+		.op = CALL_CONNECT, .endpoint = ENDPOINT_NONE, .remote = {.family = AF_INET, .port = port}, .value = APP_NODELAY};
+	int rc;
+
+	put32(c.remote.ip, ip);
+	rc = app_call(r, 0, &c);
+	return rc ? rc : (int)c.endpoint;
+}
+
+uint32_t app_accept(struct rig *r, uint32_t listener)
+{
+	const struct endpoint *lep = app_ep(r, listener);
+	struct listener *l;
+
+	assert_true(lep->listener < r->arena.hdr->listener_count);
+	l = arena_listener(&r->arena, lep->listener);
+	for (uint32_t i = 0; i < r->stacks; i++) {
+		struct accept_ring *a = &l->ring[i];
+		uint32_t tail = atomic_load(&a->tail), ep;
+
+		if (tail == atomic_load(&a->head))
+			continue;
+		ep = atomic_load(&a->slot[tail % ACCEPT_RING_SIZE]);
+		hold_set(&r->arena, r->cl, ep);
+		assert_true(atomic_compare_exchange_strong(&a->tail, &tail, tail + 1));
+		return ep;
+	}
+	return ENDPOINT_NONE;
+}
+
+static bool block_ready(struct rig *r, struct endpoint *ep, uint32_t head)
+{
+	struct attach *at = &r->at[r->cl];
+	uint32_t block;
+
+	if (head % TX_BLOCK_SIZE)
+		return true;
+	block = grant_peek(at, ep->stack_idx);
+	if (block == BLOCK_NONE)
+		return false;
+	atomic_store(&ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], block);
+	grant_take(at, ep->stack_idx);
+	return true;
+}
+
+uint32_t app_put(struct rig *r, uint32_t ep_idx, const void *data, uint32_t size)
+{
+	struct endpoint *ep = app_ep(r, ep_idx);
+	uint32_t limit = atomic_load(&ep->tx_limit), head = atomic_load(&ep->tx_head), done = 0;
+
+	while (done < size) {
+		uint32_t used = head - atomic_load(&ep->tx_tail), n = TX_BLOCK_SIZE - head % TX_BLOCK_SIZE;
+
+		if (used >= limit || !block_ready(r, ep, head))
+			break;
+		n = n < limit - used ? n : limit - used;
+		n = n < size - done ? n : size - done;
+		memcpy(arena_block(&r->arena, atomic_load(&ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT])) +
+				head % TX_BLOCK_SIZE,
+			(const uint8_t *)data + done, n);
+		head += n;
+		done += n;
+		atomic_store(&ep->tx_head, head);
+	}
+	return done;
+}
+
+uint32_t app_write(struct rig *r, uint32_t ep_idx, const void *data, uint32_t size)
+{
+	struct endpoint *ep = app_ep(r, ep_idx);
+	uint32_t done = 0;
+
+	/* a second try and more: the first one may only have asked for blocks */
+	for (int i = 0; i < 8 && done < size; i++) {
+		assert_int_equal(ep_lock(&ep->tx_lock), 0);
+		done += app_put(r, ep_idx, (const uint8_t *)data + done, size - done);
+		if (done < size)
+			atomic_store(&ep->tx_want, 1);
+		post_doorbell(&r->at[r->cl], ep, DOORBELL_TX);
+		ep_unlock(&ep->tx_lock);
+		rig_turn(r);
+	}
+	return done;
+}
+
+uint32_t app_get(struct rig *r, uint32_t ep_idx, void *data, uint32_t size)
+{
+	struct endpoint *ep = app_ep(r, ep_idx);
+	const struct rx_desc *ring = arena_rx_ring(&r->arena, ep_idx);
+	uint32_t head = atomic_load(&ep->rx_head), tail = atomic_load(&ep->rx_tail), off = atomic_load(&ep->rx_off), done = 0;
+
+	while (tail != head && done < size) {
+		const struct rx_desc *d = &ring[tail % RX_RING_SIZE];
+		const uint8_t *src = arena_rx_data(&r->arena, d);
+		uint32_t n = d->size - off;
+
+		assert_non_null(src);
+		assert_true(off < d->size);
+		n = n < size - done ? n : size - done;
+		memcpy((uint8_t *)data + done, src + off, n);
+		done += n;
+		off += n;
+		if (off == d->size) {
+			off = 0;
+			tail++;
+		}
+	}
+	atomic_store(&ep->rx_off, off);
+	atomic_store(&ep->rx_read, atomic_load(&ep->rx_read) + done);
+	atomic_store(&ep->rx_tail, tail);
+	return done;
+}
+
+uint32_t app_read(struct rig *r, uint32_t ep, void *data, uint32_t size)
+{
+	uint32_t done = 0, n;
+
+	while (done < size && (n = app_get(r, ep, (uint8_t *)data + done, size - done))) {
+		done += n;
+		post_doorbell(&r->at[r->cl], app_ep(r, ep), DOORBELL_RX);
+		rig_turn(r);
+	}
+	return done;
+}
+
+void app_shutdown(struct rig *r, uint32_t ep, int how)
+{
+	atomic_fetch_or(&app_ep(r, ep)->app_flags,
+		(how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u));
+	app_post(r, app_ep(r, ep)->stack_idx, POST_ENTRY(POST_SHUTDOWN, how, ep));
+}
+
+void app_release(struct rig *r, uint32_t ep, uint32_t how)
+{
+	app_post(r, app_ep(r, ep)->stack_idx, POST_ENTRY(POST_RELEASE, how, ep));
+}
+
+void app_close(struct rig *r, uint32_t ep)
+{
+	app_release(r, ep, 0);
+}
+
+void app_flags(struct rig *r, uint32_t ep, uint32_t flags)
+{
+	atomic_store(&app_ep(r, ep)->app_flags, flags);
+	app_post(r, app_ep(r, ep)->stack_idx, POST_ENTRY(POST_OPTIONS, 0, ep));
+}
+
+int app_setopt(struct rig *r, uint32_t ep, uint32_t opt, int32_t value)
+{
+	struct call c = {.op = CALL_SETOPT, .endpoint = ep, .opt = opt, .value = value};
+
+	return app_call(r, app_ep(r, ep)->stack_idx, &c);
+}
+
+void app_die(struct rig *r, uint32_t client)
+{
+	_Atomic uint32_t left = r->stacks;
+
+	r->is_gone[client] = true;
+	atomic_store(&r->at[client].client->state, CLIENT_DEAD);
+	for (uint32_t i = 0; i < r->stacks; i++) {
+		struct stack_msg *m = calloc(1, sizeof(*m));
+
+		assert_non_null(m);
+		m->fn = stack_client_gone;
+		m->arg = client;
+		m->done = &left;
+		m->is_heap = true;
+		stack_post(r->stack[i], m);
+	}
+	rig_turn(r);
+	assert_int_equal(atomic_load(&left), 0);
+	atomic_store(&r->at[client].client->state, CLIENT_FREE);
+}
+
+/* --- bytes --- */
+
+static uint8_t pattern_byte(uint32_t i)
+{
+	return (uint8_t)(i * 7 + i / 251 + i / 65536);
+}
+
+void pattern_fill(uint8_t *buf, uint32_t off, uint32_t size)
+{
+	for (uint32_t i = 0; i < size; i++)
+		buf[i] = pattern_byte(off + i);
+}
+
+void pattern_check_at(const uint8_t *buf, uint32_t off, uint32_t size, const char *file, int line)
+{
+	for (uint32_t i = 0; i < size; i++) {
+		if (buf[i] == pattern_byte(off + i))
+			continue;
+		print_error("stream byte %u is %#x, not %#x\n", off + i, buf[i], pattern_byte(off + i));
+		_fail(file, line);
+	}
+}
