@@ -29,7 +29,7 @@ enum {
 
 /* nic_frame.flags */
 enum {
-	/* The TCP/UDP checksum was not checked (fragment): whoever reassembles must. */
+	/* The TCP/UDP checksum was not checked (fragment, IPv6 extension headers): whoever goes on must. */
 	NIC_FRAME_L4_UNCHECKED = 1 << 0,
 };
 
@@ -93,7 +93,8 @@ void nic_close(struct nic *nic);
 void nic_info_get(struct nic *nic, struct nic_info *info);
 
 /* Packet memory regions, in index order; their index is the region part of nic_addr. Returns the count (<=
- * max). Control thread. */
+ * max). The descriptors are read-only: a process that receives one can map it for reading only. Control
+ * thread. */
 uint32_t nic_regions(struct nic *nic, struct nic_region *regions, uint32_t max);
 
 /* The queue of a stack. Any thread; the result is constant. */
@@ -123,7 +124,8 @@ struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv);
 
 /* Queues one Ethernet frame of size bytes starting at data (inside buf, which is consumed). Frames that are
  * IPv4, and TCP or UDP in it, get their checksums here: by the port where it can, otherwise in software; the
- * fields may hold anything. The frame leaves with nic_tx_flush or when a burst is full. Queue's thread; never
+ * fields may hold anything. Of a fragment only the IPv4 header's is made; TCP's or UDP's must have been made
+ * before the cut. The frame leaves with nic_tx_flush or when a burst is full. Queue's thread; never
  * blocks; what the port refuses is counted and freed. */
 void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size);
 void nic_tx_flush(struct nic_queue *q);
@@ -138,8 +140,10 @@ uint32_t nic_owner(const struct nic *nic, int family, const void *remote, uint16
         const void *local, uint16_t local_port);
 
 /* Descriptors that become readable when the queue's port has frames, for sleeping. Returns how many were
- * stored; 0 means that the driver has none and the caller must nap. Control thread, or queue's thread before
- * its loop. */
+ * stored; 0 means that the driver has none and the caller must nap. A stack without a hardware queue gets a
+ * descriptor that never becomes readable: it needs no naps, the wake hook is enough. Level-triggered; they
+ * belong to the port, are valid until nic_close and must not be read. Control thread, or queue's thread
+ * before its loop. */
 uint32_t nic_wait_fds(struct nic_queue *q, int *fds, uint32_t max);
 /* Announces that the thread is about to sleep on the wait fds (on), or is awake again (off): arms and disarms
  * RX interrupts where the driver needs that, and drains an interrupt fd. After arming, the caller must poll

@@ -67,7 +67,8 @@ struct rte_mempool *pool_create(
 		        rte_strerror(rte_errno));
 		return NULL;
 	}
-	/* "rts": a thread that is preempted inside the ring does not make the others spin until it runs again */
+	/* "rts": a thread that is preempted inside the ring does not make the others spin until it runs again
+	 */
 	ret = rte_mempool_set_ops_byname(pool, "ring_mt_rts", NULL);
 	if (ret == 0) {
 		rte_pktmbuf_pool_init(pool, &private);

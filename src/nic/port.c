@@ -45,7 +45,8 @@ struct opening {
 
 /* What usually keeps an XDP socket from being made, and what the driver does not say. */
 static const char afxdp_hint[] =
-        " (does the interface have another XDP program, or its veth peer more transmit queues than it has receive queues?)";
+        " (does the interface have another XDP program, or its veth peer more transmit "
+        "queues than it has receive queues?)";
 
 #define FAIL(o, code, ...) nic_fail((o)->err, (o)->err_size, code, __VA_ARGS__)
 
@@ -268,7 +269,8 @@ static struct rte_ring *ring_new(struct opening *o, const char *kind, uint32_t s
 	struct rte_ring *ring;
 
 	snprintf(name, sizeof(name), "%s%u", kind, stack);
-	ring = rte_ring_create(name, size, rte_eth_dev_socket_id(o->nic->port), RING_F_MP_RTS_ENQ | RING_F_SC_DEQ);
+	ring = rte_ring_create(
+	        name, size, rte_eth_dev_socket_id(o->nic->port), RING_F_MP_RTS_ENQ | RING_F_SC_DEQ);
 	if (ring == NULL)
 		FAIL(o, -ENOMEM, "no memory for the ring of stack %u", stack);
 	return ring;
@@ -485,6 +487,8 @@ struct nic_queue *nic_queue_get(struct nic *nic, uint32_t stack_idx)
 
 int nic_thread_attach(void)
 {
+	if (rte_lcore_id() != LCORE_ID_ANY) /* the thread that called nic_open is known already */
+		return 0;
 	return rte_thread_register() == 0 ? 0 : -rte_errno;
 }
 

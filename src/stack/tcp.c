@@ -521,7 +521,6 @@ static void unlisten_done(struct stack *s, struct stack_msg *m)
 	struct endpoint *ep = stack_ep(s, f->ep);
 	struct listener *l = arena_listener(s->arena, ep->listener);
 
-	port_release(s, ep->local.port);
 	for (int i = 0; i < WATCH_LISTENER; i++)
 		atomic_store(&l->watch[i].word, 0);
 	ep->listener = UINT32_MAX;
@@ -578,6 +577,8 @@ void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 		return;
 	case EP_LISTEN:
 		atomic_store(&ep->state, EP_CLOSED);
+		/* the port is free at once: a new listener's messages come to each stack after those of this one's end */
+		port_release(s, ep->local.port);
 		unlisten(s, ep_idx);
 		return;
 	case EP_BOUND:
