@@ -120,6 +120,12 @@ static int interface_prepare(struct device *device, const struct cfg *cfg, char 
 		        "%s: merging of received segments (gro) is off while this service uses the interface",
 		        name);
 	}
+	if (device->kind == DEVICE_AFPACKET) {
+		ret = veth_calm_peer(name);
+		device->veth_link = ret >= 0 ? ret + 1 : 0;
+		if (ret >= 0)
+			log_info("%s: its peer sends no merged segments (tso, gso) while this service uses it", name);
+	}
 	return 0;
 }
 
@@ -356,6 +362,9 @@ int device_after_start(struct device *device, const struct cfg *cfg, char *err, 
 
 void device_restore(struct device *device)
 {
+	if (device->veth_link)
+		close(device->veth_link - 1);
+	device->veth_link = 0;
 	if (device->gro_was_on)
 		kernel_if_gro(device->arg, true);
 	if (device->promiscuous && !device->was_promiscuous)

@@ -118,6 +118,13 @@ int kernel_if_set_queues(const char *name, uint32_t count)
 	return if_ethtool(name, &channels);
 }
 
+bool kernel_if_is_driver(const char *name, const char *driver)
+{
+	struct ethtool_drvinfo info = {.cmd = ETHTOOL_GDRVINFO};
+
+	return if_ethtool(name, &info) == 0 && strcmp(info.driver, driver) == 0;
+}
+
 int kernel_if_gro(const char *name, bool on)
 {
 	struct ethtool_value value = {.cmd = ETHTOOL_GGRO};

@@ -86,6 +86,7 @@ struct device {
 	uint32_t mtu;           /* of the kernel interface; 0 when there is none */
 	uint32_t queues_before; /* afxdp: the interface's before it was given ours; 0: not changed */
 	bool gro_was_on;        /* afpacket: switched off while we receive */
+	int veth_link;          /* afpacket on a veth: BPF link that calms the peer, + 1; 0: none */
 	bool promiscuous, was_promiscuous; /* must be; was before */
 	bool created;                      /* the kernel interface is ours (TAP) */
 };
@@ -208,6 +209,13 @@ uint32_t kernel_if_queues(const char *name, bool *combined);
 int kernel_if_set_queues(const char *name, uint32_t count);
 /* Merging of received segments: returns 1 when it was on, 0 when off. */
 int kernel_if_gro(const char *name, bool on);
+
+/* Whether the interface's driver has this name. Control thread. */
+bool kernel_if_is_driver(const char *name, const char *driver);
+
+/* Keeps the peer of a veth from sending merged segments, until the returned BPF link is closed. -ENOTSUP for other interfaces, or -E.
+ * Control thread. */
+int veth_calm_peer(const char *name);
 
 /* ---- pool.c ---- */
 

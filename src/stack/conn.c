@@ -196,7 +196,6 @@ void conn_abort(struct stack *s, struct conn *c)
 	focus_enter(c);
 	tcp_abort(c->pcb);
 	focus_leave(s);
-	COUNT(s, tcp_reset_tx, 1);
 }
 
 void listener_add(struct stack *s, struct listener_local *l)
@@ -300,7 +299,7 @@ static void trim_to_window(struct stack *s, const struct conn *c, struct pbuf *p
 	if ((uint32_t)keep < size) {
 		pbuf_realloc(p, (u16_t)(header + (uint32_t)keep));
 		TCPH_UNSET_FLAG(h, TCP_FIN);
-		COUNT(s, drop_rx_guard, 1);
+		COUNT(s, tcp_rx_trimmed, 1);
 	}
 }
 
@@ -334,7 +333,8 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 {
 	struct stack *s = stack_current;
 	struct tcp_hdr *h = p->payload;
-	uint32_t header;
+	uint32_t header, dup_acks;
+	bool in_recovery;
 	struct conn *c;
 
 	if (p->len < TCP_HLEN)
@@ -355,12 +355,21 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 		}
 		if (TCPH_FLAGS(h) & TCP_RST)
 			COUNT(s, tcp_reset_rx, 1);
+		if (p->tot_len > header && (int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) > 0)
+			COUNT(s, tcp_out_of_order, 1);
+		dup_acks = c->pcb->dupacks;
+		in_recovery = c->pcb->flags & TF_INFR;
 		focus_enter(c);
 		s->input_conn = c;
 		lwip_tcp_input(p, inp);
 		focus_leave(s);
-		if (s->input_conn)
+		if (s->input_conn) {
+			if (c->pcb->dupacks > dup_acks)
+				COUNT(s, tcp_dup_acks, 1);
+			if (!in_recovery && (c->pcb->flags & TF_INFR))
+				COUNT(s, tcp_retransmits, 1); /* the fast one; time-outs are timer.c's */
 			conn_touch(s, c);
+		}
 		s->input_conn = NULL;
 		return;
 	}
@@ -381,7 +390,11 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 		if (l) {
 			l->pcb->next = NULL;
 			tcp_listen_pcbs.listen_pcbs = l->pcb;
+		} else {
+			COUNT(s, drop_rx_no_socket, 1);
 		}
+	} else {
+		COUNT(s, drop_rx_no_socket, 1);
 	}
 	lwip_tcp_input(p, inp);
 	focus_leave(s);

@@ -33,12 +33,14 @@ static err_t output(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 		return ERR_MEM;
 	if (p->tot_len > nic_buf_room(buf, data)) {
 		nic_buf_free(buf);
-		COUNT(s, drop_tx_nobuf, 1);
+		COUNT(s, drop_tx_no_route, 1);
 		return ERR_BUF;
 	}
 	pbuf_copy_partial(p, data, p->tot_len, 0);
 	if (((struct ip_hdr *)(void *)data)->_proto == IP_PROTO_ICMP)
 		COUNT(s, icmp_tx, 1);
+	else if (((struct ip_hdr *)(void *)data)->_proto == IP_PROTO_TCP && data[IP_HLEN + 13] & TCP_RST)
+		COUNT(s, tcp_reset_tx, 1);
 	neigh_send(s, hop, buf, data, p->tot_len);
 	return ERR_OK;
 no_route:
@@ -79,7 +81,7 @@ static void frame_in(struct stack *s, struct nic_frame *f)
 	uint32_t type;
 
 	if (f->size < ETH_SIZE + IP_HLEN) {
-		COUNT(s, drop_rx_short, 1);
+		COUNT(s, drop_rx_guard, 1); /* the port has checked what IP says; this is no IP at all */
 		goto drop;
 	}
 	type = (uint32_t)eth[12] << 8 | eth[13];

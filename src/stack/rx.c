@@ -102,8 +102,6 @@ void rx_add(struct stack *s, struct conn *c, struct pbuf *p)
 			pend_add(c, p);
 		else if (p)
 			pbuf_free(p);
-		else
-			COUNT(s, drop_tx_nobuf, 1);
 		p = next;
 	}
 	publish(s, c);

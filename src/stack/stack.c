@@ -238,7 +238,7 @@ static void housekeeping(struct stack *s)
 	} map[] = {
 #define ROW(name) {STAT_##name, offsetof(struct nic_queue_stats, name)}
 		ROW(rx_packets), ROW(rx_bytes), ROW(tx_packets), ROW(tx_bytes), ROW(rx_handoff), ROW(rx_handoff_in),
-		ROW(rx_partial_cksum), ROW(drop_rx_cksum), ROW(drop_handoff_full), ROW(drop_tx_full),
+		ROW(rx_partial_cksum), ROW(drop_rx_cksum), ROW(drop_rx_short), ROW(drop_tx_nobuf), ROW(drop_handoff_full), ROW(drop_tx_full),
 		ROW(rx_polls), ROW(rx_empty_polls),
 #undef ROW
 	};

@@ -171,10 +171,12 @@ static void want_check(struct stack *s, struct conn *c, struct endpoint *ep)
 {
 	if (!atomic_load(&ep->tx_want) || !ep_tx_ready(ep))
 		return;
-	if (!s->block_free_count && !c->is_starved) {
-		c->is_starved = 1;
-		c->starved_next = s->starved;
-		s->starved = c;
+	if (!s->block_free_count) {
+		if (!c->is_starved) {
+			c->is_starved = 1;
+			c->starved_next = s->starved;
+			s->starved = c;
+		}
 		return;
 	}
 	atomic_store(&ep->tx_want, 0);

@@ -182,6 +182,15 @@ uint32_t peer_open(struct peer *p, uint32_t listener)
 	return ep;
 }
 
+uint32_t peer_pair(struct peer *p, struct rig *r)
+{
+	int lep = app_listen(r, 80, 16);
+
+	assert_true(lep >= 0);
+	peer_init(p, r, 40000, 80);
+	return peer_open(p, (uint32_t)lep);
+}
+
 uint32_t peer_answer(struct peer *p, struct rig *r, uint16_t port)
 {
 	int ep = app_connect(r, RIG_PEER, port);

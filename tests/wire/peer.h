@@ -47,6 +47,8 @@ void peer_skip(struct peer *p);
  * endpoint. */
 uint32_t peer_open(struct peer *p, uint32_t listener);
 uint32_t peer_answer(struct peer *p, struct rig *r, uint16_t port);
+/* A listener on port 80 and a connection from port 40000 to it. The connection's endpoint. */
+uint32_t peer_pair(struct peer *p, struct rig *r);
 
 /* Takes everything the stack has sent, checks it as stream bytes from off on, acknowledges, until nothing more comes.
  * Returns the offset reached. */
