@@ -1,7 +1,7 @@
 /* boot.c - what happens when the library is loaded: next to nothing.
  *
- * The real calls are looked up; messages go past the shim; the way to start a service is handed to src/sock. Nothing else runs before the first
- * socket that could be Pronk's.
+ * The real calls are looked up; messages go past the shim; the way to start a service is handed to src/sock.
+ * Nothing else runs before the first socket that could be Pronk's.
  */
 #include "shim.h"
 

@@ -1,7 +1,7 @@
 /* shim.c - the exported calls: each decides "ours or libc" by one table lookup and turns -E into errno.
  *
- * Runs wherever the application calls. Nothing but that decision is here; what a call does to a socket of ours is in src/sock. fcntl, ioctl, the
- * fortified forms and process calls are in shim_odd.c.
+ * Runs wherever the application calls. Nothing but that decision is here; what a call does to a socket of
+ * ours is in src/sock. fcntl, ioctl, the fortified forms and process calls are in shim_odd.c.
  */
 #include "shim.h"
 
@@ -17,21 +17,21 @@ ssize_t shim_result(ssize_t rc)
 }
 
 /* f = the file behind fd, or the call goes to libc. */
-#define OURS_OR_LIBC(name, fd, ...)                                                                                  \
-	struct file *f;                                                                                              \
-	ssize_t rc;                                                                                                  \
-	shim_enter();                                                                                                \
-	if (likely(!(f = file_get(fd))))                                                                             \
-		return libc.name(__VA_ARGS__);                                                                       \
-	if (unlikely(f->kind != FILE_SOCKET)) {                                                                      \
-		file_put(f);                                                                                         \
-		return libc.name(__VA_ARGS__);                                                                       \
+#define OURS_OR_LIBC(name, fd, ...)                                                                          \
+	struct file *f;                                                                                      \
+	ssize_t rc;                                                                                          \
+	shim_enter();                                                                                        \
+	if (likely(!(f = file_get(fd))))                                                                     \
+		return libc.name(__VA_ARGS__);                                                               \
+	if (unlikely(f->kind != FILE_SOCKET)) {                                                              \
+		file_put(f);                                                                                 \
+		return libc.name(__VA_ARGS__);                                                               \
 	}
 
-#define FINISH(name, ...)                                                                                            \
-	file_put(f);                                                                                                 \
-	if (rc == SOCK_LIBC)                                                                                         \
-		return libc.name(__VA_ARGS__);                                                                       \
+#define FINISH(name, ...)                                                                                    \
+	file_put(f);                                                                                         \
+	if (rc == SOCK_LIBC)                                                                                 \
+		return libc.name(__VA_ARGS__);                                                               \
 	return shim_result(rc)
 
 EXPORT int socket(int domain, int type, int protocol)
@@ -181,8 +181,10 @@ EXPORT ssize_t send(int fd, const void *buf, size_t size, int flags)
 	FINISH(send, fd, buf, size, flags);
 }
 
-/* A stream has no sender to name: the address is left alone and its length becomes 0, as in the kernel's inet_recvmsg. */
-EXPORT ssize_t recvfrom(int fd, void *buf, size_t size, int flags, struct sockaddr *restrict addr, socklen_t *restrict len)
+/* A stream has no sender to name: the address is left alone and its length becomes 0, as in the kernel's
+ * inet_recvmsg. */
+EXPORT ssize_t recvfrom(
+        int fd, void *buf, size_t size, int flags, struct sockaddr *restrict addr, socklen_t *restrict len)
 {
 	struct iovec iov = {buf, size};
 	OURS_OR_LIBC(recvfrom, fd, fd, buf, size, flags, addr, len)
@@ -192,7 +194,8 @@ EXPORT ssize_t recvfrom(int fd, void *buf, size_t size, int flags, struct sockad
 	FINISH(recvfrom, fd, buf, size, flags, addr, len);
 }
 
-EXPORT ssize_t sendto(int fd, const void *buf, size_t size, int flags, const struct sockaddr *addr, socklen_t len)
+EXPORT ssize_t sendto(
+        int fd, const void *buf, size_t size, int flags, const struct sockaddr *addr, socklen_t len)
 {
 	struct iovec iov = {(void *)(uintptr_t)buf, size};
 	OURS_OR_LIBC(sendto, fd, fd, buf, size, flags, addr, len)
@@ -209,8 +212,9 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 		rc = -EMSGSIZE;
 	else
 		rc = !sock_is_ours(f) ? SOCK_LIBC
-			: iov_ok(msg->msg_iov, (int)msg->msg_iovlen) ? sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
-								     : -EINVAL;
+		     : iov_ok(msg->msg_iov, (int)msg->msg_iovlen)
+		             ? sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
+		             : -EINVAL;
 	if (rc >= 0) {
 		msg->msg_namelen = 0;
 		msg->msg_controllen = 0;
@@ -228,8 +232,9 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 		rc = -EMSGSIZE;
 	else
 		rc = !sock_is_ours(f) ? SOCK_LIBC
-			: iov_ok(msg->msg_iov, (int)msg->msg_iovlen) ? sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
-								     : -EINVAL;
+		     : iov_ok(msg->msg_iov, (int)msg->msg_iovlen)
+		             ? sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
+		             : -EINVAL;
 	FINISH(sendmsg, fd, msg, flags);
 }
 
@@ -340,7 +345,8 @@ EXPORT int select(int count, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval 
 	return (int)shim_result(rc);
 }
 
-EXPORT int pselect(int count, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *timeout, const sigset_t *mask)
+EXPORT int pselect(
+        int count, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *timeout, const sigset_t *mask)
 {
 	uint64_t ns;
 	int rc;
@@ -397,7 +403,8 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, uint64_t ns,
 	ef = file_get(epfd);
 	if (!ef)
 		return SOCK_LIBC;
-	rc = ef->kind == FILE_EPOLL ? epoll_wait_file(ef, epfd, events, max, ns, mask, sizeof(*mask)) : SOCK_LIBC;
+	rc = ef->kind == FILE_EPOLL ? epoll_wait_file(ef, epfd, events, max, ns, mask, sizeof(*mask))
+	                            : SOCK_LIBC;
 	file_put(ef);
 	return rc == SOCK_LIBC ? rc : (int)shim_result(rc);
 }
@@ -420,7 +427,8 @@ EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeou
 	return rc == SOCK_LIBC ? libc.epoll_pwait(epfd, events, max, timeout, mask) : rc;
 }
 
-EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *mask)
+EXPORT int epoll_pwait2(
+        int epfd, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *mask)
 {
 	uint64_t ns;
 	int rc;

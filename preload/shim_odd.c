@@ -1,6 +1,8 @@
-/* shim_odd.c - calls that do not fit the one-lookup form: fcntl, ioctl, dup and friends, closing ranges, fortified forms, vfork.
+/* shim_odd.c - calls that do not fit the one-lookup form: fcntl, ioctl, dup and friends, closing ranges,
+ * fortified forms, vfork.
  *
- * As shim.c: decides and forwards. The fortified forms abort on an overflow that the compiler's bound proves, as glibc's do.
+ * As shim.c: decides and forwards. The fortified forms abort on an overflow that the compiler's bound proves,
+ * as glibc's do.
  */
 #include "shim.h"
 
@@ -140,7 +142,8 @@ EXPORT int close_range(unsigned int first, unsigned int last, int flags)
 	}
 	if (first > last || (flags & CLOSE_RANGE_CLOEXEC))
 		return libc.close_range(first, last, flags);
-	file_each((int)(first > INT32_MAX ? INT32_MAX : first), (int)(last > INT32_MAX ? INT32_MAX : last), forget);
+	file_each((int)(first > INT32_MAX ? INT32_MAX : first), (int)(last > INT32_MAX ? INT32_MAX : last),
+	        forget);
 	/* around the descriptors that keep us attached */
 	for (;;) {
 		int keep = first > INT32_MAX ? -1 : proc_next_internal_fd((int)first);
@@ -188,7 +191,8 @@ EXPORT ssize_t __recv_chk(int fd, void *buf, size_t size, size_t room, int flags
 	return recv(fd, buf, size, flags);
 }
 
-EXPORT ssize_t __recvfrom_chk(int fd, void *buf, size_t size, size_t room, int flags, struct sockaddr *addr, socklen_t *len)
+EXPORT ssize_t __recvfrom_chk(
+        int fd, void *buf, size_t size, size_t room, int flags, struct sockaddr *addr, socklen_t *len)
 {
 	if (size > room)
 		__chk_fail();
@@ -202,7 +206,8 @@ EXPORT int __poll_chk(struct pollfd *fds, nfds_t count, int timeout, size_t room
 	return poll(fds, count, timeout);
 }
 
-EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask, size_t room)
+EXPORT int __ppoll_chk(
+        struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask, size_t room)
 {
 	if (room / sizeof(*fds) < count)
 		__chk_fail();

@@ -1,7 +1,8 @@
 /* arena.c - creates, checks and maps the shared memory.
  *
- * Owns: the layout arithmetic (one function for maker and mapper) and the mappings. Runs in the service's control thread and in
- * the first socket call of a client; nothing here is on a hot path. What lives inside is told in layout.h.
+ * Owns: the layout arithmetic (one function for maker and mapper) and the mappings. Runs in the service's
+ * control thread and in the first socket call of a client; nothing here is on a hot path. What lives inside
+ * is told in layout.h.
  */
 #include "arena.h"
 
@@ -31,11 +32,11 @@ static void layout(struct arena_header *h)
 	h->pollers_off = off;
 	off += align_up((uint64_t)h->poller_count * sizeof(struct poller), 4096);
 	h->listener_stride =
-		(uint32_t)align_up(sizeof(struct listener) + h->stack_count * sizeof(struct accept_ring), 64);
+	        (uint32_t)align_up(sizeof(struct listener) + h->stack_count * sizeof(struct accept_ring), 64);
 	h->listeners_off = off;
 	off += align_up((uint64_t)h->listener_count * h->listener_stride, 4096);
 	h->client_stride = (uint32_t)align_up(
-		sizeof(struct client) + h->stack_count * sizeof(((struct client *)0)->stack[0]), 4096);
+	        sizeof(struct client) + h->stack_count * sizeof(((struct client *)0)->stack[0]), 4096);
 	h->clients_off = off;
 	off += (uint64_t)h->client_count * h->client_stride;
 	h->holds_stride = (uint32_t)align_up((h->endpoint_count + 63) / 64 * 8, 64);
@@ -69,15 +70,15 @@ static void view(struct arena *a)
 int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size)
 {
 	struct arena_header h = {
-		.magic = ARENA_MAGIC,
-		.version = ARENA_VERSION,
-		.header_size = sizeof(h),
-		.stack_count = spec->stack_count,
-		.endpoint_count = (uint32_t)align_up(spec->endpoint_count, 64 * spec->stack_count),
-		.client_count = spec->client_count,
-		.listener_count = ARENA_LISTENER_MAX,
-		.poller_count = ARENA_POLLER_MAX,
-		.block_count = (uint32_t)(spec->block_memory / TX_BLOCK_SIZE),
+	        .magic = ARENA_MAGIC,
+	        .version = ARENA_VERSION,
+	        .header_size = sizeof(h),
+	        .stack_count = spec->stack_count,
+	        .endpoint_count = (uint32_t)align_up(spec->endpoint_count, 64 * spec->stack_count),
+	        .client_count = spec->client_count,
+	        .listener_count = ARENA_LISTENER_MAX,
+	        .poller_count = ARENA_POLLER_MAX,
+	        .block_count = (uint32_t)(spec->block_memory / TX_BLOCK_SIZE),
 	};
 	int rc = 0;
 
@@ -86,10 +87,11 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	layout(&h);
 	*is_huge = false;
 	if (spec->huge >= 0) {
-		a->fd = memfd_create(spec->name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
+		a->fd = memfd_create(
+		        spec->name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
 		if (a->fd >= 0 && (ftruncate(a->fd, (off_t)h.size) < 0 ||
-					  (a->base = mmap(NULL, h.size, PROT_READ | PROT_WRITE, MAP_SHARED, a->fd, 0)) ==
-						  MAP_FAILED)) {
+		                          (a->base = mmap(NULL, h.size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		                                   a->fd, 0)) == MAP_FAILED)) {
 			close(a->fd);
 			a->fd = -1;
 		}
@@ -98,7 +100,7 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	if (a->fd < 0) {
 		if (spec->huge > 0) {
 			snprintf(err, err_size, "not enough free 2 MB hugepages for %llu MB of socket memory",
-				(unsigned long long)(h.size >> 20));
+			        (unsigned long long)(h.size >> 20));
 			return -ENOMEM;
 		}
 		a->fd = memfd_create(spec->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -133,8 +135,8 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	a->hdr->magic = ARENA_MAGIC;
 	return 0;
 fail:
-	snprintf(err, err_size, "cannot make %llu MB of shared memory: %s", (unsigned long long)(h.size >> 20),
-		strerror(-rc));
+	snprintf(err, err_size, "cannot make %llu MB of shared memory: %s",
+	        (unsigned long long)(h.size >> 20), strerror(-rc));
 	if (a->fd >= 0)
 		close(a->fd);
 	memset(a, 0, sizeof(*a));
@@ -163,16 +165,16 @@ int arena_map(struct arena *a, int fd, bool writable)
 	if (h->magic != ARENA_MAGIC || h->version != ARENA_VERSION || h->header_size != sizeof(*h))
 		goto out;
 	if (!h->stack_count || h->stack_count > ARENA_STACK_MAX || !h->client_count ||
-		h->client_count > ARENA_CLIENT_MAX || h->listener_count > ARENA_LISTENER_MAX ||
-		h->poller_count > ARENA_POLLER_MAX || h->endpoint_count % 64)
+	        h->client_count > ARENA_CLIENT_MAX || h->listener_count > ARENA_LISTENER_MAX ||
+	        h->poller_count > ARENA_POLLER_MAX || h->endpoint_count % 64)
 		goto out;
 	layout(&want);
 	if (want.size != h->size || (uint64_t)st.st_size < h->size || want.blocks_off != h->blocks_off ||
-		want.endpoints_off != h->endpoints_off || want.clients_off != h->clients_off ||
-		want.holds_off != h->holds_off || want.listeners_off != h->listeners_off ||
-		want.pollers_off != h->pollers_off || want.rx_rings_off != h->rx_rings_off ||
-		want.stacks_off != h->stacks_off || want.client_stride != h->client_stride ||
-		want.listener_stride != h->listener_stride || want.holds_stride != h->holds_stride)
+	        want.endpoints_off != h->endpoints_off || want.clients_off != h->clients_off ||
+	        want.holds_off != h->holds_off || want.listeners_off != h->listeners_off ||
+	        want.pollers_off != h->pollers_off || want.rx_rings_off != h->rx_rings_off ||
+	        want.stacks_off != h->stacks_off || want.client_stride != h->client_stride ||
+	        want.listener_stride != h->listener_stride || want.holds_stride != h->holds_stride)
 		goto out;
 	a->base = p;
 	a->hdr = p;
@@ -216,7 +218,8 @@ void arena_close(struct arena *a)
 bool hold_any(const struct arena *a, uint32_t ep_idx, uint32_t except)
 {
 	for (uint32_t i = 0; i < a->client_count; i++) {
-		if (i == except || atomic_load_explicit(&arena_client(a, i)->state, memory_order_acquire) == CLIENT_FREE)
+		if (i == except ||
+		        atomic_load_explicit(&arena_client(a, i)->state, memory_order_acquire) == CLIENT_FREE)
 			continue;
 		if (hold_test(a, i, ep_idx))
 			return true;

@@ -1,6 +1,7 @@
 /* arena.h - making and mapping the shared memory, and finding things in it.
  *
- * struct arena is a process's private view. All lookups are bounds-checked where the index may come from another process.
+ * struct arena is a process's private view. All lookups are bounds-checked where the index may come from
+ * another process.
  */
 #pragma once
 #include "layout.h"
@@ -33,12 +34,12 @@ struct arena_spec {
 	int huge;              /* 1: hugepages or fail, 0: try, then plain pages; -1: plain pages */
 };
 
-/* Makes a new arena (service). Blocks for page allocation. 0, or -E with a reason in err. The arena's memory is owned by the
- * caller until arena_close. *is_huge tells what was used. memfd_create(2). */
+/* Makes a new arena (service). Blocks for page allocation. 0, or -E with a reason in err. The arena's memory
+ * is owned by the caller until arena_close. *is_huge tells what was used. memfd_create(2). */
 int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size);
 
-/* Maps an arena that another process made, after checking its header against the file's size. fd is taken over on success.
- * writable: false for observers. 0, -EPROTO for a foreign or damaged header, or -E. */
+/* Maps an arena that another process made, after checking its header against the file's size. fd is taken
+ * over on success. writable: false for observers. 0, -EPROTO for a foreign or damaged header, or -E. */
 int arena_map(struct arena *a, int fd, bool writable);
 
 /* Adds packet memory (fd stays the caller's) at the next region index, read-only. 0 or -E. */
@@ -77,7 +78,8 @@ static inline const uint8_t *arena_rx_data(const struct arena *a, const struct r
 {
 	uint64_t region = d->addr >> 48, off = d->addr & 0xffffffffffffull;
 
-	if (region >= a->region_count || off > a->region[region].size || d->size > a->region[region].size - off)
+	if (region >= a->region_count || off > a->region[region].size ||
+	        d->size > a->region[region].size - off)
 		return NULL;
 	return a->region[region].base + off;
 }
@@ -86,12 +88,15 @@ static inline const uint8_t *arena_rx_data(const struct arena *a, const struct r
 
 static inline _Atomic uint64_t *arena_holds(const struct arena *a, uint32_t client_idx)
 {
-	return (_Atomic uint64_t *)(a->base + a->hdr->holds_off + (uint64_t)client_idx * a->hdr->holds_stride);
+	return (_Atomic uint64_t *)(a->base + a->hdr->holds_off +
+	                            (uint64_t)client_idx * a->hdr->holds_stride);
 }
 
 static inline bool hold_test(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)
 {
-	return atomic_load_explicit(&arena_holds(a, client_idx)[ep_idx / 64], memory_order_acquire) >> (ep_idx % 64) & 1;
+	return atomic_load_explicit(&arena_holds(a, client_idx)[ep_idx / 64], memory_order_acquire) >>
+	               (ep_idx % 64) &
+	       1;
 }
 
 static inline void hold_set(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)
@@ -104,5 +109,6 @@ static inline void hold_clear(const struct arena *a, uint32_t client_idx, uint32
 	atomic_fetch_and(&arena_holds(a, client_idx)[ep_idx / 64], ~(1ull << (ep_idx % 64)));
 }
 
-/* Whether any client but except (UINT32_MAX: none excepted) holds the endpoint. Clients in every state but free count. */
+/* Whether any client but except (UINT32_MAX: none excepted) holds the endpoint. Clients in every state but
+ * free count. */
 bool hold_any(const struct arena *a, uint32_t ep_idx, uint32_t except);

@@ -1,7 +1,7 @@
 /* attach.c - joining the service and posting to its stacks.
  *
- * Runs in application threads (and in pronkctl as an observer). Owns the control connection of this process and its process-local
- * locks. The service's side of the messages is src/ctl, of the rings src/stack.
+ * Runs in application threads (and in pronkctl as an observer). Owns the control connection of this process
+ * and its process-local locks. The service's side of the messages is src/ctl, of the rings src/stack.
  */
 #include "attach.h"
 #include "libc.h"
@@ -57,16 +57,16 @@ int ep_lock(_Atomic uint64_t *lock)
 	uint64_t tag = lock_tag(), seen = 0;
 
 	for (uint32_t n = 0; !atomic_compare_exchange_weak_explicit(
-		     lock, &seen, tag, memory_order_acquire, memory_order_relaxed);
-		n++) {
+	             lock, &seen, tag, memory_order_acquire, memory_order_relaxed);
+	        n++) {
 		if (seen == tag)
 			return -EAGAIN;
 		if (n > 64)
 			sched_yield();
 		else
 			cpu_relax();
-		if (n && n % 4096 == 0 && seen && seen != UINT64_MAX && kill((pid_t)(seen >> 32), 0) < 0 && errno == ESRCH &&
-			atomic_compare_exchange_strong(lock, &seen, tag))
+		if (n && n % 4096 == 0 && seen && seen != UINT64_MAX && kill((pid_t)(seen >> 32), 0) < 0 &&
+		        errno == ESRCH && atomic_compare_exchange_strong(lock, &seen, tag))
 			return 0;
 		seen = 0;
 	}
@@ -126,7 +126,7 @@ static void program_name(char *buf, size_t size)
 static int ctl_send(int fd, enum ctl_kind kind, uint32_t value, int pass_fd)
 {
 	struct ctl_request req = {
-		.magic = CTL_MAGIC, .version = ARENA_VERSION, .kind = kind, .pid = getpid(), .value = value};
+	        .magic = CTL_MAGIC, .version = ARENA_VERSION, .kind = kind, .pid = getpid(), .value = value};
 	char control[CMSG_SPACE(sizeof(int))] = {0};
 	struct iovec iov = {&req, sizeof(req)};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -156,13 +156,14 @@ static ssize_t ctl_recv(int fd, void *buf, size_t size)
 	return n < 0 ? (errno == EAGAIN ? -ETIMEDOUT : -errno) : n;
 }
 
-/* Receives the welcome and its descriptors. Every received descriptor is in fds, also when an error is returned. */
+/* Receives the welcome and its descriptors. Every received descriptor is in fds, also when an error is
+ * returned. */
 static int welcome_recv(int fd, struct ctl_welcome *w, int *fds, uint32_t *fd_count)
 {
 	char control[CMSG_SPACE(FD_MAX * sizeof(int))];
 	struct iovec iov = {w, sizeof(*w)};
 	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	ssize_t n;
 
 	*fd_count = 0;
@@ -206,7 +207,7 @@ int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *e
 	}
 	rc = -EPROTO;
 	if (w.stack_count > ARENA_STACK_MAX || w.region_count > ARENA_REGION_MAX ||
-		fd_count != 2 + w.stack_count + w.region_count) {
+	        fd_count != 2 + w.stack_count + w.region_count) {
 		snprintf(err, err_size, "the service at %s speaks another version", path);
 		goto fail;
 	}
@@ -220,7 +221,7 @@ int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *e
 	used = 1;
 	for (uint32_t i = 0; i < w.region_count && kind == CTL_CLIENT; i++) {
 		rc = arena_map_region(
-			&at->arena, fds[2 + w.stack_count + i], w.region[i].fd_offset, w.region[i].size);
+		        &at->arena, fds[2 + w.stack_count + i], w.region[i].fd_offset, w.region[i].size);
 		if (rc) {
 			snprintf(err, err_size, "cannot map packet memory: %s", strerror(-rc));
 			goto fail;
@@ -365,7 +366,8 @@ int post(struct attach *at, uint32_t stack_idx, uint64_t entry)
 		return -ECONNRESET;
 	spin_lock(&at->post_lock[stack_idx]);
 	head = atomic_load_explicit(&r->head, memory_order_relaxed);
-	for (uint32_t n = 0; head - atomic_load_explicit(&r->tail, memory_order_acquire) >= REQ_RING_SIZE; n++) {
+	for (uint32_t n = 0; head - atomic_load_explicit(&r->tail, memory_order_acquire) >= REQ_RING_SIZE;
+	        n++) {
 		stack_wake(at, stack_idx);
 		if (n > 100 && attach_check_dead(at)) {
 			spin_unlock(&at->post_lock[stack_idx]);
@@ -418,7 +420,8 @@ int post_call(struct attach *at, uint32_t stack_idx, struct call *c)
 	atomic_store(&slot->state, CALL_POSTED);
 	rc = post(at, stack_idx, POST_ENTRY(POST_CALL, 0, (uint32_t)(slot - at->client->call)));
 	start = clock_now_ns();
-	for (uint32_t n = 0; !rc && atomic_load_explicit(&slot->state, memory_order_acquire) != CALL_DONE; n++) {
+	for (uint32_t n = 0; !rc && atomic_load_explicit(&slot->state, memory_order_acquire) != CALL_DONE;
+	        n++) {
 		struct timespec nap = {.tv_nsec = 2000000};
 
 		if (n < 2000) {
@@ -453,5 +456,5 @@ void grant_take(struct attach *at, uint32_t stack_idx)
 	struct grant_ring *g = &at->client->stack[stack_idx].grant;
 
 	atomic_store_explicit(
-		&g->tail, atomic_load_explicit(&g->tail, memory_order_relaxed) + 1, memory_order_release);
+	        &g->tail, atomic_load_explicit(&g->tail, memory_order_relaxed) + 1, memory_order_release);
 }

@@ -1,7 +1,8 @@
 /* attach.h - a process's way into the service: the control messages, joining, and posting requests to stacks.
  *
- * Control messages go over a SOCK_SEQPACKET unix socket; one message per packet, fixed layouts below. The connection stays open for
- * the life of the client: when it hangs up, the service drops the client's sockets, and when the service's end hangs up, the client knows.
+ * Control messages go over a SOCK_SEQPACKET unix socket; one message per packet, fixed layouts below. The
+ * connection stays open for the life of the client: when it hangs up, the service drops the client's sockets,
+ * and when the service's end hangs up, the client knows.
  */
 #pragma once
 #include "arena.h"
@@ -56,9 +57,9 @@ struct attach {
 	_Atomic uint32_t post_lock[ARENA_STACK_MAX], grant_lock[ARENA_STACK_MAX], call_lock, ctl_lock;
 };
 
-/* Joins the service at the socket path. Blocks for the answer (5 s at most). Every descriptor is close-on-exec and numbered 100 or
- * above where the limit allows, out of the application's way. 0, -ECONNREFUSED/-ENOENT when no service listens, -EPROTO for another version, or -E
- * with a reason. */
+/* Joins the service at the socket path. Blocks for the answer (5 s at most). Every descriptor is
+ * close-on-exec and numbered 100 or above where the limit allows, out of the application's way. 0,
+ * -ECONNREFUSED/-ENOENT when no service listens, -EPROTO for another version, or -E with a reason. */
 int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *err, size_t err_size);
 
 /* Leaves: unmaps and closes everything. The caller makes sure that no thread still uses it. */
@@ -82,19 +83,21 @@ static inline bool attach_is_dead(const struct attach *at)
 	return atomic_load_explicit(&at->is_dead, memory_order_relaxed) != 0;
 }
 
-/* Posts one entry to a stack, waking it if it sleeps. Waits (spinning, then yielding) while the ring is full. 0, or -ECONNRESET
- * when the service has died. Any thread. */
+/* Posts one entry to a stack, waking it if it sleeps. Waits (spinning, then yielding) while the ring is full.
+ * 0, or -ECONNRESET when the service has died. Any thread. */
 int post(struct attach *at, uint32_t stack_idx, uint64_t entry);
 
 /* Sets doorbell bits of an endpoint and posts it when they were clear. */
 void post_doorbell(struct attach *at, struct endpoint *ep, uint32_t bits);
 
-/* Posts a synchronous request to a stack and waits for its answer. in/out: the fields of struct call from op on. 0 when answered
- * (then c->result tells), -ECONNRESET when the service died, -ETIMEDOUT after 5 s. Any thread. */
+/* Posts a synchronous request to a stack and waits for its answer. in/out: the fields of struct call from op
+ * on. 0 when answered (then c->result tells), -ECONNRESET when the service died, -ETIMEDOUT after 5 s. Any
+ * thread. */
 int post_call(struct attach *at, uint32_t stack_idx, struct call *c);
 
-/* A granted send block of the stack, or BLOCK_NONE (the stack is told that more are wanted). The block stays in the grant ring
- * until grant_take: store its index where the service finds it in between. Call both with grant_lock held. */
+/* A granted send block of the stack, or BLOCK_NONE (the stack is told that more are wanted). The block stays
+ * in the grant ring until grant_take: store its index where the service finds it in between. Call both with
+ * grant_lock held. */
 uint32_t grant_peek(struct attach *at, uint32_t stack_idx);
 void grant_take(struct attach *at, uint32_t stack_idx);
 
@@ -105,8 +108,8 @@ static inline void spin_unlock(_Atomic uint32_t *lock)
 	atomic_store_explicit(lock, 0, memory_order_release);
 }
 
-/* Lock in shared memory. Breaks the lock of a process that is gone. 0, or -EAGAIN when this very thread holds it (a signal handler
- * interrupted it). */
+/* Lock in shared memory. Breaks the lock of a process that is gone. 0, or -EAGAIN when this very thread holds
+ * it (a signal handler interrupted it). */
 int ep_lock(_Atomic uint64_t *lock);
 void ep_unlock(_Atomic uint64_t *lock);
 /* Stack side: one try. */

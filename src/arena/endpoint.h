@@ -7,24 +7,25 @@
 static inline bool ep_rx_ready(const struct endpoint *ep)
 {
 	return atomic_load_explicit(&ep->rx_head, memory_order_acquire) !=
-		atomic_load_explicit(&ep->rx_tail, memory_order_relaxed);
+	       atomic_load_explicit(&ep->rx_tail, memory_order_relaxed);
 }
 
 /* Bytes a reader could take now. */
 static inline uint32_t ep_rx_pending(const struct endpoint *ep)
 {
 	return atomic_load_explicit(&ep->rx_bytes, memory_order_acquire) -
-		atomic_load_explicit(&ep->rx_read, memory_order_relaxed);
+	       atomic_load_explicit(&ep->rx_read, memory_order_relaxed);
 }
 
 /* Bytes in the send ring, acknowledged or not yet. */
 static inline uint32_t ep_tx_used(const struct endpoint *ep)
 {
 	return atomic_load_explicit(&ep->tx_head, memory_order_relaxed) -
-		atomic_load_explicit(&ep->tx_tail, memory_order_acquire);
+	       atomic_load_explicit(&ep->tx_tail, memory_order_acquire);
 }
 
-/* The kernel calls a stream socket writable while at least a third of its buffer is free (sk_stream_is_writeable). */
+/* The kernel calls a stream socket writable while at least a third of its buffer is free
+ * (sk_stream_is_writeable). */
 static inline bool ep_tx_ready(const struct endpoint *ep)
 {
 	uint32_t limit = atomic_load_explicit(&ep->tx_limit, memory_order_relaxed);
@@ -41,12 +42,13 @@ static inline bool accept_ready(const struct arena *a, const struct endpoint *ep
 	l = arena_listener(a, ep->listener);
 	for (uint32_t i = 0; i < a->stack_count; i++)
 		if (atomic_load_explicit(&l->ring[i].head, memory_order_acquire) !=
-			atomic_load_explicit(&l->ring[i].tail, memory_order_acquire))
+		        atomic_load_explicit(&l->ring[i].tail, memory_order_acquire))
 			return true;
 	return false;
 }
 
-/* Present events of an endpoint, as poll(2) and epoll(7) define them for TCP (tcp_poll in the kernel is the oracle). */
+/* Present events of an endpoint, as poll(2) and epoll(7) define them for TCP (tcp_poll in the kernel is the
+ * oracle). */
 static inline uint32_t ep_level(const struct arena *a, const struct endpoint *ep)
 {
 	uint32_t state = atomic_load_explicit(&ep->state, memory_order_acquire);

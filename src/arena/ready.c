@@ -1,7 +1,7 @@
 /* ready.c - the ready list between stacks and sleepers. See ready.h for the protocol.
  *
- * Lock-free; runs in stack threads (watch_notify) and in application threads (the rest). A watch's word is its whole state, so
- * that giving a watch away and queueing it can never both succeed.
+ * Lock-free; runs in stack threads (watch_notify) and in application threads (the rest). A watch's word is
+ * its whole state, so that giving a watch away and queueing it can never both succeed.
  */
 #include "ready.h"
 
@@ -13,7 +13,7 @@ static uint32_t claim_in(struct watch *w, uint32_t count, uint64_t word)
 		uint64_t none = 0;
 
 		if (!atomic_load_explicit(&w[i].word, memory_order_relaxed) &&
-			atomic_compare_exchange_strong(&w[i].word, &none, word))
+		        atomic_compare_exchange_strong(&w[i].word, &none, word))
 			return i;
 	}
 	return WATCH_NONE;
@@ -112,7 +112,7 @@ int poller_claim(const struct arena *a, uint32_t client_idx)
 		uint32_t none = 0;
 
 		if (!atomic_load_explicit(&a->pollers[i].owner, memory_order_relaxed) &&
-			atomic_compare_exchange_strong(&a->pollers[i].owner, &none, client_idx + 1)) {
+		        atomic_compare_exchange_strong(&a->pollers[i].owner, &none, client_idx + 1)) {
 			atomic_store(&a->pollers[i].ready, 0);
 			atomic_store(&a->pollers[i].sleeping, 0);
 			return (int)i;

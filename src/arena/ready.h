@@ -1,9 +1,10 @@
 /* ready.h - telling sleepers: pollers, watches and the ready list between stacks and applications.
  *
- * A poller is one sleeper (an epoll instance or a blocked thread). A watch sits in the endpoint and names a poller and a mask.
- * Stack side: after it has published a change, it calls watch_notify for each watch whose mask matches; that queues the watch
- * at most once (WATCH_QUEUED) and returns the poller to wake. App side: drains the list, clears WATCH_QUEUED first and looks at
- * the endpoint's level afterwards, so that a change after the look queues the watch again. "doc/threads.md: Readiness".
+ * A poller is one sleeper (an epoll instance or a blocked thread). A watch sits in the endpoint and names a
+ * poller and a mask. Stack side: after it has published a change, it calls watch_notify for each watch whose
+ * mask matches; that queues the watch at most once (WATCH_QUEUED) and returns the poller to wake. App side:
+ * drains the list, clears WATCH_QUEUED first and looks at the endpoint's level afterwards, so that a change
+ * after the look queues the watch again. "doc/threads.md: Readiness".
  */
 #pragma once
 #include "arena.h"
@@ -19,25 +20,27 @@ static inline struct watch *watch_at(const struct arena *a, uint32_t idx)
 	return &arena_listener(a, idx / WATCH_LISTENER)->watch[idx % WATCH_LISTENER];
 }
 
-/* Takes a free watch of the endpoint for a poller and a mask (non-zero EPOLL bits). Returns its index, or WATCH_NONE when all
- * are taken: the caller must then look by itself from time to time. Any app thread; never blocks. */
+/* Takes a free watch of the endpoint for a poller and a mask (non-zero EPOLL bits). Returns its index, or
+ * WATCH_NONE when all are taken: the caller must then look by itself from time to time. Any app thread; never
+ * blocks. */
 uint32_t watch_claim(const struct arena *a, uint32_t ep_idx, uint32_t poller, uint32_t mask);
 
 /* Changes the mask (non-zero). Only the poller's owner calls it. */
 void watch_remask(const struct arena *a, uint32_t idx, uint32_t mask);
 
-/* Gives the watch back. Returns true when it is free at once; false when it is on, or on its way to, the poller's ready list: it
- * becomes free when the poller drains it. Only the poller's owner calls it. */
+/* Gives the watch back. Returns true when it is free at once; false when it is on, or on its way to, the
+ * poller's ready list: it becomes free when the poller drains it. Only the poller's owner calls it. */
 bool watch_release(const struct arena *a, uint32_t idx);
 
 /* Stack: queue the watch if its mask has one of events. Returns the poller index to wake, or UINT32_MAX. */
 uint32_t watch_notify(const struct arena *a, struct watch *w, uint32_t idx, uint32_t events);
 
-/* App: takes the whole ready list; returns the first watch index + 1, oldest first, links in watch.next. 0 = empty. */
+/* App: takes the whole ready list; returns the first watch index + 1, oldest first, links in watch.next. 0 =
+ * empty. */
 uint32_t poller_drain(const struct arena *a, uint32_t poller);
 
-/* App: marks a drained watch as no longer queued and returns its mask; 0 when it was being released (it is free now). Read
- * watch.next before this call. */
+/* App: marks a drained watch as no longer queued and returns its mask; 0 when it was being released (it is
+ * free now). Read watch.next before this call. */
 uint32_t watch_unqueue(const struct arena *a, uint32_t idx);
 
 /* App: a free poller for this client, or -ENFILE. */
@@ -61,10 +64,11 @@ static inline void poller_awake(const struct arena *a, uint32_t poller)
 	atomic_store_explicit(&a->pollers[poller].sleeping, 0, memory_order_relaxed);
 }
 
-/* Stack: true when the poller sleeps and the caller must write its event fd (exactly one caller gets true per sleep). */
+/* Stack: true when the poller sleeps and the caller must write its event fd (exactly one caller gets true per
+ * sleep). */
 static inline bool poller_wake_needed(const struct arena *a, uint32_t poller)
 {
 	atomic_thread_fence(memory_order_seq_cst);
 	return atomic_load_explicit(&a->pollers[poller].sleeping, memory_order_relaxed) &&
-		atomic_exchange(&a->pollers[poller].sleeping, 0);
+	       atomic_exchange(&a->pollers[poller].sleeping, 0);
 }

@@ -318,8 +318,8 @@ void slots_scan(struct server *s, uint64_t now_ns)
 
 /* --- pollers --- */
 
-/* Stacks write to it, without blocking and with SIGPIPE ignored: an eventfd, or one end of a unix socket pair whose other end
- * a thread sleeps on. Anything else is refused. */
+/* Stacks write to it, without blocking and with SIGPIPE ignored: an eventfd, or one end of a unix socket pair
+ * whose other end a thread sleeps on. Anything else is refused. */
 static bool is_wake_fd(int fd)
 {
 	static const char want[] = "anon_inode:[eventfd]";
@@ -330,7 +330,8 @@ static bool is_wake_fd(int fd)
 	if (!getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len))
 		return domain == AF_UNIX;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return readlink(path, text, sizeof(text)) == (ssize_t)sizeof(want) - 1 && !memcmp(text, want, sizeof(want) - 1);
+	return readlink(path, text, sizeof(text)) == (ssize_t)sizeof(want) - 1 &&
+	       !memcmp(text, want, sizeof(want) - 1);
 }
 
 int poller_set(struct server *s, uint32_t client_idx, uint32_t poller, int fd)

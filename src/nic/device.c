@@ -124,7 +124,9 @@ static int interface_prepare(struct device *device, const struct cfg *cfg, char 
 		ret = veth_calm_peer(name);
 		device->veth_link = ret >= 0 ? ret + 1 : 0;
 		if (ret >= 0)
-			log_info("%s: its peer sends no merged segments (tso, gso) while this service uses it", name);
+			log_info(
+			        "%s: its peer sends no merged segments (tso, gso) while this service uses it",
+			        name);
 	}
 	return 0;
 }

@@ -213,8 +213,8 @@ int kernel_if_gro(const char *name, bool on);
 /* Whether the interface's driver has this name. Control thread. */
 bool kernel_if_is_driver(const char *name, const char *driver);
 
-/* Keeps the peer of a veth from sending merged segments, until the returned BPF link is closed. -ENOTSUP for other interfaces, or -E.
- * Control thread. */
+/* Keeps the peer of a veth from sending merged segments, until the returned BPF link is closed. -ENOTSUP for
+ * other interfaces, or -E. Control thread. */
 int veth_calm_peer(const char *name);
 
 /* ---- pool.c ---- */

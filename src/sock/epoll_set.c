@@ -1,8 +1,9 @@
 /* epoll_set.c - epoll instances with Pronk members.
  *
- * Runs in application threads. Owns: sets, their members (items) and the local ready list. Locks, in this order: members_lock (items come and
- * go), a set's lock (its lists and its items' state), a file's items_lock (the file's list of items). Readiness itself comes from the endpoint (never
- * remembered); how stacks and sets meet is told in ready.h and doc/threads.md, "Readiness".
+ * Runs in application threads. Owns: sets, their members (items) and the local ready list. Locks, in this
+ * order: members_lock (items come and go), a set's lock (its lists and its items' state), a file's items_lock
+ * (the file's list of items). Readiness itself comes from the endpoint (never remembered); how stacks and
+ * sets meet is told in ready.h and doc/threads.md, "Readiness".
  */
 #include "epoll_set.h"
 #include "clock.h"
@@ -31,15 +32,15 @@ struct epoll_item {
 	int fd;
 	uint32_t events;
 	epoll_data_t data;
-	uint32_t watch;       /* WATCH_NONE: none */
-	bool in_kernel;       /* the kernel's set has the descriptor */
-	bool is_spent;        /* one-shot, delivered */
+	uint32_t watch; /* WATCH_NONE: none */
+	bool in_kernel; /* the kernel's set has the descriptor */
+	bool is_spent;  /* one-shot, delivered */
 };
 
 struct epoll_set {
 	_Atomic uint32_t lock;
 	int epfd;
-	_Atomic int poller;   /* -1: no Pronk member yet */
+	_Atomic int poller; /* -1: no Pronk member yet */
 	int event_fd;
 	struct epoll_item *items;
 	struct epoll_item *ready, **ready_tail;
@@ -47,8 +48,8 @@ struct epoll_set {
 	_Atomic uint32_t sleepers;
 	_Atomic uint32_t kernel_members;
 	uint64_t kernel_looked_ns;
-	bool is_nested;       /* somebody waits on the epoll descriptor itself */
-	bool needs_rebuild;   /* inherited over fork */
+	bool is_nested;         /* somebody waits on the epoll descriptor itself */
+	bool needs_rebuild;     /* inherited over fork */
 	struct epoll_set *next; /* all sets of the process */
 };
 
@@ -172,7 +173,8 @@ static void item_watch(struct epoll_set *s, struct epoll_item *it)
 		if (it->watch != WATCH_NONE)
 			proc.watch_item[it->watch] = it;
 		else
-			s->unwatched_count++; /* all watches taken: waits look by themselves every millisecond */
+			s->unwatched_count++; /* all watches taken: waits look by themselves every millisecond
+			                       */
 	}
 	atomic_thread_fence(memory_order_seq_cst);
 	if (wait_level(it->file, it->events) & mask_of(it))
@@ -230,7 +232,8 @@ static void set_kick(struct epoll_set *s)
 {
 	uint64_t one = 1;
 
-	if ((atomic_load(&s->sleepers) || s->is_nested) && s->event_fd >= 0 && libc.write(s->event_fd, &one, sizeof(one)) < 0)
+	if ((atomic_load(&s->sleepers) || s->is_nested) && s->event_fd >= 0 &&
+	        libc.write(s->event_fd, &one, sizeof(one)) < 0)
 		log_debug("event fd: %s", strerror(errno));
 }
 
@@ -305,7 +308,8 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 			f->set->is_nested = true;
 			epoll_set_armed_ready(f);
 		}
-		/* counted so that waits know whether the kernel's set is worth a look; a close without DEL leaves the count high */
+		/* counted so that waits know whether the kernel's set is worth a look; a close without DEL
+		 * leaves the count high */
 		if (op == EPOLL_CTL_ADD)
 			atomic_fetch_add(&s->kernel_members, 1);
 		if (f)
@@ -397,7 +401,8 @@ static int collect(struct epoll_set *s, struct epoll_event *events, int max)
 	spin_lock(&s->lock);
 	if (proc_is_dead() || s->unwatched_count)
 		for (it = s->items; it; it = it->set_next)
-			if (!it->is_spent && sock_is_ours(it->file) && (proc_is_dead() || it->watch == WATCH_NONE))
+			if (!it->is_spent && sock_is_ours(it->file) &&
+			        (proc_is_dead() || it->watch == WATCH_NONE))
 				ready_add(s, it);
 	if (!proc_is_dead())
 		drain(s);
@@ -451,12 +456,13 @@ static int filter(struct epoll_set *s, struct epoll_event *events, int n, bool *
 	return k;
 }
 
-static int kernel_wait(struct epoll_set *s, struct epoll_event *events, int max, uint64_t timeout_ns, const sigset_t *mask,
-	bool *is_internal)
+static int kernel_wait(struct epoll_set *s, struct epoll_event *events, int max, uint64_t timeout_ns,
+        const sigset_t *mask, bool *is_internal)
 {
 	struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
 	int n = timeout_ns == 0 && !mask ? libc.epoll_wait(s->epfd, events, max, 0)
-					 : libc.epoll_pwait2(s->epfd, events, max, timeout_ns == UINT64_MAX ? NULL : &ts, mask);
+	                                 : libc.epoll_pwait2(s->epfd, events, max,
+	                                           timeout_ns == UINT64_MAX ? NULL : &ts, mask);
 
 	return n < 0 ? -errno : filter(s, events, n, is_internal);
 }
@@ -474,8 +480,8 @@ static void rebuild(struct epoll_set *s)
 	spin_unlock(&s->lock);
 }
 
-int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int max, uint64_t timeout_ns, const sigset_t *mask,
-	size_t mask_size)
+int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int max, uint64_t timeout_ns,
+        const sigset_t *mask, size_t mask_size)
 {
 	const struct arena *a = &proc.at.arena;
 	struct epoll_set *s = ef->set;
@@ -492,7 +498,8 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 	deadline = timeout_ns == UINT64_MAX || timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	for (;;) {
 		poller = atomic_load_explicit(&s->poller, memory_order_acquire);
-		if (poller < 0) { /* nothing of ours: but a member may become ours while we sleep, and wakes us then */
+		if (poller < 0) { /* nothing of ours: but a member may become ours while we sleep, and wakes
+			             us then */
 			uint64_t left = deadline;
 
 			if (deadline != UINT64_MAX) {
@@ -509,9 +516,11 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 		now = clock_now_ns();
 		if (n == max)
 			return n;
-		if (!n || (atomic_load_explicit(&s->kernel_members, memory_order_relaxed) && now - s->kernel_looked_ns > KERNEL_LOOK_NS)) {
+		if (!n || (atomic_load_explicit(&s->kernel_members, memory_order_relaxed) &&
+		                  now - s->kernel_looked_ns > KERNEL_LOOK_NS)) {
 			/* the kernel's members get their look even when ours are always ready */
-			if (timeout_ns == 0 || n || atomic_load_explicit(&s->kernel_members, memory_order_relaxed)) {
+			if (timeout_ns == 0 || n ||
+			        atomic_load_explicit(&s->kernel_members, memory_order_relaxed)) {
 				s->kernel_looked_ns = now;
 				is_internal = false;
 				k = kernel_wait(s, events + n, max - n, 0, NULL, &is_internal);
@@ -682,7 +691,8 @@ void epoll_set_destroy(struct epoll_set *s)
 	poller = atomic_load(&s->poller);
 	if (poller >= 0) {
 		/* watches that were queued when they were released are freed by a last look */
-		for (uint32_t idx = poller_drain(&proc.at.arena, (uint32_t)poller); idx && idx <= proc.at.arena.watch_count;) {
+		for (uint32_t idx = poller_drain(&proc.at.arena, (uint32_t)poller);
+		        idx && idx <= proc.at.arena.watch_count;) {
 			uint32_t next = atomic_load(&watch_at(&proc.at.arena, idx - 1)->next);
 
 			watch_unqueue(&proc.at.arena, idx - 1);

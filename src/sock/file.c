@@ -1,6 +1,7 @@
 /* file.c - the descriptor table.
  *
- * Lookups are lock-free; changes to the table are under one process-wide spin lock. Runs in application threads.
+ * Lookups are lock-free; changes to the table are under one process-wide spin lock. Runs in application
+ * threads.
  */
 #include "file.h"
 #include "attach.h"
@@ -49,7 +50,7 @@ struct file *file_get(int fd)
 			if (!refs)
 				break;
 		} while (!atomic_compare_exchange_weak_explicit(
-			&f->refs, &refs, refs + 1, memory_order_acquire, memory_order_relaxed));
+		        &f->refs, &refs, refs + 1, memory_order_acquire, memory_order_relaxed));
 		if (!refs)
 			continue; /* on its way out: look again */
 		if (likely(atomic_load_explicit(s, memory_order_acquire) == f))
@@ -80,7 +81,8 @@ static int table_set(int fd, struct file *f)
 	if ((unsigned)fd >= CHUNK * CHUNKS)
 		return -EMFILE;
 	if (!atomic_load(&chunks[fd / CHUNK])) {
-		c = mmap(NULL, CHUNK * sizeof(*c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		c = mmap(
+		        NULL, CHUNK * sizeof(*c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (c == MAP_FAILED)
 			return -ENOMEM;
 		atomic_store_explicit(&chunks[fd / CHUNK], c, memory_order_release);
@@ -95,7 +97,8 @@ struct file *file_open(int fd, enum file_kind kind)
 
 	spin_lock(&table_lock);
 	if (!free_files) {
-		f = mmap(NULL, FILE_SLAB * sizeof(*f), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		f = mmap(NULL, FILE_SLAB * sizeof(*f), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		        -1, 0);
 		if (f == MAP_FAILED) {
 			spin_unlock(&table_lock);
 			return NULL;

@@ -1,7 +1,8 @@
-/* opt.c - socket options of Pronk's sockets, one row each; what has no row is refused as the kernel refuses an unknown option.
+/* opt.c - socket options of Pronk's sockets, one row each; what has no row is refused as the kernel refuses
+ * an unknown option.
  *
- * Runs in application threads. Sockets that are not (yet) ours never come here: the kernel answers for them, and sock.c takes over what was
- * set when the socket becomes ours.
+ * Runs in application threads. Sockets that are not (yet) ours never come here: the kernel answers for them,
+ * and sock.c takes over what was set when the socket becomes ours.
  */
 #include "sock.h"
 #include "endpoint.h"
@@ -15,10 +16,10 @@
 #include <string.h>
 
 enum row_kind {
-	ROW_INT,      /* an int field of struct file */
-	ROW_FLAG,     /* the same, 0 or 1 */
-	ROW_CONST,    /* read only: offset is the value */
-	ROW_SPECIAL,  /* get/set functions */
+	ROW_INT,     /* an int field of struct file */
+	ROW_FLAG,    /* the same, 0 or 1 */
+	ROW_CONST,   /* read only: offset is the value */
+	ROW_SPECIAL, /* get/set functions */
 };
 
 struct row {
@@ -139,7 +140,9 @@ static int set_sndbuf(struct file *f, const void *value, socklen_t len)
 	if (len < sizeof(v))
 		return -EINVAL;
 	memcpy(&v, value, sizeof(v));
-	v = v < 0 ? 4608 : v > (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2 ? (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2 : v;
+	v = v < 0                                          ? 4608
+	    : v > (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2 ? (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2
+	                                                   : v;
 	f->sndbuf = v * 2 < 4608 ? 4608 : v * 2;
 	atomic_store(&ep_of(f)->tx_limit, (uint32_t)f->sndbuf);
 	return 0;
@@ -157,16 +160,16 @@ static int get_mss(struct file *f, void *value, socklen_t *len)
 static int get_info(struct file *f, void *value, socklen_t *len)
 {
 	/* lwIP's state number to the kernel's (include/net/tcp_states.h) */
-	static const uint8_t states[] = {TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED, TCP_FIN_WAIT1,
-		TCP_FIN_WAIT2, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK, TCP_TIME_WAIT};
+	static const uint8_t states[] = {TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED,
+	        TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK, TCP_TIME_WAIT};
 	struct endpoint *ep = ep_of(f);
 	struct tcp_info ti = {0};
 	uint32_t st = atomic_load(&ep->tcp_state), mss = atomic_load(&ep->info_mss);
 
-	ti.tcpi_state = atomic_load(&ep->state) == EP_LISTEN ? TCP_LISTEN
-		: atomic_load(&ep->state) == EP_CLOSED       ? TCP_CLOSE
-		: st < sizeof(states)                        ? states[st]
-							     : TCP_CLOSE;
+	ti.tcpi_state = atomic_load(&ep->state) == EP_LISTEN   ? TCP_LISTEN
+	                : atomic_load(&ep->state) == EP_CLOSED ? TCP_CLOSE
+	                : st < sizeof(states)                  ? states[st]
+	                                                       : TCP_CLOSE;
 	ti.tcpi_options = TCPI_OPT_SACK | TCPI_OPT_WSCALE;
 	ti.tcpi_rto = atomic_load(&ep->info_rto_ms) * 1000;
 	ti.tcpi_snd_mss = ti.tcpi_rcv_mss = ti.tcpi_advmss = mss;
@@ -186,31 +189,33 @@ static int get_congestion(struct file *f, void *value, socklen_t *len)
 }
 
 static const struct row rows[] = {
-	{SOL_SOCKET, SO_ERROR, ROW_SPECIAL, 0, 0, 0, 0, 0, get_error, NULL},
-	{SOL_SOCKET, SO_TYPE, ROW_CONST, SOCK_STREAM, 0, 0, 0, 0, NULL, NULL},
-	{SOL_SOCKET, SO_PROTOCOL, ROW_CONST, IPPROTO_TCP, 0, 0, 0, 0, NULL, NULL},
-	{SOL_SOCKET, SO_DOMAIN, ROW_SPECIAL, 0, 0, 0, 0, 0, get_domain, NULL},
-	{SOL_SOCKET, SO_ACCEPTCONN, ROW_SPECIAL, 0, 0, 0, 0, 0, get_acceptconn, NULL},
-	{SOL_SOCKET, SO_REUSEADDR, ROW_FLAG, OFF(reuseaddr), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
-	{SOL_SOCKET, SO_REUSEPORT, ROW_FLAG, OFF(reuseport), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
-	{SOL_SOCKET, SO_KEEPALIVE, ROW_FLAG, OFF(keepalive), INT_MIN, INT_MAX, OPT_KEEPALIVE, APP_KEEPALIVE, NULL, NULL},
-	{SOL_SOCKET, SO_OOBINLINE, ROW_FLAG, OFF(oobinline), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
-	{SOL_SOCKET, SO_LINGER, ROW_SPECIAL, 0, 0, 0, 0, 0, get_linger, set_linger},
-	{SOL_SOCKET, SO_RCVTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_rcvtimeo, set_rcvtimeo},
-	{SOL_SOCKET, SO_SNDTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_sndtimeo, set_sndtimeo},
-	{SOL_SOCKET, SO_SNDBUF, ROW_SPECIAL, OFF(sndbuf), 0, 0, 0, 0, NULL, set_sndbuf},
-	{SOL_SOCKET, SO_RCVBUF, ROW_CONST, OFF(rcvbuf), -1, 0, 0, 0, NULL, NULL},
-	{IPPROTO_TCP, TCP_NODELAY, ROW_FLAG, OFF(nodelay), INT_MIN, INT_MAX, 0, APP_NODELAY, NULL, NULL},
-	{IPPROTO_TCP, TCP_CORK, ROW_FLAG, OFF(cork), INT_MIN, INT_MAX, 0, APP_CORK, NULL, NULL},
-	{IPPROTO_TCP, TCP_KEEPIDLE, ROW_INT, OFF(keepidle), 1, 32767, OPT_KEEPIDLE, 0, NULL, NULL},
-	{IPPROTO_TCP, TCP_KEEPINTVL, ROW_INT, OFF(keepintvl), 1, 32767, OPT_KEEPINTVL, 0, NULL, NULL},
-	{IPPROTO_TCP, TCP_KEEPCNT, ROW_INT, OFF(keepcnt), 1, 127, OPT_KEEPCNT, 0, NULL, NULL},
-	{IPPROTO_TCP, TCP_USER_TIMEOUT, ROW_INT, OFF(user_timeout), 0, INT_MAX, OPT_USER_TIMEOUT, 0, NULL, NULL},
-	{IPPROTO_TCP, TCP_MAXSEG, ROW_SPECIAL, 0, 0, 0, 0, 0, get_mss, NULL},
-	{IPPROTO_TCP, TCP_INFO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_info, NULL},
-	{IPPROTO_TCP, TCP_CONGESTION, ROW_SPECIAL, 0, 0, 0, 0, 0, get_congestion, NULL},
-	{IPPROTO_IP, IP_TOS, ROW_INT, OFF(tos), 0, 255, OPT_TOS, 0, NULL, NULL},
-	{IPPROTO_IP, IP_TTL, ROW_INT, OFF(ttl), 1, 255, OPT_TTL, 0, NULL, NULL},
+        {SOL_SOCKET, SO_ERROR, ROW_SPECIAL, 0, 0, 0, 0, 0, get_error, NULL},
+        {SOL_SOCKET, SO_TYPE, ROW_CONST, SOCK_STREAM, 0, 0, 0, 0, NULL, NULL},
+        {SOL_SOCKET, SO_PROTOCOL, ROW_CONST, IPPROTO_TCP, 0, 0, 0, 0, NULL, NULL},
+        {SOL_SOCKET, SO_DOMAIN, ROW_SPECIAL, 0, 0, 0, 0, 0, get_domain, NULL},
+        {SOL_SOCKET, SO_ACCEPTCONN, ROW_SPECIAL, 0, 0, 0, 0, 0, get_acceptconn, NULL},
+        {SOL_SOCKET, SO_REUSEADDR, ROW_FLAG, OFF(reuseaddr), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
+        {SOL_SOCKET, SO_REUSEPORT, ROW_FLAG, OFF(reuseport), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
+        {SOL_SOCKET, SO_KEEPALIVE, ROW_FLAG, OFF(keepalive), INT_MIN, INT_MAX, OPT_KEEPALIVE, APP_KEEPALIVE,
+                NULL, NULL},
+        {SOL_SOCKET, SO_OOBINLINE, ROW_FLAG, OFF(oobinline), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
+        {SOL_SOCKET, SO_LINGER, ROW_SPECIAL, 0, 0, 0, 0, 0, get_linger, set_linger},
+        {SOL_SOCKET, SO_RCVTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_rcvtimeo, set_rcvtimeo},
+        {SOL_SOCKET, SO_SNDTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_sndtimeo, set_sndtimeo},
+        {SOL_SOCKET, SO_SNDBUF, ROW_SPECIAL, OFF(sndbuf), 0, 0, 0, 0, NULL, set_sndbuf},
+        {SOL_SOCKET, SO_RCVBUF, ROW_CONST, OFF(rcvbuf), -1, 0, 0, 0, NULL, NULL},
+        {IPPROTO_TCP, TCP_NODELAY, ROW_FLAG, OFF(nodelay), INT_MIN, INT_MAX, 0, APP_NODELAY, NULL, NULL},
+        {IPPROTO_TCP, TCP_CORK, ROW_FLAG, OFF(cork), INT_MIN, INT_MAX, 0, APP_CORK, NULL, NULL},
+        {IPPROTO_TCP, TCP_KEEPIDLE, ROW_INT, OFF(keepidle), 1, 32767, OPT_KEEPIDLE, 0, NULL, NULL},
+        {IPPROTO_TCP, TCP_KEEPINTVL, ROW_INT, OFF(keepintvl), 1, 32767, OPT_KEEPINTVL, 0, NULL, NULL},
+        {IPPROTO_TCP, TCP_KEEPCNT, ROW_INT, OFF(keepcnt), 1, 127, OPT_KEEPCNT, 0, NULL, NULL},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT, ROW_INT, OFF(user_timeout), 0, INT_MAX, OPT_USER_TIMEOUT, 0, NULL,
+                NULL},
+        {IPPROTO_TCP, TCP_MAXSEG, ROW_SPECIAL, 0, 0, 0, 0, 0, get_mss, NULL},
+        {IPPROTO_TCP, TCP_INFO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_info, NULL},
+        {IPPROTO_TCP, TCP_CONGESTION, ROW_SPECIAL, 0, 0, 0, 0, 0, get_congestion, NULL},
+        {IPPROTO_IP, IP_TOS, ROW_INT, OFF(tos), 0, 255, OPT_TOS, 0, NULL, NULL},
+        {IPPROTO_IP, IP_TTL, ROW_INT, OFF(ttl), 1, 255, OPT_TTL, 0, NULL, NULL},
 };
 
 static const struct row *row_find(int level, int name)

@@ -1,8 +1,8 @@
 /* poll_set.c - poll(2) and select(2) over mixed descriptors.
  *
- * Runs in application threads. Levels of Pronk members are computed from their endpoints; kernel members are asked with the real ppoll. For
- * sleeping, each Pronk member gets a watch of this thread's poller for as long as the call lasts, and the poller's descriptor joins
- * the kernel's array.
+ * Runs in application threads. Levels of Pronk members are computed from their endpoints; kernel members are
+ * asked with the real ppoll. For sleeping, each Pronk member gets a watch of this thread's poller for as long
+ * as the call lasts, and the poller's descriptor joins the kernel's array.
  */
 #include "poll_set.h"
 #include "clock.h"
@@ -51,7 +51,8 @@ static short level_of(const struct member *m, short events)
 {
 	if (m->file->kind == FILE_EPOLL)
 		return epoll_set_armed_ready(m->file) ? (short)(events & (POLLIN | POLLRDNORM)) : 0;
-	return (short)(wait_level(m->file, (uint32_t)(unsigned short)events) & (uint32_t)(unsigned short)(events | ALWAYS));
+	return (short)(wait_level(m->file, (uint32_t)(unsigned short)events) &
+	               (uint32_t)(unsigned short)(events | ALWAYS));
 }
 
 /* The kernel's part of a member's descriptor is interesting too? */
@@ -71,8 +72,10 @@ static int levels(struct pollfd *fds, nfds_t count, const struct member *m)
 	return n;
 }
 
-/* Asks the kernel about its members: k is a copy of fds with ours turned off and room for the poller's descriptor. */
-static int kernel_part(struct pollfd *fds, nfds_t count, struct pollfd *k, nfds_t k_count, const struct timespec *ts, const sigset_t *mask)
+/* Asks the kernel about its members: k is a copy of fds with ours turned off and room for the poller's
+ * descriptor. */
+static int kernel_part(struct pollfd *fds, nfds_t count, struct pollfd *k, nfds_t k_count,
+        const struct timespec *ts, const sigset_t *mask)
 {
 	int n = 0;
 
@@ -86,7 +89,8 @@ static int kernel_part(struct pollfd *fds, nfds_t count, struct pollfd *k, nfds_
 	return n;
 }
 
-static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct pollfd *k, uint64_t timeout_ns, const sigset_t *mask)
+static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct pollfd *k, uint64_t timeout_ns,
+        const sigset_t *mask)
 {
 	const struct arena *a = &proc.at.arena;
 	static const struct timespec zero;
@@ -113,7 +117,8 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 		for (int i = 0; i < 16; i++)
 			cpu_relax();
 		if (levels(fds, count, m))
-			return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL) : levels(fds, count, m);
+			return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL)
+			                    : levels(fds, count, m);
 		now = clock_now_ns();
 	} while (now < spin_end && now < deadline);
 	poller = wait_poller(&wake_fd);
@@ -128,7 +133,9 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 		if (ep == ENDPOINT_NONE)
 			continue;
 		m[i].watch = watch_claim(a, ep, (uint32_t)poller,
-			(uint32_t)(unsigned short)(fds[i].events | ALWAYS | (fds[i].events & POLLIN ? EPOLLRDHUP : 0)) & 0xffff);
+		        (uint32_t)(unsigned short)(fds[i].events | ALWAYS |
+		                                   (fds[i].events & POLLIN ? EPOLLRDHUP : 0)) &
+		                0xffff);
 		if (m[i].watch == WATCH_NONE)
 			is_sliced = true;
 	}
@@ -211,7 +218,8 @@ int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigse
 int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_ns, const sigset_t *mask)
 {
 	/* callers may pass bitmaps longer than fd_set: address them as the kernel does */
-	unsigned long *sets[3] = {(unsigned long *)(void *)rd, (unsigned long *)(void *)wr, (unsigned long *)(void *)ex};
+	unsigned long *sets[3] = {
+	        (unsigned long *)(void *)rd, (unsigned long *)(void *)wr, (unsigned long *)(void *)ex};
 	enum { BITS = 8 * sizeof(unsigned long) };
 	struct pollfd *fds;
 	nfds_t n = 0;
@@ -247,8 +255,10 @@ int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_
 			if (sets[s])
 				memset(sets[s], 0, (size_t)(count + BITS - 1) / BITS * sizeof(unsigned long));
 		for (nfds_t i = 0; i < n; i++) {
-			/* which poll events make a descriptor ready for select: select(2), "Correspondence" */
-			static const short map[3] = {POLLIN | POLLHUP | POLLERR | POLLRDNORM | POLLRDBAND, POLLOUT | POLLERR | POLLWRNORM | POLLWRBAND, POLLPRI};
+			/* which poll events make a descriptor ready for select: select(2), "Correspondence"
+			 */
+			static const short map[3] = {POLLIN | POLLHUP | POLLERR | POLLRDNORM | POLLRDBAND,
+			        POLLOUT | POLLERR | POLLWRNORM | POLLWRBAND, POLLPRI};
 			static const short want[3] = {POLLIN, POLLOUT, POLLPRI};
 
 			for (int s = 0; s < 3; s++) {

@@ -1,7 +1,8 @@
-/* proc.c - this process's membership: config, joining, fork, internal descriptors, and the list of sockets left to the kernel.
+/* proc.c - this process's membership: config, joining, fork, internal descriptors, and the list of sockets
+ * left to the kernel.
  *
- * Runs in application threads. Nothing happens before the first listen or connect that could be Pronk's: a program that opens no such
- * socket pays for nothing and prints nothing.
+ * Runs in application threads. Nothing happens before the first listen or connect that could be Pronk's: a
+ * program that opens no such socket pays for nothing and prints nothing.
  */
 #include "proc.h"
 #include "file.h"
@@ -115,7 +116,7 @@ static int join(char *err, size_t err_size)
 			proc.base_fd = fd;
 	}
 	proc.watch_item = mmap(NULL, proc.at.arena.watch_count * sizeof(void *), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (proc.base_fd < 0 || proc.watch_item == MAP_FAILED) {
 		rc = -errno;
 		snprintf(err, err_size, "no memory or descriptors: %s", strerror(errno));
@@ -206,7 +207,8 @@ void proc_fork_prepare(void)
 
 		if (!atomic_compare_exchange_strong(&c->state, &none, CLIENT_FORKING))
 			continue;
-		atomic_store(&c->pid, -1); /* not known yet: the service waits for the child to come, or reaps the slot */
+		atomic_store(&c->pid,
+		        -1); /* not known yet: the service waits for the child to come, or reaps the slot */
 		for (uint32_t w = 0; w < a->endpoint_count / 64; w++) {
 			uint64_t bits = atomic_load(&arena_holds(a, proc.at.client_idx)[w]);
 

@@ -1,12 +1,13 @@
-/* proc.h - this process as a client of the service: joining on first use, forking, and noticing that the service died. */
+/* proc.h - this process as a client of the service: joining on first use, forking, and noticing that the
+ * service died. */
 #pragma once
 #include "attach.h"
 #include "cfg.h"
 
 enum proc_state {
-	PROC_NEW,      /* nothing has been needed yet */
+	PROC_NEW, /* nothing has been needed yet */
 	PROC_ATTACHED,
-	PROC_KERNEL,   /* tried and failed: the kernel serves everything */
+	PROC_KERNEL, /* tried and failed: the kernel serves everything */
 };
 
 struct proc {
@@ -14,9 +15,9 @@ struct proc {
 	struct attach at;
 	struct cfg cfg;
 	char socket_path[CFG_SOCKET_PATH_MAX];
-	char reason[256];  /* why state is PROC_KERNEL */
+	char reason[256]; /* why state is PROC_KERNEL */
 	bool strict;
-	int base_fd;       /* what the numbers of accepted sockets are duplicates of */
+	int base_fd; /* what the numbers of accepted sockets are duplicates of */
 	uint64_t spin_ns;
 	_Atomic uint32_t lock;
 	uint32_t fork_slot;
@@ -25,11 +26,12 @@ struct proc {
 
 extern struct proc proc;
 
-/* Starts the service when none answers: set once, before the first socket call, by who hosts this library. Returns 0 or -E with a
- * reason; may block for seconds. */
+/* Starts the service when none answers: set once, before the first socket call, by who hosts this library.
+ * Returns 0 or -E with a reason; may block for seconds. */
 extern int (*proc_starter)(const struct cfg *cfg, const char *config_path, char *err, size_t err_size);
 
-/* Joins the service if that has not been tried; prints one line when it fails. Any thread; blocks the first time. True when attached. */
+/* Joins the service if that has not been tried; prints one line when it fails. Any thread; blocks the first
+ * time. True when attached. */
 bool proc_attach(void);
 
 static inline bool proc_is_attached(void)
@@ -47,7 +49,8 @@ static inline struct endpoint *proc_ep(uint32_t idx)
 	return &proc.at.arena.endpoints[idx];
 }
 
-/* Remembers for the tools that the kernel serves fd, and why; forget when it closes. No-ops while not attached. Any thread. */
+/* Remembers for the tools that the kernel serves fd, and why; forget when it closes. No-ops while not
+ * attached. Any thread. */
 void proc_fallback_add(int fd, int family, int type, const char *reason);
 void proc_fallback_remove(int fd);
 

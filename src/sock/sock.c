@@ -1,8 +1,8 @@
 /* sock.c - a TCP socket from socket() to close(): who serves it, and the calls that change its state.
  *
- * Runs in application threads. A socket begins as a kernel socket and stays one until listen or connect (or a bind to Pronk's address)
- * shows that it is ours; so options set before that are the kernel's business, and falling back costs nothing. A wildcard listener listens on
- * both sides. Data is in xfer.c, options in opt.c.
+ * Runs in application threads. A socket begins as a kernel socket and stays one until listen or connect (or a
+ * bind to Pronk's address) shows that it is ours; so options set before that are the kernel's business, and
+ * falling back costs nothing. A wildcard listener listens on both sides. Data is in xfer.c, options in opt.c.
  */
 #include "sock.h"
 #include "clock.h"
@@ -32,7 +32,7 @@ void sock_opened(int fd, int domain, int type, int protocol)
 		return;
 	if (kind != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) {
 		proc_fallback_add(fd, domain, kind,
-			kind == SOCK_DGRAM ? "UDP is not accelerated" : "only TCP is accelerated");
+		        kind == SOCK_DGRAM ? "UDP is not accelerated" : "only TCP is accelerated");
 		return;
 	}
 	f = file_open(fd, FILE_SOCKET);
@@ -73,7 +73,8 @@ static bool is_pronk_address(const struct sock_addr *a)
 	return a->family == AF_INET && !memcmp(a->ip, proc.at.arena.hdr->address, 4);
 }
 
-/* Does the port reach this address? Its own address is not a peer: the kernel's route leads there through the device. */
+/* Does the port reach this address? Its own address is not a peer: the kernel's route leads there through the
+ * device. */
 static bool is_reachable(const struct sock_addr *a)
 {
 	const struct arena_header *h = proc.at.arena.hdr;
@@ -95,7 +96,8 @@ static uint32_t option_flags(const struct file *f)
 
 static uint32_t app_flags(const struct file *f)
 {
-	return (f->nodelay ? APP_NODELAY : 0u) | (f->cork ? APP_CORK : 0u) | (f->keepalive ? APP_KEEPALIVE : 0u);
+	return (f->nodelay ? APP_NODELAY : 0u) | (f->cork ? APP_CORK : 0u) |
+	       (f->keepalive ? APP_KEEPALIVE : 0u);
 }
 
 static void ep_release(uint32_t ep, uint32_t how)
@@ -126,13 +128,13 @@ static void options_take(struct file *f, int fd)
 	struct {
 		int level, name, *value;
 	} rows[] = {{SOL_SOCKET, SO_REUSEADDR, &f->reuseaddr}, {SOL_SOCKET, SO_REUSEPORT, &f->reuseport},
-		{SOL_SOCKET, SO_KEEPALIVE, &f->keepalive}, {SOL_SOCKET, SO_OOBINLINE, &f->oobinline},
-		{SOL_SOCKET, SO_SNDBUF, &f->sndbuf}, {SOL_SOCKET, SO_RCVBUF, &f->rcvbuf},
-		{SOL_SOCKET, SO_RCVLOWAT, &f->rcvlowat}, {IPPROTO_TCP, TCP_NODELAY, &f->nodelay},
-		{IPPROTO_TCP, TCP_CORK, &f->cork}, {IPPROTO_TCP, TCP_KEEPIDLE, &f->keepidle},
-		{IPPROTO_TCP, TCP_KEEPINTVL, &f->keepintvl}, {IPPROTO_TCP, TCP_KEEPCNT, &f->keepcnt},
-		{IPPROTO_TCP, TCP_USER_TIMEOUT, &f->user_timeout}, {IPPROTO_IP, IP_TOS, &f->tos},
-		{IPPROTO_IP, IP_TTL, &f->ttl}};
+	        {SOL_SOCKET, SO_KEEPALIVE, &f->keepalive}, {SOL_SOCKET, SO_OOBINLINE, &f->oobinline},
+	        {SOL_SOCKET, SO_SNDBUF, &f->sndbuf}, {SOL_SOCKET, SO_RCVBUF, &f->rcvbuf},
+	        {SOL_SOCKET, SO_RCVLOWAT, &f->rcvlowat}, {IPPROTO_TCP, TCP_NODELAY, &f->nodelay},
+	        {IPPROTO_TCP, TCP_CORK, &f->cork}, {IPPROTO_TCP, TCP_KEEPIDLE, &f->keepidle},
+	        {IPPROTO_TCP, TCP_KEEPINTVL, &f->keepintvl}, {IPPROTO_TCP, TCP_KEEPCNT, &f->keepcnt},
+	        {IPPROTO_TCP, TCP_USER_TIMEOUT, &f->user_timeout}, {IPPROTO_IP, IP_TOS, &f->tos},
+	        {IPPROTO_IP, IP_TTL, &f->ttl}};
 	struct linger lg;
 	struct timeval tv;
 	socklen_t len;
@@ -172,7 +174,8 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 
 	if (atomic_load(&f->mode) != MODE_OPEN)
 		return sock_is_ours(f) ? -EINVAL : SOCK_LIBC;
-	if (rc || is_any(&a) || is_loopback(&a) || a.family != AF_INET || (f->domain == AF_INET && addr->sa_family != AF_INET))
+	if (rc || is_any(&a) || is_loopback(&a) || a.family != AF_INET ||
+	        (f->domain == AF_INET && addr->sa_family != AF_INET))
 		return SOCK_LIBC; /* a wildcard is decided at listen or connect */
 	if (!proc_attach() || proc_is_dead() || !is_pronk_address(&a))
 		return SOCK_LIBC;
@@ -209,10 +212,10 @@ static void publish_fd(struct file *f)
 static int pronk_listen(struct file *f, int backlog)
 {
 	struct call c = {.op = CALL_LISTEN,
-		.endpoint = atomic_load(&f->ep),
-		.value = backlog,
-		.opt = app_flags(f),
-		.flags = option_flags(f)};
+	        .endpoint = atomic_load(&f->ep),
+	        .value = backlog,
+	        .opt = app_flags(f),
+	        .flags = option_flags(f)};
 	int rc = post_call(&proc.at, 0, &c);
 
 	if (!rc)
@@ -234,7 +237,8 @@ static int strict_or_kernel(struct file *f, int fd, const char *reason)
 	return 0;
 }
 
-/* A wildcard listener: the kernel listens first, so that its answer to a taken port or a missing bind is the kernel's own. */
+/* A wildcard listener: the kernel listens first, so that its answer to a taken port or a missing bind is the
+ * kernel's own. */
 static int listen_dual(struct file *f, int fd, int backlog)
 {
 	struct sockaddr_storage ss;
@@ -244,14 +248,18 @@ static int listen_dual(struct file *f, int fd, int backlog)
 
 	if (libc.listen(fd, backlog) < 0)
 		return -errno;
-	if (libc.getsockname(fd, (struct sockaddr *)&ss, &len) < 0 || addr_from_user(&a, (struct sockaddr *)&ss, len))
+	if (libc.getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
+	        addr_from_user(&a, (struct sockaddr *)&ss, len))
 		return 0;
 	if (!is_any(&a)) {
-		stay_kernel(f, fd, is_loopback(&a) ? "bound to a loopback address" : "bound to an address of the kernel");
+		stay_kernel(f, fd,
+		        is_loopback(&a) ? "bound to a loopback address"
+		                        : "bound to an address of the kernel");
 		return 0;
 	}
 	len = sizeof(v6only);
-	if (f->domain == AF_INET6 && (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only)) {
+	if (f->domain == AF_INET6 &&
+	        (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only)) {
 		stay_kernel(f, fd, "IPv6 is not accelerated");
 		return 0;
 	}
@@ -272,7 +280,8 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	if (rc) {
 		char why[80];
 
-		snprintf(why, sizeof(why), "the service could not listen on port %u: %s", a.port, strerror(-rc));
+		snprintf(why, sizeof(why), "the service could not listen on port %u: %s", a.port,
+		        strerror(-rc));
 		log_warning("%s; the kernel serves it", why);
 		return strict_or_kernel(f, fd, why);
 	}
@@ -315,7 +324,8 @@ int sock_listen(struct file *f, int fd, int backlog)
 	return rc;
 }
 
-/* Takes one connection from the rings, this process's turn first at a stack that differs from call to call. */
+/* Takes one connection from the rings, this process's turn first at a stack that differs from call to call.
+ */
 static uint32_t accept_take(struct endpoint *lep)
 {
 	const struct arena *a = &proc.at.arena;
@@ -331,7 +341,8 @@ static uint32_t accept_take(struct endpoint *lep)
 		uint32_t tail = atomic_load(&r->tail);
 
 		while (tail != atomic_load_explicit(&r->head, memory_order_acquire)) {
-			uint32_t ep = atomic_load_explicit(&r->slot[tail % ACCEPT_RING_SIZE], memory_order_relaxed);
+			uint32_t ep =
+			        atomic_load_explicit(&r->slot[tail % ACCEPT_RING_SIZE], memory_order_relaxed);
 
 			if (ep >= a->endpoint_count)
 				return ENDPOINT_NONE;
@@ -412,7 +423,8 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 		return SOCK_LIBC;
 	if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
 		return -EINVAL;
-	if (mode == MODE_PRONK && !proc_is_dead() && atomic_load(&proc_ep(atomic_load(&f->ep))->state) != EP_LISTEN)
+	if (mode == MODE_PRONK && !proc_is_dead() &&
+	        atomic_load(&proc_ep(atomic_load(&f->ep))->state) != EP_LISTEN)
 		return -EINVAL;
 	if (addr && !len)
 		return -EFAULT;
@@ -502,7 +514,7 @@ static int connect_start(struct file *f, int fd, const struct sock_addr *to)
 		buffers_apply(f);
 		/* bound through the kernel: take the same port here */
 		if (!libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
-			!addr_from_user(&c.local, (struct sockaddr *)&ss, len) && c.local.port) {
+		        !addr_from_user(&c.local, (struct sockaddr *)&ss, len) && c.local.port) {
 			memset(c.local.ip, 0, sizeof(c.local.ip));
 			rc = pronk_bind(f, &c.local);
 			if (rc)
@@ -590,7 +602,8 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		}
 		goto out;
 	}
-	if (atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here && atomic_load(&f->ep) != ENDPOINT_NONE) {
+	if (atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here &&
+	        atomic_load(&f->ep) != ENDPOINT_NONE) {
 		if (atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_LISTEN) {
 			rc = -EISCONN;
 			goto out;
@@ -661,7 +674,7 @@ int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pee
 	}
 	state = atomic_load(&ep->state);
 	if (!f->has_connected || (state != EP_ESTABLISHED && state != EP_CLOSED) ||
-		(state == EP_CLOSED && !atomic_load(&ep->info_mss)))
+	        (state == EP_CLOSED && !atomic_load(&ep->info_mss)))
 		return -ENOTCONN;
 	addr_to_user(&ep->remote, f->domain, addr, len);
 	return 0;
@@ -743,8 +756,8 @@ void sock_linger(struct file *f)
 	struct endpoint *ep;
 	uint64_t deadline;
 
-	if (!sock_is_ours(f) || !f->linger_on || f->linger_s <= 0 || atomic_load(&f->fd_count) != 1 || proc_is_dead() ||
-		atomic_load(&f->is_nonblocking))
+	if (!sock_is_ours(f) || !f->linger_on || f->linger_s <= 0 || atomic_load(&f->fd_count) != 1 ||
+	        proc_is_dead() || atomic_load(&f->is_nonblocking))
 		return;
 	ep = proc_ep(atomic_load(&f->ep));
 	if (atomic_load(&ep->state) != EP_ESTABLISHED || ep_rx_pending(ep))
@@ -752,8 +765,10 @@ void sock_linger(struct file *f)
 	if (sock_shutdown(f, SHUT_WR))
 		return;
 	deadline = clock_now_ns() + (uint64_t)f->linger_s * 1000000000u;
-	while (!(atomic_load(&ep->flags) & EP_FIN_ACKED) && atomic_load(&ep->state) == EP_ESTABLISHED && !proc_is_dead()) {
-		/* SHUT_WR makes the level writable for good: wait for the acknowledgement in short naps of the watch */
+	while (!(atomic_load(&ep->flags) & EP_FIN_ACKED) && atomic_load(&ep->state) == EP_ESTABLISHED &&
+	        !proc_is_dead()) {
+		/* SHUT_WR makes the level writable for good: wait for the acknowledgement in short naps of
+		 * the watch */
 		struct timespec nap = {.tv_nsec = 200000};
 
 		if (clock_now_ns() >= deadline)

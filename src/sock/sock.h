@@ -1,7 +1,8 @@
-/* sock.h - BSD socket calls on descriptors that Pronk knows. The shim decides "ours or libc" and turns -E into errno.
+/* sock.h - BSD socket calls on descriptors that Pronk knows. The shim decides "ours or libc" and turns -E
+ * into errno.
  *
- * Unless noted: any thread; returns 0 or a count, or -E as the man page of the call says. SOCK_LIBC means "the kernel serves
- * this one": the shim then makes the real call.
+ * Unless noted: any thread; returns 0 or a count, or -E as the man page of the call says. SOCK_LIBC means
+ * "the kernel serves this one": the shim then makes the real call.
  */
 #pragma once
 #include "file.h"
@@ -16,8 +17,8 @@
 /* After a successful libc socket(): notes a TCP socket that may become ours. */
 void sock_opened(int fd, int domain, int type, int protocol);
 
-/* socket(7), bind(2), listen(2), accept(2), connect(2), shutdown(2), getsockname(2), getpeername(2). listen and connect may start or join
- * the service the first time. */
+/* socket(7), bind(2), listen(2), accept(2), connect(2), shutdown(2), getsockname(2), getpeername(2). listen
+ * and connect may start or join the service the first time. */
 int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len);
 int sock_listen(struct file *f, int fd, int backlog);
 int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, int flags);

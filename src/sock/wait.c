@@ -1,7 +1,8 @@
 /* wait.c - blocking of single threads.
  *
- * Each thread that ever blocks has a poller of its own and a socket pair with the service: a byte from there wakes it, and its end-of-file tells
- * that the service died. Sleeping in recv(2) on it gives signals exactly the kernel's behaviour. Protocol: doc/threads.md, "Wait and wake".
+ * Each thread that ever blocks has a poller of its own and a socket pair with the service: a byte from there
+ * wakes it, and its end-of-file tells that the service died. Sleeping in recv(2) on it gives signals exactly
+ * the kernel's behaviour. Protocol: doc/threads.md, "Wait and wake".
  */
 #include "wait.h"
 #include "endpoint.h"
@@ -121,7 +122,8 @@ void wait_release(uint32_t watch, int poller)
 		return;
 	/* queued, or about to be: it is free once drained */
 	while ((atomic_load(&watch_at(a, watch)->word) & WATCH_QUEUED) &&
-		WATCH_POLLER(atomic_load(&watch_at(a, watch)->word)) == (uint32_t)poller + 1 && !proc_is_dead()) {
+	        WATCH_POLLER(atomic_load(&watch_at(a, watch)->word)) == (uint32_t)poller + 1 &&
+	        !proc_is_dead()) {
 		wait_drain(poller, -1);
 		cpu_relax();
 	}
@@ -136,10 +138,13 @@ uint32_t wait_level(struct file *f, uint32_t want)
 	if (unlikely(idx == ENDPOINT_NONE))
 		return EPOLLOUT | EPOLLHUP;
 	if (unlikely(proc_is_dead()))
-		return atomic_load(&f->mode) == MODE_DUAL ? 0 : EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP;
+		return atomic_load(&f->mode) == MODE_DUAL
+		               ? 0
+		               : EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP;
 	ep = &a->endpoints[idx];
 	ev = ep_level(a, ep);
-	if ((want & EPOLLOUT) && !(ev & EPOLLOUT) && atomic_load_explicit(&ep->state, memory_order_relaxed) == EP_ESTABLISHED) {
+	if ((want & EPOLLOUT) && !(ev & EPOLLOUT) &&
+	        atomic_load_explicit(&ep->state, memory_order_relaxed) == EP_ESTABLISHED) {
 		atomic_store(&ep->tx_want, 1);
 		atomic_thread_fence(memory_order_seq_cst);
 		ev = ep_level(a, ep);

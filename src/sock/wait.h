@@ -4,12 +4,14 @@
 
 #define WAIT_FOREVER UINT64_MAX
 
-/* Present events of a Pronk socket; when `want` has EPOLLOUT and there is no room, asks the stack to tell when there is. Any thread. */
+/* Present events of a Pronk socket; when `want` has EPOLLOUT and there is no room, asks the stack to tell
+ * when there is. Any thread. */
 uint32_t wait_level(struct file *f, uint32_t want);
 
-/* Waits until the socket has one of events (EPOLL bits; error and hang-up always count) or deadline_ns (clock_now_ns; WAIT_FOREVER) passes.
- * kernel_fd >= 0 is watched for input too. 0 when there is something, -EAGAIN on timeout, -EINTR. Blocks. Without a deadline a signal
- * whose handler has SA_RESTART does not end it, as for the kernel's calls. */
+/* Waits until the socket has one of events (EPOLL bits; error and hang-up always count) or deadline_ns
+ * (clock_now_ns; WAIT_FOREVER) passes. kernel_fd >= 0 is watched for input too. 0 when there is something,
+ * -EAGAIN on timeout, -EINTR. Blocks. Without a deadline a signal whose handler has SA_RESTART does not end
+ * it, as for the kernel's calls. */
 int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd);
 
 /* This thread's poller and the descriptor that becomes readable when it is woken, or -E. */

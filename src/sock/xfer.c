@@ -1,7 +1,9 @@
-/* xfer.c - moving bytes: every read and receive call ends in sock_recv, every write and send call in sock_send.
+/* xfer.c - moving bytes: every read and receive call ends in sock_recv, every write and send call in
+ * sock_send.
  *
- * Runs in application threads. Received bytes are copied from packet memory (mapped read-only) into the caller's buffers; sent bytes are copied
- * once, into blocks that the stack references. Protocols: doc/threads.md, "Receive" and "Send".
+ * Runs in application threads. Received bytes are copied from packet memory (mapped read-only) into the
+ * caller's buffers; sent bytes are copied once, into blocks that the stack references. Protocols:
+ * doc/threads.md, "Receive" and "Send".
  */
 #include "sock.h"
 #include "clock.h"
@@ -53,8 +55,10 @@ static size_t cursor_next(struct cursor *c, uint8_t **p, size_t max)
 	return n;
 }
 
-/* Copies what is there, at most max bytes. Called with rx_lock. is_peek leaves it there; no_copy (MSG_TRUNC) throws it away. */
-static size_t take(struct file *f, struct endpoint *ep, struct cursor *cur, size_t max, bool is_peek, bool no_copy)
+/* Copies what is there, at most max bytes. Called with rx_lock. is_peek leaves it there; no_copy (MSG_TRUNC)
+ * throws it away. */
+static size_t take(
+        struct file *f, struct endpoint *ep, struct cursor *cur, size_t max, bool is_peek, bool no_copy)
 {
 	const struct arena *a = &proc.at.arena;
 	const struct rx_desc *ring = arena_rx_ring(a, arena_ep_idx(a, ep));
@@ -95,7 +99,8 @@ static size_t take(struct file *f, struct endpoint *ep, struct cursor *cur, size
 		f->rx_bytes += (uint32_t)done;
 		atomic_store_explicit(&ep->rx_off, off, memory_order_relaxed);
 		atomic_store_explicit(&ep->rx_read,
-			atomic_load_explicit(&ep->rx_read, memory_order_relaxed) + (uint32_t)done, memory_order_release);
+		        atomic_load_explicit(&ep->rx_read, memory_order_relaxed) + (uint32_t)done,
+		        memory_order_release);
 		atomic_store_explicit(&ep->rx_tail, tail, memory_order_release);
 	}
 	return done;
@@ -122,7 +127,9 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 		size_t n;
 
 		if (unlikely(proc_is_dead()))
-			return done ? (ssize_t)done : atomic_exchange(&f->connect_reported, false) ? -ECONNRESET : 0;
+			return done                                           ? (ssize_t)done
+			       : atomic_exchange(&f->connect_reported, false) ? -ECONNRESET
+			                                                      : 0;
 		state = atomic_load_explicit(&ep->state, memory_order_acquire);
 		fl = atomic_load_explicit(&ep->flags, memory_order_acquire);
 		if (unlikely(state == EP_LISTEN || state == EP_BOUND))
@@ -154,13 +161,16 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 		if (!done) {
 			if (ep_rx_ready(ep))
 				continue;
-			err = atomic_load_explicit(&ep->error, memory_order_relaxed) ? atomic_exchange(&ep->error, 0) : 0;
+			err = atomic_load_explicit(&ep->error, memory_order_relaxed)
+			              ? atomic_exchange(&ep->error, 0)
+			              : 0;
 			if (err)
 				return -err;
 		} else if (ep_rx_ready(ep) && !is_peek) {
 			continue;
 		}
-		if ((fl & EP_RX_EOF) || (atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_RD)) {
+		if ((fl & EP_RX_EOF) ||
+		        (atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_RD)) {
 			/* the end was read before the ring: look at the ring once more */
 			if (ep_rx_ready(ep) && !done)
 				continue;
@@ -169,13 +179,15 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 		if (is_dont) {
 			static _Atomic uint32_t misses;
 
-			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255 && attach_check_dead(&proc.at))
+			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255 &&
+			        attach_check_dead(&proc.at))
 				continue;
 			return done ? (ssize_t)done : -EAGAIN;
 		}
 		if (!deadline)
 			deadline = deadline_after(f->rcvtimeo_ns);
-		if (is_peek && done) { /* more than is there: wait for the level to grow is not to be had by readiness alone */
+		if (is_peek && done) { /* more than is there: wait for the level to grow is not to be had by
+			                  readiness alone */
 			struct timespec nap = {.tv_nsec = 1000000};
 
 			if (libc.ppoll(NULL, 0, &nap, NULL) < 0)
@@ -202,7 +214,7 @@ static bool block_ready(struct endpoint *ep, uint32_t head)
 	block = grant_peek(&proc.at, ep->stack_idx);
 	if (block != BLOCK_NONE) {
 		atomic_store_explicit(
-			&ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], block, memory_order_relaxed);
+		        &ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], block, memory_order_relaxed);
 		grant_take(&proc.at, ep->stack_idx);
 	}
 	spin_unlock(lock);
@@ -218,7 +230,8 @@ static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is
 	size_t done = 0, published = 0;
 
 	while (left) {
-		uint32_t used = head - atomic_load_explicit(&ep->tx_tail, memory_order_acquire), off = head % TX_BLOCK_SIZE;
+		uint32_t used = head - atomic_load_explicit(&ep->tx_tail, memory_order_acquire),
+		         off = head % TX_BLOCK_SIZE;
 		size_t n = TX_BLOCK_SIZE - off;
 		uint32_t block;
 		uint8_t *src;
@@ -233,7 +246,8 @@ static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is
 			*is_starved = true;
 			break;
 		}
-		block = atomic_load_explicit(&ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
+		block = atomic_load_explicit(
+		        &ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
 		n = cursor_next(cur, &src, n);
 		memcpy(arena_block(a, block) + off, src, n);
 		head += (uint32_t)n;
@@ -279,11 +293,14 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 		if (state == EP_LISTEN || state == EP_BOUND)
 			return broken_pipe(flags);
 		if (state != EP_CONNECTING) {
-			err = atomic_load_explicit(&ep->error, memory_order_relaxed) && !done ? atomic_exchange(&ep->error, 0) : 0;
+			err = atomic_load_explicit(&ep->error, memory_order_relaxed) && !done
+			              ? atomic_exchange(&ep->error, 0)
+			              : 0;
 			if (err)
 				return err == EPIPE ? broken_pipe(flags) : -err;
-			if (state == EP_CLOSED || (atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_TX_CLOSED) ||
-				(atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR))
+			if (state == EP_CLOSED ||
+			        (atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_TX_CLOSED) ||
+			        (atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR))
 				return done ? (ssize_t)done : broken_pipe(flags);
 			if (!want)
 				return 0;
@@ -294,7 +311,8 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 
 				done += n;
 				if (done < want) {
-					/* announce before the doorbell: the stack answers with an event once there is room again */
+					/* announce before the doorbell: the stack answers with an event once
+					 * there is room again */
 					atomic_store(&ep->tx_want, 1);
 					post_doorbell(&proc.at, ep, DOORBELL_TX);
 				} else if (n) {
@@ -315,7 +333,8 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 		if (!deadline)
 			deadline = deadline_after(f->sndtimeo_ns);
 		if (is_starved && ep_tx_ready(ep)) {
-			/* the ring has room but there is no block: the stack grants some within a turn, or when others have sent */
+			/* the ring has room but there is no block: the stack grants some within a turn, or
+			 * when others have sent */
 			struct timespec nap = {.tv_nsec = 50000};
 
 			if (libc.ppoll(NULL, 0, &nap, NULL) < 0)

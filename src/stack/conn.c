@@ -1,9 +1,10 @@
 /* conn.c - connections in our own hash, and the door in front of lwIP's tcp_input ("focus").
  *
- * Runs in the stack's thread. lwIP's global lists are empty between calls; for one segment or timer the one pcb it concerns is put on its
- * list, the unmodified function runs, and what is left on the lists is taken back. lwIP's tcp_input is compiled as lwip_tcp_input;
- * ours looks the connection up, drops what lwIP would stumble over, and answers for TIME_WAIT reuse and backlog.
- * The life of the endpoint behind a connection is in tcp.c.
+ * Runs in the stack's thread. lwIP's global lists are empty between calls; for one segment or timer the one
+ * pcb it concerns is put on its list, the unmodified function runs, and what is left on the lists is taken
+ * back. lwIP's tcp_input is compiled as lwip_tcp_input; ours looks the connection up, drops what lwIP would
+ * stumble over, and answers for TIME_WAIT reuse and backlog. The life of the endpoint behind a connection is
+ * in tcp.c.
  */
 #include "stack_int.h"
 #include "lwip_hooks.h"
@@ -19,7 +20,8 @@ void lwip_udp_input(struct pbuf *p, struct netif *inp);
 
 enum { EXT_CONN = 0, CONN_SLAB = 64 };
 
-static uint32_t tuple_hash(const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port, uint16_t local_port)
+static uint32_t tuple_hash(
+        const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port, uint16_t local_port)
 {
 	uint64_t h = (uint64_t)ip_2_ip4(remote)->addr << 32 | ip_2_ip4(local)->addr;
 
@@ -49,7 +51,8 @@ static const struct tcp_ext_arg_callbacks conn_callbacks = {.destroy = pcb_destr
 
 void conn_ext_init(void)
 {
-	static LWIP_PER_STACK bool is_done; /* lwIP counts the ids of a thread, whatever stacks it runs one after the other */
+	static LWIP_PER_STACK bool
+	        is_done; /* lwIP counts the ids of a thread, whatever stacks it runs one after the other */
 
 	if (!is_done)
 		(void)tcp_ext_arg_alloc_id(); /* EXT_CONN */
@@ -118,13 +121,13 @@ static void hash_remove(struct stack *s, struct conn *c)
 }
 
 struct conn *conn_find(struct stack *s, const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port,
-	uint16_t local_port)
+        uint16_t local_port)
 {
 	uint32_t h = tuple_hash(remote, local, remote_port, local_port);
 
 	for (struct conn *c = s->hash[h & s->hash_mask]; c; c = c->hash_next)
 		if (c->hash == h && c->remote_port == remote_port && c->local_port == local_port &&
-			ip_addr_cmp(&c->remote_ip, remote) && ip_addr_cmp(&c->local_ip, local))
+		        ip_addr_cmp(&c->remote_ip, remote) && ip_addr_cmp(&c->local_ip, local))
 			return c;
 	return NULL;
 }
@@ -229,7 +232,8 @@ void listener_remove(struct stack *s, uint32_t ep_idx)
 	}
 }
 
-/* The listener for a SYN: an exact address before the wildcard; among equals (SO_REUSEPORT) the tuple's hash decides. */
+/* The listener for a SYN: an exact address before the wildcard; among equals (SO_REUSEPORT) the tuple's hash
+ * decides. */
 static struct listener_local *listener_find(struct stack *s, uint16_t port, uint32_t ip, uint32_t hash)
 {
 	struct listener_local *first = s->listeners[port % ACCEPT_HASH];
@@ -247,7 +251,8 @@ static struct listener_local *listener_find(struct stack *s, uint16_t port, uint
 		return NULL;
 	pick = hash % (exact ? exact : any);
 	for (struct listener_local *l = first; l; l = l->next)
-		if (l->port == port && l->is_any == !exact && (l->is_any || !memcmp(l->ip, &ip, 4)) && !pick--)
+		if (l->port == port && l->is_any == !exact && (l->is_any || !memcmp(l->ip, &ip, 4)) &&
+		        !pick--)
 			return l;
 	return NULL;
 }
@@ -257,7 +262,7 @@ static bool listener_has_room(struct stack *s, const struct listener_local *l)
 {
 	const struct accept_ring *r = &arena_listener(s->arena, l->idx)->ring[s->idx];
 	uint32_t queued = atomic_load_explicit(&r->head, memory_order_relaxed) -
-		atomic_load_explicit(&r->tail, memory_order_acquire);
+	                  atomic_load_explicit(&r->tail, memory_order_acquire);
 	uint32_t backlog = atomic_load_explicit(&stack_ep(s, l->ep)->backlog, memory_order_relaxed);
 
 	if (queued > ACCEPT_RING_SIZE) {
@@ -285,7 +290,8 @@ static bool options_ok(const uint8_t *opt, uint32_t size)
 }
 
 /* Cuts what lies beyond the receive window; lwIP trips over an out-of-order segment that ends there. */
-static void trim_to_window(struct stack *s, const struct conn *c, struct pbuf *p, struct tcp_hdr *h, uint32_t header)
+static void trim_to_window(
+        struct stack *s, const struct conn *c, struct pbuf *p, struct tcp_hdr *h, uint32_t header)
 {
 	uint32_t seq = lwip_ntohl(h->seqno), edge = c->pcb->rcv_nxt + c->pcb->rcv_wnd;
 	uint32_t size = p->tot_len - header;
@@ -303,8 +309,8 @@ static void trim_to_window(struct stack *s, const struct conn *c, struct pbuf *p
 	}
 }
 
-/* May this segment's payload take packet buffers? The last part of the pool is kept for acknowledgements and for connections whose
- * application reads. */
+/* May this segment's payload take packet buffers? The last part of the pool is kept for acknowledgements and
+ * for connections whose application reads. */
 static bool is_pressed(struct stack *s, struct conn *c, uint32_t payload)
 {
 	uint32_t free_count, total;
@@ -317,11 +323,12 @@ static bool is_pressed(struct stack *s, struct conn *c, uint32_t payload)
 	return c->pend_first || (free_count < total / 16 && rx_is_unread(s, c));
 }
 
-/* A SYN for a tuple in TIME_WAIT opens a new connection when its sequence number lies beyond the old one (RFC 1122 4.2.2.13). */
+/* A SYN for a tuple in TIME_WAIT opens a new connection when its sequence number lies beyond the old one (RFC
+ * 1122 4.2.2.13). */
 static bool time_wait_reuse(struct stack *s, struct conn *c, const struct tcp_hdr *h)
 {
 	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN ||
-		(int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) <= 0)
+	        (int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) <= 0)
 		return false;
 	focus_enter(c);
 	tcp_abort(c->pcb);
@@ -343,7 +350,8 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	if (header < TCP_HLEN || header > p->len || !options_ok((uint8_t *)h + TCP_HLEN, header - TCP_HLEN))
 		goto drop;
 	tcp_ticks = s->now_ms;
-	c = conn_find(s, ip_current_src_addr(), ip_current_dest_addr(), lwip_ntohs(h->src), lwip_ntohs(h->dest));
+	c = conn_find(
+	        s, ip_current_src_addr(), ip_current_dest_addr(), lwip_ntohs(h->src), lwip_ntohs(h->dest));
 	if (c && c->pcb && c->pcb->state == TIME_WAIT && time_wait_reuse(s, c, h))
 		c = NULL;
 	if (c && c->pcb) {
@@ -374,8 +382,9 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 		return;
 	}
 	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
-		struct listener_local *l = listener_find(s, lwip_ntohs(h->dest), ip_2_ip4(ip_current_dest_addr())->addr,
-			tuple_hash(ip_current_src_addr(), ip_current_dest_addr(), h->src, h->dest) >> 8);
+		struct listener_local *l = listener_find(s, lwip_ntohs(h->dest),
+		        ip_2_ip4(ip_current_dest_addr())->addr,
+		        tuple_hash(ip_current_src_addr(), ip_current_dest_addr(), h->src, h->dest) >> 8);
 
 		if (l && !listener_has_room(s, l)) {
 			COUNT(s, drop_syn_backlog, 1);
@@ -410,7 +419,8 @@ void udp_input(struct pbuf *p, struct netif *inp)
 	lwip_udp_input(p, inp);
 }
 
-err_t lwip_hook_inpacket(struct tcp_pcb *pcb, struct tcp_hdr *header, u16_t opt_size, u16_t opt1_size, u8_t *opt2, struct pbuf *p)
+err_t lwip_hook_inpacket(struct tcp_pcb *pcb, struct tcp_hdr *header, u16_t opt_size, u16_t opt1_size,
+        u8_t *opt2, struct pbuf *p)
 {
 	(void)pcb, (void)header, (void)opt_size, (void)opt1_size, (void)opt2, (void)p;
 	return ERR_OK;

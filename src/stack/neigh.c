@@ -1,7 +1,8 @@
 /* neigh.c - neighbours: which Ethernet address an IPv4 next hop has (RFC 826).
  *
- * Runs in the stack's thread; each stack has its own table, and sees every ARP frame. Stack 0 answers requests and announces our address.
- * An entry in use is asked again when it gets old (RFC 1122 2.3.2.1) while it stays in use.
+ * Runs in the stack's thread; each stack has its own table, and sees every ARP frame. Stack 0 answers
+ * requests and announces our address. An entry in use is asked again when it gets old (RFC 1122 2.3.2.1)
+ * while it stays in use.
  */
 #include "stack_int.h"
 
@@ -89,7 +90,8 @@ static struct neigh *take(struct stack *s, uint32_t ip)
 	return old;
 }
 
-static void arp_send(struct stack *s, uint16_t op, const uint8_t to[6], uint32_t target_ip, const uint8_t target_mac[6])
+static void arp_send(
+        struct stack *s, uint16_t op, const uint8_t to[6], uint32_t target_ip, const uint8_t target_mac[6])
 {
 	static const uint8_t fixed[] = {0x08, 0x06, 0, 1, 0x08, 0, 6, 4};
 	uint8_t *d;
@@ -120,7 +122,8 @@ static void ask(struct stack *s, struct neigh *n)
 	arp_send(s, 1, n->state == NEIGH_KNOWN ? n->mac : all, n->ip, none);
 }
 
-/* Tells the network where our address is (RFC 5227 section 2.3), for neighbours that remember an earlier owner. */
+/* Tells the network where our address is (RFC 5227 section 2.3), for neighbours that remember an earlier
+ * owner. */
 void neigh_announce(struct stack *s)
 {
 	static const uint8_t all[6] = {255, 255, 255, 255, 255, 255}, none[6];

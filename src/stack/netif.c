@@ -1,7 +1,7 @@
 /* netif.c - frames from the port into lwIP, and lwIP's packets into frames.
  *
- * Runs in the stack's thread. Ethernet is done here, ARP in neigh.c; lwIP sees IP packets only. A received packet is handed to lwIP where it
- * lies; an outgoing one is gathered into one buffer.
+ * Runs in the stack's thread. Ethernet is done here, ARP in neigh.c; lwIP sees IP packets only. A received
+ * packet is handed to lwIP where it lies; an outgoing one is gathered into one buffer.
  */
 #include "stack_int.h"
 
@@ -102,7 +102,8 @@ static void frame_in(struct stack *s, struct nic_frame *f)
 	p = rx_buf_wrap(f->buf, f->priv, f->data + ETH_SIZE, (uint16_t)(f->size - ETH_SIZE));
 	if (unlikely(f->flags & NIC_FRAME_L4_UNCHECKED)) {
 		NETIF_SET_CHECKSUM_CTRL(&s->netif, NETIF_CHECKSUM_GEN_ICMP | NETIF_CHECKSUM_CHECK_ICMP |
-						NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP);
+		                                           NETIF_CHECKSUM_CHECK_TCP |
+		                                           NETIF_CHECKSUM_CHECK_UDP);
 		ip4_input(p, &s->netif);
 		NETIF_SET_CHECKSUM_CTRL(&s->netif, NETIF_CHECKSUM_GEN_ICMP | NETIF_CHECKSUM_CHECK_ICMP);
 		return;

@@ -1,7 +1,7 @@
 /* notify.c - telling applications that an endpoint changed.
  *
- * Runs in the stack's thread. Watches are queued at the moment of the change (ready.h), the system calls that wake sleepers are
- * made once per sleeper in the wake phase at the end of the turn.
+ * Runs in the stack's thread. Watches are queued at the moment of the change (ready.h), the system calls that
+ * wake sleepers are made once per sleeper in the wake phase at the end of the turn.
  */
 #include "stack_int.h"
 
@@ -40,7 +40,7 @@ void notify(struct stack *s, uint32_t ep_idx, uint32_t events)
 	notify_some(s, ep->watch, WATCH_INLINE, ep_idx * WATCH_INLINE, events);
 	if (ep->listener < s->arena->hdr->listener_count)
 		notify_some(s, arena_listener(s->arena, ep->listener)->watch, WATCH_LISTENER,
-			s->arena->watch_inline_count + ep->listener * WATCH_LISTENER, events);
+		        s->arena->watch_inline_count + ep->listener * WATCH_LISTENER, events);
 }
 
 void notify_flush(struct stack *s)

@@ -1,7 +1,9 @@
-/* port.c - local TCP ports: who holds which. Stack 0's thread only; others read the bitmap in the arena's header, or post.
+/* port.c - local TCP ports: who holds which. Stack 0's thread only; others read the bitmap in the arena's
+ * header, or post.
  *
- * A port is counted: one reference for each bound endpoint, listener and connection that was bound before it connected. Conflicts follow
- * bind(2) and ip(7): SO_REUSEADDR allows sharing with anything but a listener, SO_REUSEPORT with holders that set it too.
+ * A port is counted: one reference for each bound endpoint, listener and connection that was bound before it
+ * connected. Conflicts follow bind(2) and ip(7): SO_REUSEADDR allows sharing with anything but a listener,
+ * SO_REUSEPORT with holders that set it too.
  */
 #include "stack_int.h"
 
@@ -9,18 +11,21 @@
 
 bool port_is_used(const struct stack *s, uint16_t port)
 {
-	return atomic_load_explicit(&s->arena->hdr->port_used[port / 32], memory_order_relaxed) >> (port % 32) & 1;
+	return atomic_load_explicit(&s->arena->hdr->port_used[port / 32], memory_order_relaxed) >>
+	               (port % 32) &
+	       1;
 }
 
 static void take(struct stack *s, uint16_t port, uint32_t flags)
 {
 	uint8_t keep = s->port_flags[port] & (PORT_REUSEADDR | PORT_REUSEPORT | PORT_LISTEN);
 	uint8_t mine = (uint8_t)((flags & CALL_F_REUSEADDR ? PORT_REUSEADDR : 0) |
-		(flags & CALL_F_REUSEPORT ? PORT_REUSEPORT : 0));
+	                         (flags & CALL_F_REUSEPORT ? PORT_REUSEPORT : 0));
 
 	s->port_flags[port] = s->port_refs[port] ? (keep & (mine | PORT_LISTEN)) : mine;
 	s->port_refs[port]++;
-	atomic_fetch_or_explicit(&s->arena->hdr->port_used[port / 32], 1u << (port % 32), memory_order_relaxed);
+	atomic_fetch_or_explicit(
+	        &s->arena->hdr->port_used[port / 32], 1u << (port % 32), memory_order_relaxed);
 }
 
 int port_bind(struct stack *s, uint16_t *port, uint32_t flags)
@@ -31,7 +36,7 @@ int port_bind(struct stack *s, uint16_t *port, uint32_t flags)
 	if (p) {
 		uint8_t f = s->port_flags[p];
 		bool may_share = ((flags & CALL_F_REUSEADDR) && (f & PORT_REUSEADDR) && !(f & PORT_LISTEN)) ||
-			((flags & CALL_F_REUSEPORT) && (f & PORT_REUSEPORT));
+		                 ((flags & CALL_F_REUSEPORT) && (f & PORT_REUSEPORT));
 
 		if (s->port_refs[p] == UINT16_MAX || (s->port_refs[p] && !may_share))
 			return -EADDRINUSE;
@@ -67,5 +72,6 @@ void port_unref(struct stack *s, uint16_t port)
 	if (--s->port_refs[port])
 		return;
 	s->port_flags[port] = 0;
-	atomic_fetch_and_explicit(&s->arena->hdr->port_used[port / 32], ~(1u << (port % 32)), memory_order_relaxed);
+	atomic_fetch_and_explicit(
+	        &s->arena->hdr->port_used[port / 32], ~(1u << (port % 32)), memory_order_relaxed);
 }

@@ -1,7 +1,7 @@
 /* rand.c - random numbers of a stack: initial sequence numbers (RFC 6528) and ports.
  *
- * Runs in the stack's thread. The key comes from getrandom(2) once; SipHash-2-4 (Aumasson and Bernstein, 2012) turns a 4-tuple into
- * its offset.
+ * Runs in the stack's thread. The key comes from getrandom(2) once; SipHash-2-4 (Aumasson and Bernstein,
+ * 2012) turns a 4-tuple into its offset.
  */
 #include "stack_int.h"
 #include "lwip_hooks.h"
@@ -29,7 +29,7 @@ static inline void sip_round(uint64_t v[4])
 static uint64_t siphash(const uint64_t key[2], const uint64_t *words, uint32_t count)
 {
 	uint64_t v[4] = {key[0] ^ 0x736f6d6570736575ull, key[1] ^ 0x646f72616e646f6dull,
-		key[0] ^ 0x6c7967656e657261ull, key[1] ^ 0x7465646279746573ull};
+	        key[0] ^ 0x6c7967656e657261ull, key[1] ^ 0x7465646279746573ull};
 
 	for (uint32_t i = 0; i <= count; i++) {
 		uint64_t m = i < count ? words[i] : (uint64_t)(count * 8 & 0xff) << 56;
@@ -48,7 +48,7 @@ static uint64_t siphash(const uint64_t key[2], const uint64_t *words, uint32_t c
 void rand_init(struct stack *s)
 {
 	if (getrandom(s->isn_key, sizeof(s->isn_key), 0) != sizeof(s->isn_key) ||
-		getrandom(&s->rand_state, sizeof(s->rand_state), 0) != sizeof(s->rand_state)) {
+	        getrandom(&s->rand_state, sizeof(s->rand_state), 0) != sizeof(s->rand_state)) {
 		s->isn_key[0] = clock_now_ns() * 0x9e3779b97f4a7c15ull;
 		s->isn_key[1] = (uint64_t)(uintptr_t)s ^ s->isn_key[0] >> 7;
 		s->rand_state = s->isn_key[0] ^ s->isn_key[1];

@@ -1,7 +1,8 @@
 /* request.c - what applications and the control thread ask of a stack.
  *
- * Runs in the stack's thread. Posts of clients come through their rings in the arena: every index is checked, and a client may only name
- * endpoints that it holds. Messages of the control thread and of other stacks come through a lock-free list.
+ * Runs in the stack's thread. Posts of clients come through their rings in the arena: every index is checked,
+ * and a client may only name endpoints that it holds. Messages of the control thread and of other stacks come
+ * through a lock-free list.
  */
 #include "stack_int.h"
 
@@ -198,7 +199,7 @@ static void do_call(struct stack *s, uint32_t client, uint32_t call_idx)
 		rc = tcp_open(s, &c, client, &ep);
 		if (rc == -EXDEV)
 			slot->value = (int32_t)nic_owner(
-				s->nic, AF_INET, c.remote.ip, c.remote.port, &s->address, c.local.port);
+			        s->nic, AF_INET, c.remote.ip, c.remote.port, &s->address, c.local.port);
 		break;
 	case CALL_SETOPT:
 		rc = do_setopt(s, client, &c);
@@ -231,7 +232,8 @@ static void do_doorbell(struct stack *s, uint32_t ep_idx)
 
 static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 {
-	uint32_t idx = (uint32_t)entry, arg = (uint32_t)(entry >> 32) & 0xffffff, op = (uint32_t)(entry >> 56);
+	uint32_t idx = (uint32_t)entry, arg = (uint32_t)(entry >> 32) & 0xffffff,
+	         op = (uint32_t)(entry >> 56);
 
 	if (op == POST_NONE)
 		return;
@@ -366,7 +368,7 @@ void stack_client_gone(struct stack *s, struct stack_msg *m)
 				uint32_t p = WATCH_POLLER(atomic_load(&ep->watch[i].word));
 
 				if (p && p <= s->arena->hdr->poller_count &&
-					atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
+				        atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
 					atomic_store(&ep->watch[i].word, 0);
 			}
 			if (ep->listener < s->arena->hdr->listener_count) {
@@ -376,7 +378,7 @@ void stack_client_gone(struct stack *s, struct stack_msg *m)
 					uint32_t p = WATCH_POLLER(atomic_load(&l->watch[i].word));
 
 					if (p && p <= s->arena->hdr->poller_count &&
-						atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
+					        atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
 						atomic_store(&l->watch[i].word, 0);
 				}
 			}
@@ -389,8 +391,9 @@ void stack_client_gone(struct stack *s, struct stack_msg *m)
 			}
 			hold_clear(s->arena, client, idx);
 			if (!hold_any(s->arena, idx, UINT32_MAX) && ep->parent != ENDPOINT_NONE &&
-				accept_is_queued(s, ep->parent, idx))
-				continue; /* it died between claiming and accepting: the next accept gets it */
+			        accept_is_queued(s, ep->parent, idx))
+				continue; /* it died between claiming and accepting: the next accept gets it
+				           */
 			if (!hold_any(s->arena, idx, UINT32_MAX))
 				tcp_release(s, idx, 0);
 		}

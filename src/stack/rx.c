@@ -1,9 +1,10 @@
 /* rx.c - received data on its way to the application, by reference.
  *
- * Runs in the stack's thread. A received segment stays in its packet buffer: its place and size go into the endpoint's ring; the
- * reader moves rx_tail; here the buffers behind rx_tail are freed and the window is opened. What finds the ring full waits in a private list, where
- * small pieces are gathered into the room behind the last one, so that a peer sending single bytes cannot hold a buffer each.
- * Protocol: doc/threads.md, "Receive".
+ * Runs in the stack's thread. A received segment stays in its packet buffer: its place and size go into the
+ * endpoint's ring; the reader moves rx_tail; here the buffers behind rx_tail are freed and the window is
+ * opened. What finds the ring full waits in a private list, where small pieces are gathered into the room
+ * behind the last one, so that a peer sending single bytes cannot hold a buffer each. Protocol:
+ * doc/threads.md, "Receive".
  */
 #include "stack_int.h"
 
@@ -71,12 +72,12 @@ static void publish(struct stack *s, struct conn *c)
 	}
 	if (!c->pend_first)
 		c->pend_last = NULL;
-	atomic_store_explicit(
-		&ep->rx_bytes, atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed) + bytes, memory_order_release);
+	atomic_store_explicit(&ep->rx_bytes,
+	        atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed) + bytes, memory_order_release);
 	atomic_store_explicit(&ep->rx_head, head, memory_order_release);
 	atomic_fetch_add_explicit(&ep->rx_gen, 1, memory_order_relaxed);
 	if (!c->pend_first && (!c->pcb || c->pcb->state == CLOSE_WAIT || c->pcb->state == CLOSING ||
-				      c->pcb->state == LAST_ACK || c->pcb->state == TIME_WAIT))
+	                              c->pcb->state == LAST_ACK || c->pcb->state == TIME_WAIT))
 		atomic_fetch_or(&ep->flags, EP_RX_EOF);
 	notify(s, c->ep, EPOLLIN);
 	if (!c->reclaim_armed) {
@@ -152,7 +153,7 @@ bool rx_is_unread(struct stack *s, struct conn *c)
 	struct endpoint *ep = stack_ep(s, c->ep);
 
 	return c->pend_first || atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed) !=
-		atomic_load_explicit(&ep->rx_read, memory_order_acquire);
+	                                atomic_load_explicit(&ep->rx_read, memory_order_acquire);
 }
 
 void rx_drop_all(struct stack *s, struct conn *c)

@@ -1,4 +1,5 @@
-/* rx_buf.h - a packet buffer seen as a pbuf: the pbuf lies in the buffer's private area and frees the buffer with itself. Stack thread. */
+/* rx_buf.h - a packet buffer seen as a pbuf: the pbuf lies in the buffer's private area and frees the buffer
+ * with itself. Stack thread. */
 #pragma once
 #include "nic.h"
 

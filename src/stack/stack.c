@@ -1,7 +1,8 @@
 /* stack.c - one stack thread: set-up, the run loop, sleep, tear-down.
  *
- * The loop's phases are rx, requests, timers, tx, wake, and housekeeping now and then; doc/design.md uses the same names. Everything it
- * calls runs in this thread. Who waits for what when the loop sleeps is told in doc/threads.md, "Wait and wake".
+ * The loop's phases are rx, requests, timers, tx, wake, and housekeeping now and then; doc/design.md uses the
+ * same names. Everything it calls runs in this thread. Who waits for what when the loop sleeps is told in
+ * doc/threads.md, "Wait and wake".
  */
 #include "stack_int.h"
 
@@ -50,7 +51,8 @@ void stack_lwip_assert(const char *message, int line, const char *file)
 void bad_input(struct stack *s, const char *where, int line)
 {
 	COUNT(s, bad_client_input, 1);
-	log_limited_warning("a client's memory says something impossible (%s:%d); its word is ignored", where, line);
+	log_limited_warning(
+	        "a client's memory says something impossible (%s:%d); its word is ignored", where, line);
 }
 
 void *stack_slab_alloc(size_t bytes)
@@ -115,8 +117,8 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 		s->port_flags = calloc(65536, sizeof(*s->port_flags));
 	}
 	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->ep_free || !s->block_free ||
-		!s->block_owner || !s->grant_level || !s->slabs || (s->idx == 0 && (!s->port_refs || !s->port_flags)) ||
-		neigh_create(s))
+	        !s->block_owner || !s->grant_level || !s->slabs ||
+	        (s->idx == 0 && (!s->port_refs || !s->port_flags)) || neigh_create(s))
 		goto no_memory;
 	for (uint32_t i = 0; i < per_ep; i++)
 		s->ep_free[i] = s->ep_first + per_ep - 1 - i;
@@ -183,7 +185,8 @@ int stack_enter(struct stack *s)
 	for (uint32_t i = 0; i < s->wait_fd_count; i++) {
 		ev.data.fd = fds[i];
 		if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fds[i], &ev) < 0) {
-			log_warning("cannot wait on the port's descriptor, napping instead: %s", strerror(errno));
+			log_warning(
+			        "cannot wait on the port's descriptor, napping instead: %s", strerror(errno));
 			s->wait_fd_count = 0;
 			break;
 		}
@@ -214,7 +217,8 @@ static void phase_tx(struct stack *s)
 		c->is_busy = 1;
 		tcp_ticks = s->now_ms;
 		if (c->ep != ENDPOINT_NONE &&
-			c->rx_freed != atomic_load_explicit(&stack_ep(s, c->ep)->rx_tail, memory_order_relaxed))
+		        c->rx_freed !=
+		                atomic_load_explicit(&stack_ep(s, c->ep)->rx_tail, memory_order_relaxed))
 			rx_reclaim(s, c);
 		if (c->pcb && c->pcb->rto < (s16_t)c->rto_floor)
 			c->pcb->rto = (s16_t)c->rto_floor;
@@ -237,9 +241,20 @@ static void housekeeping(struct stack *s)
 		size_t off;
 	} map[] = {
 #define ROW(name) {STAT_##name, offsetof(struct nic_queue_stats, name)}
-		ROW(rx_packets), ROW(rx_bytes), ROW(tx_packets), ROW(tx_bytes), ROW(rx_handoff), ROW(rx_handoff_in),
-		ROW(rx_partial_cksum), ROW(drop_rx_cksum), ROW(drop_rx_short), ROW(drop_tx_nobuf), ROW(drop_handoff_full), ROW(drop_tx_full),
-		ROW(rx_polls), ROW(rx_empty_polls),
+	        ROW(rx_packets),
+	        ROW(rx_bytes),
+	        ROW(tx_packets),
+	        ROW(tx_bytes),
+	        ROW(rx_handoff),
+	        ROW(rx_handoff_in),
+	        ROW(rx_partial_cksum),
+	        ROW(drop_rx_cksum),
+	        ROW(drop_rx_short),
+	        ROW(drop_tx_nobuf),
+	        ROW(drop_handoff_full),
+	        ROW(drop_tx_full),
+	        ROW(rx_polls),
+	        ROW(rx_empty_polls),
 #undef ROW
 	};
 	uint32_t free_count, total;
@@ -277,8 +292,9 @@ uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 	n = netif_rx(s);
 	is_full = n >= RX_BURST;
 	n += request_run(s);
-	/* A full burst means that more waits, perhaps the very acknowledgements whose time-out is due: this thread may have lost its core for
-	 * a while. Timers wait until the queue is empty, a few turns at most. */
+	/* A full burst means that more waits, perhaps the very acknowledgements whose time-out is due: this
+	 * thread may have lost its core for a while. Timers wait until the queue is empty, a few turns at
+	 * most. */
 	if (is_full && s->full_bursts < FULL_BURSTS_MAX) {
 		s->full_bursts++;
 	} else {
@@ -305,7 +321,8 @@ static bool has_posts(struct stack *s)
 	return false;
 }
 
-/* Announce, look again, sleep. Posters write the event fd when they see `sleeping`; frames make the port's descriptors readable. */
+/* Announce, look again, sleep. Posters write the event fd when they see `sleeping`; frames make the port's
+ * descriptors readable. */
 static void sleep_until_work(struct stack *s)
 {
 	struct epoll_event ev[8];
@@ -414,7 +431,7 @@ void stack_wake(struct stack *s)
 
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load_explicit(&s->shared->sleeping, memory_order_relaxed) &&
-		atomic_exchange(&s->shared->sleeping, 0) && write(s->event_fd, &one, sizeof(one)) < 0)
+	        atomic_exchange(&s->shared->sleeping, 0) && write(s->event_fd, &one, sizeof(one)) < 0)
 		return; /* the counter is at its top: it is readable anyway */
 }
 

@@ -1,7 +1,7 @@
 /* stack.h - one stack thread: an lwIP instance, a queue of the port, and the endpoints it owns.
  *
- * Everything inside belongs to the thread that runs stack_run; others reach it by stack_post, or through the arena. No lwIP and no DPDK
- * names here, so that engine and ctl can use it.
+ * Everything inside belongs to the thread that runs stack_run; others reach it by stack_post, or through the
+ * arena. No lwIP and no DPDK names here, so that engine and ctl can use it.
  */
 #pragma once
 #include <stdbool.h>
@@ -19,20 +19,20 @@ struct stack;
 struct stack_spec {
 	uint32_t idx, count;
 	const struct cfg *cfg;
-	struct arena *arena;        /* region[] filled in as well */
+	struct arena *arena; /* region[] filled in as well */
 	struct nic *nic;
 	struct stat_block *stats;
-	struct stack **peers;       /* all stacks, by index; filled before any runs */
-	_Atomic int *poller_fds;    /* event fd of each poller, -1 = none; control thread writes */
+	struct stack **peers;    /* all stacks, by index; filled before any runs */
+	_Atomic int *poller_fds; /* event fd of each poller, -1 = none; control thread writes */
 	uint8_t mac[6];
 	uint8_t address[4], netmask[4], gateway[4];
 	bool has_gateway;
 	uint16_t mtu;
-	int core;                   /* core to pin to, or -1 */
+	int core; /* core to pin to, or -1 */
 };
 
-/* A request of another thread. fn runs in the stack's thread, then done (if not NULL) is decremented. The memory stays the
- * poster's until then. */
+/* A request of another thread. fn runs in the stack's thread, then done (if not NULL) is decremented. The
+ * memory stays the poster's until then. */
 struct stack_msg {
 	struct stack_msg *next;
 	void (*fn)(struct stack *s, struct stack_msg *m);
@@ -48,7 +48,8 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 /* The thread body: runs until stack_stop. Frees all lwIP state before it returns. */
 void stack_run(struct stack *s);
 
-/* For tests: one-time set-up and tear-down of the calling thread as this stack's, and a single turn with a given clock. */
+/* For tests: one-time set-up and tear-down of the calling thread as this stack's, and a single turn with a
+ * given clock. */
 int stack_enter(struct stack *s);
 void stack_leave(struct stack *s);
 uint32_t stack_turn(struct stack *s, uint64_t now_ns);

@@ -1,5 +1,5 @@
-/* stack_int.h - what the files of src/stack share. Everything here is touched by the stack's own thread only, except the fields
- * marked otherwise.
+/* stack_int.h - what the files of src/stack share. Everything here is touched by the stack's own thread only,
+ * except the fields marked otherwise.
  */
 #pragma once
 #include "stack.h"
@@ -16,73 +16,75 @@
 
 enum {
 	RX_BURST = 32,
-	REQ_BURST = 256,        /* posts taken of one client in one turn */
-	WHEEL_SIZE = 4096,      /* slots of one millisecond */
-	NEIGH_COUNT = 1024,     /* power of two */
-	NEIGH_PENDING = 3,      /* packets kept per unresolved neighbour */
+	REQ_BURST = 256,    /* posts taken of one client in one turn */
+	WHEEL_SIZE = 4096,  /* slots of one millisecond */
+	NEIGH_COUNT = 1024, /* power of two */
+	NEIGH_PENDING = 3,  /* packets kept per unresolved neighbour */
 	WAKE_MAX = 256,
 	TICK_NONE = -1,
-	SYN_RETRIES = 6,        /* tcp_syn_retries */
+	SYN_RETRIES = 6,          /* tcp_syn_retries */
 	REXMIT_TOTAL_MS = 924600, /* tcp_retries2 = 15: when the kernel gives up */
-	PORT_FIRST = 32768, PORT_LAST = 60999, /* ip_local_port_range */
-	FIN_WAIT2_MS = 60000,   /* tcp_fin_timeout */
+	PORT_FIRST = 32768,
+	PORT_LAST = 60999,    /* ip_local_port_range */
+	FIN_WAIT2_MS = 60000, /* tcp_fin_timeout */
 	RECLAIM_MS = 10,
 	RTO_FLOOR_MAX_MS = 250,
 	ACCEPT_HASH = 256,
 };
 
-/* A connection: lwIP's pcb, its place in the hash and its endpoint. Lives while the pcb or the endpoint does. */
+/* A connection: lwIP's pcb, its place in the hash and its endpoint. Lives while the pcb or the endpoint does.
+ */
 struct conn {
-	struct tcp_pcb *pcb;       /* NULL once lwIP has freed it */
+	struct tcp_pcb *pcb; /* NULL once lwIP has freed it */
 	struct conn *hash_next;
 	uint32_t hash;
-	uint32_t ep;               /* endpoint index, or ENDPOINT_NONE */
+	uint32_t ep; /* endpoint index, or ENDPOINT_NONE */
 	ip_addr_t local_ip, remote_ip;
 	uint16_t local_port, remote_port;
 	uint8_t is_hashed, is_dirty, is_linked, is_connecting;
-	uint8_t is_released;       /* the applications have closed it */
-	uint8_t fin_wanted;        /* send FIN once the ring is drained */
+	uint8_t is_released; /* the applications have closed it */
+	uint8_t fin_wanted;  /* send FIN once the ring is drained */
 	uint8_t fin_sent;
-	uint8_t close_called;      /* tcp_close was called */
+	uint8_t close_called; /* tcp_close was called */
 	uint8_t persist_seen;
 	uint8_t syn_tries;
-	uint8_t owns_port;         /* holds a port reference at stack 0 */
-	uint8_t is_busy;           /* phase_tx works on it: nobody may free it */
-	uint8_t is_starved;        /* on the list of connections that wait for send blocks */
-	uint8_t cwnd_is_set;       /* the initial congestion window is ours, not lwIP's */
+	uint8_t owns_port;   /* holds a port reference at stack 0 */
+	uint8_t is_busy;     /* phase_tx works on it: nobody may free it */
+	uint8_t is_starved;  /* on the list of connections that wait for send blocks */
+	uint8_t cwnd_is_set; /* the initial congestion window is ours, not lwIP's */
 	struct conn *dirty_next;
 	struct conn *starved_next;
 	struct listener_local *listener; /* while in SYN_RCVD */
 	/* timer wheel */
 	struct conn *timer_next, **timer_prev;
-	uint32_t timer_due;        /* ms clock; valid when is_linked */
+	uint32_t timer_due; /* ms clock; valid when is_linked */
 	uint32_t rto_start, persist_start, ack_start, reclaim_due, rexmit_since;
 	uint8_t ack_armed, reclaim_armed;
 	uint16_t reclaim_wait;
 	/* send ring positions */
-	uint32_t tx_fed;           /* given to lwIP */
-	uint32_t tx_acked;         /* acknowledged; blocks behind it are free */
-	uint32_t tx_seen;          /* ring position up to which blocks are checked and marked ours */
+	uint32_t tx_fed;   /* given to lwIP */
+	uint32_t tx_acked; /* acknowledged; blocks behind it are free */
+	uint32_t tx_seen;  /* ring position up to which blocks are checked and marked ours */
 	/* receive */
-	struct pbuf **rx_bufs;     /* RX_RING_SIZE, or NULL while idle */
-	uint32_t rx_freed;         /* pieces given back */
-	uint32_t rx_recved;        /* bytes told to lwIP */
+	struct pbuf **rx_bufs;               /* RX_RING_SIZE, or NULL while idle */
+	uint32_t rx_freed;                   /* pieces given back */
+	uint32_t rx_recved;                  /* bytes told to lwIP */
 	struct pbuf *pend_first, *pend_last; /* received, the ring was full */
-	uint32_t rcv_limit;        /* receive window of this connection */
+	uint32_t rcv_limit;                  /* receive window of this connection */
 	uint32_t user_timeout_ms;
-	uint64_t syn_ns;           /* when the SYN left: first RTT sample */
-	uint16_t rto_floor;        /* ms; above the configured one while acknowledgements turn out slower than it */
-	uint8_t clean_acks;        /* acknowledgements without a time-out, modulo 256 */
-	uint8_t rexmit_open;       /* a retransmission by time-out is not acknowledged yet */
-	uint32_t rexmit_first;     /* when the segment that timed out was first sent */
+	uint64_t syn_ns;     /* when the SYN left: first RTT sample */
+	uint16_t rto_floor;  /* ms; above the configured one while acknowledgements turn out slower than it */
+	uint8_t clean_acks;  /* acknowledgements without a time-out, modulo 256 */
+	uint8_t rexmit_open; /* a retransmission by time-out is not acknowledged yet */
+	uint32_t rexmit_first; /* when the segment that timed out was first sent */
 };
 
 /* This stack's part of a listener. */
 struct listener_local {
 	struct listener_local *next;
 	struct tcp_pcb_listen *pcb;
-	uint32_t ep, idx;          /* endpoint, listener record */
-	uint32_t embryonic;        /* connections in SYN_RCVD */
+	uint32_t ep, idx;   /* endpoint, listener record */
+	uint32_t embryonic; /* connections in SYN_RCVD */
 	uint16_t port;
 	uint8_t ip[4];
 	bool is_any;
@@ -121,18 +123,18 @@ struct stack {
 	/* the thread's own, hot */
 	uint64_t now_ns;
 	uint32_t now_ms;
-	uint32_t slow_ms;          /* of the last slow tick */
+	uint32_t slow_ms; /* of the last slow tick */
 	uint64_t turn;
 	struct conn *dirty;
 	struct conn **hash;
 	uint32_t hash_mask, conn_count;
 	struct conn *conn_free;
-	struct conn **by_ep;       /* connection of each owned endpoint, by index - ep_first */
+	struct conn **by_ep; /* connection of each owned endpoint, by index - ep_first */
 	uint32_t *ep_free;
 	uint32_t ep_free_count;
 	struct conn *starved;
 	struct conn *wheel[WHEEL_SIZE];
-	uint32_t wheel_ms;         /* slot up to which timers have run */
+	uint32_t wheel_ms; /* slot up to which timers have run */
 	uint32_t wheel_armed;
 	uint32_t wake[WAKE_MAX];
 	uint32_t wake_count;
@@ -141,18 +143,19 @@ struct stack {
 	struct neigh *neigh;
 	uint64_t rand_state;
 	uint32_t time_wait_count;
-	struct conn *input_conn;   /* connection that lwip_tcp_input works on; NULL when freed meanwhile */
+	struct conn *input_conn; /* connection that lwip_tcp_input works on; NULL when freed meanwhile */
 
 	/* send blocks */
 	uint32_t block_first, block_count;
 	uint32_t *block_free;
 	uint32_t block_free_count;
-	uint32_t *block_owner;     /* BLOCK_FREE, BLOCK_GRANTED | client, or BLOCK_ENDPOINT | endpoint; by index - block_first */
-	uint16_t *grant_level;     /* blocks each client is kept supplied with */
+	uint32_t *block_owner; /* BLOCK_FREE, BLOCK_GRANTED | client, or BLOCK_ENDPOINT | endpoint; by index -
+	                          block_first */
+	uint16_t *grant_level; /* blocks each client is kept supplied with */
 
 	/* stack 0: ports, by number */
 	uint16_t *port_refs;
-	uint8_t *port_flags;       /* PORT_* */
+	uint8_t *port_flags; /* PORT_* */
 
 	/* slabs for lwIP's pools */
 	void **slabs;
@@ -198,14 +201,16 @@ void conn_touch(struct stack *s, struct conn *c);
 void bad_input(struct stack *s, const char *where, int line);
 
 /* --- notify.c: telling applications --- */
-/* Queues the watches of an endpoint that want one of events (EPOLL bits). The wake-ups go out in the wake phase. */
+/* Queues the watches of an endpoint that want one of events (EPOLL bits). The wake-ups go out in the wake
+ * phase. */
 void notify(struct stack *s, uint32_t ep_idx, uint32_t events);
 void notify_flush(struct stack *s);
 
 /* --- conn.c: connections, focus and the door in front of lwIP's tcp_input --- */
 struct conn *conn_new(struct stack *s, struct tcp_pcb *pcb);
 void conn_hash_insert(struct stack *s, struct conn *c);
-struct conn *conn_find(struct stack *s, const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port, uint16_t local_port);
+struct conn *conn_find(struct stack *s, const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port,
+        uint16_t local_port);
 /* Frees the connection when neither pcb nor endpoint is left. */
 void conn_put(struct stack *s, struct conn *c);
 /* lwIP's lists hold just this connection from enter to leave. */
@@ -276,7 +281,8 @@ uint32_t netif_rx(struct stack *s);
 int neigh_create(struct stack *s);
 void neigh_destroy(struct stack *s);
 void neigh_input(struct stack *s, const uint8_t *frame, uint32_t size);
-/* Sends an IP packet (room for the Ethernet header in front) to the next hop, or keeps it while the neighbour is asked. Consumes buf. */
+/* Sends an IP packet (room for the Ethernet header in front) to the next hop, or keeps it while the neighbour
+ * is asked. Consumes buf. */
 void neigh_send(struct stack *s, uint32_t next_hop, struct nic_buf *buf, uint8_t *ip, uint32_t size);
 void neigh_tick(struct stack *s);
 void neigh_announce(struct stack *s);

@@ -1,7 +1,9 @@
-/* tcp.c - the life of a TCP endpoint: open, listen, accept, shut down, release, fail; and lwIP's callbacks that drive it.
+/* tcp.c - the life of a TCP endpoint: open, listen, accept, shut down, release, fail; and lwIP's callbacks
+ * that drive it.
  *
- * Runs in the stack's thread. An endpoint goes BOUND or LISTEN (stack 0 only), CONNECTING, ESTABLISHED, CLOSED, and becomes free in three
- * steps: no client holds it any more, its sent data is acknowledged or given up, its rings are emptied. The rings are in rx.c and tx.c.
+ * Runs in the stack's thread. An endpoint goes BOUND or LISTEN (stack 0 only), CONNECTING, ESTABLISHED,
+ * CLOSED, and becomes free in three steps: no client holds it any more, its sent data is acknowledged or
+ * given up, its rings are emptied. The rings are in rx.c and tx.c.
  */
 #include "stack_int.h"
 
@@ -124,7 +126,8 @@ static void mark_closed(struct stack *s, struct conn *c)
 		return;
 	if (atomic_load_explicit(&ep->state, memory_order_relaxed) == EP_ESTABLISHED)
 		COUNT(s, tcp_closed, 1);
-	/* data that waits behind a full ring comes before the end: then rx.c sets EP_RX_EOF with the last piece */
+	/* data that waits behind a full ring comes before the end: then rx.c sets EP_RX_EOF with the last
+	 * piece */
 	atomic_fetch_or(&ep->flags, (c->pend_first ? 0 : EP_RX_EOF) | EP_TX_CLOSED | EP_FIN_ACKED);
 	atomic_store(&ep->state, EP_CLOSED);
 	atomic_fetch_add(&ep->rx_gen, 1);
@@ -233,14 +236,16 @@ static void on_err(void *arg, err_t err)
 		atomic_store(&ep->error, err == ERR_RST ? ECONNREFUSED : ECONNABORTED);
 	} else if (err == ERR_RST) {
 		/* the kernel says EPIPE to a reset that comes after the peer's FIN (tcp_reset) */
-		atomic_store(&ep->error,
-			atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_RX_EOF ? EPIPE : ECONNRESET);
+		atomic_store(&ep->error, atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_RX_EOF
+		                                 ? EPIPE
+		                                 : ECONNRESET);
 	} else if (err != ERR_CLSD) {
 		atomic_store(&ep->error, ECONNABORTED);
 	}
 }
 
-/* After the handshake: callbacks, this connection's receive window, and the handshake as first RTT sample (RFC 6298 2.2). */
+/* After the handshake: callbacks, this connection's receive window, and the handshake as first RTT sample
+ * (RFC 6298 2.2). */
 static void established(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
@@ -261,7 +266,8 @@ static void established(struct stack *s, struct conn *c)
 		pcb->rto = (s16_t)((pcb->sa >> 3) + pcb->sv);
 	}
 	pcb->rttest = 0;
-	atomic_store_explicit(&stack_ep(s, c->ep)->info_rtt_us, (uint32_t)(rtt_ns / 1000), memory_order_relaxed);
+	atomic_store_explicit(
+	        &stack_ep(s, c->ep)->info_rtt_us, (uint32_t)(rtt_ns / 1000), memory_order_relaxed);
 }
 
 static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
@@ -296,16 +302,19 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	lep = stack_ep(s, l->ep);
 	ep = stack_ep(s, idx);
 	ep->parent = l->ep;
-	atomic_store_explicit(&ep->creator, atomic_load_explicit(&lep->creator, memory_order_relaxed), memory_order_relaxed);
+	atomic_store_explicit(&ep->creator, atomic_load_explicit(&lep->creator, memory_order_relaxed),
+	        memory_order_relaxed);
 	addr_set(&ep->local, &pcb->local_ip, pcb->local_port);
 	addr_set(&ep->remote, &pcb->remote_ip, pcb->remote_port);
 	established(s, c);
 	if (atomic_load_explicit(&lep->app_flags, memory_order_relaxed) & APP_KEEPALIVE)
 		ip_set_option(pcb, SOF_KEEPALIVE);
 	atomic_store_explicit(&ep->app_flags,
-		atomic_load_explicit(&lep->app_flags, memory_order_relaxed) & (APP_NODELAY | APP_CORK | APP_KEEPALIVE),
-		memory_order_relaxed);
-	atomic_store_explicit(&ep->tx_limit, atomic_load_explicit(&lep->tx_limit, memory_order_relaxed), memory_order_relaxed);
+	        atomic_load_explicit(&lep->app_flags, memory_order_relaxed) &
+	                (APP_NODELAY | APP_CORK | APP_KEEPALIVE),
+	        memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_limit, atomic_load_explicit(&lep->tx_limit, memory_order_relaxed),
+	        memory_order_relaxed);
 	atomic_store(&ep->state, EP_ESTABLISHED);
 	COUNT(s, tcp_accepted, 1);
 	atomic_store_explicit(&r->slot[head % ACCEPT_RING_SIZE], idx, memory_order_relaxed);
@@ -359,7 +368,8 @@ bool route_ok(const struct stack *s, const uint8_t ip[4])
 }
 
 /* A free source port whose answers come to this stack: random start, then every port once. */
-static int choose_port(struct stack *s, const struct sock_addr *remote, const ip_addr_t *rip, const ip_addr_t *lip, uint16_t *port)
+static int choose_port(struct stack *s, const struct sock_addr *remote, const ip_addr_t *rip,
+        const ip_addr_t *lip, uint16_t *port)
 {
 	uint32_t range = PORT_LAST - PORT_FIRST + 1, start = stack_rand() % range;
 
@@ -397,7 +407,8 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	memcpy(&ip_2_ip4(&rip)->addr, call->remote.ip, 4);
 	ip_2_ip4(&lip)->addr = s->address;
 	if (port) {
-		if (nic_owner(s->nic, AF_INET, call->remote.ip, call->remote.port, &s->address, port) != s->idx)
+		if (nic_owner(s->nic, AF_INET, call->remote.ip, call->remote.port, &s->address, port) !=
+		        s->idx)
 			return -EXDEV; /* the port decides the stack: the caller asks that one */
 		if (conn_find(s, &rip, &lip, call->remote.port, port))
 			return -EADDRNOTAVAIL;
@@ -432,7 +443,8 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	atomic_store_explicit(&ep->creator, client, memory_order_relaxed);
 	addr_set(&ep->local, &lip, port);
 	ep->remote = call->remote;
-	atomic_store_explicit(&ep->app_flags, call->value & (APP_NODELAY | APP_CORK | APP_KEEPALIVE), memory_order_relaxed);
+	atomic_store_explicit(
+	        &ep->app_flags, call->value & (APP_NODELAY | APP_CORK | APP_KEEPALIVE), memory_order_relaxed);
 	if (call->value & APP_KEEPALIVE)
 		ip_set_option(pcb, SOF_KEEPALIVE);
 	atomic_store(&ep->state, EP_CONNECTING);
@@ -577,7 +589,8 @@ void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 		return;
 	case EP_LISTEN:
 		atomic_store(&ep->state, EP_CLOSED);
-		/* the port is free at once: a new listener's messages come to each stack after those of this one's end */
+		/* the port is free at once: a new listener's messages come to each stack after those of this
+		 * one's end */
 		port_release(s, ep->local.port);
 		unlisten(s, ep_idx);
 		return;
@@ -629,7 +642,8 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 	notify(s, ep_idx, EPOLLOUT | EPOLLHUP);
 }
 
-/* Looks at the connection after whatever happened to it in this turn: states that applications see, numbers that tools see. */
+/* Looks at the connection after whatever happened to it in this turn: states that applications see, numbers
+ * that tools see. */
 void tcp_publish_info(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;

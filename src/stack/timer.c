@@ -1,8 +1,9 @@
 /* timer.c - the timers of connections, on a wheel of one-millisecond slots.
  *
- * Runs in the stack's thread. lwIP's tcp_slowtmr and tcp_fasttmr are not used for this: each connection is visited only when it is due, and
- * then the functions below do with lwIP's exported pieces what its timers would, with millisecond resolution. A timer that moved
- * later is left where it is and looked at again when its old time comes.
+ * Runs in the stack's thread. lwIP's tcp_slowtmr and tcp_fasttmr are not used for this: each connection is
+ * visited only when it is due, and then the functions below do with lwIP's exported pieces what its timers
+ * would, with millisecond resolution. A timer that moved later is left where it is and looked at again when
+ * its old time comes.
  */
 #include "stack_int.h"
 
@@ -50,8 +51,8 @@ static uint32_t persist_interval(const struct stack *s, const struct tcp_pcb *pc
 	return base << shift > 60000 ? 60000 : base << shift;
 }
 
-/* When the connection must be looked at next. Notes on the way when each running timer started: lwIP sets rtime to 0 at every start
- * or restart of its retransmission timer, and 1 marks a start that was seen. */
+/* When the connection must be looked at next. Notes on the way when each running timer started: lwIP sets
+ * rtime to 0 at every start or restart of its retransmission timer, and 1 marks a start that was seen. */
 static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 {
 	struct tcp_pcb *pcb = c->pcb;
@@ -97,7 +98,8 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 	if (pcb->state == SYN_RCVD || pcb->state == LAST_ACK || pcb->state == CLOSING)
 		earliest(now, &any, due, pcb->tmr + FIN_WAIT2_MS);
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT))
-		earliest(now, &any, due, pcb->tmr + pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl + 1);
+		earliest(
+		        now, &any, due, pcb->tmr + pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl + 1);
 	return any;
 }
 
@@ -118,8 +120,9 @@ void timer_arm(struct stack *s, struct conn *c)
 	wheel_insert(s, c, due);
 }
 
-/* A peer may take longer to acknowledge than the configured floor (delayed acknowledgements of 40 ms and more, a busy core). A time-out
- * that such a peer caused is seen when its acknowledgement comes: the floor follows the time it really took, and sinks again slowly. */
+/* A peer may take longer to acknowledge than the configured floor (delayed acknowledgements of 40 ms and
+ * more, a busy core). A time-out that such a peer caused is seen when its acknowledgement comes: the floor
+ * follows the time it really took, and sinks again slowly. */
 void timer_acked(struct stack *s, struct conn *c)
 {
 	uint32_t took;
@@ -181,7 +184,8 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 	return true;
 }
 
-/* The peer's window is closed or too small for the next segment (RFC 1122 4.2.2.17): probes go on as long as they are answered. */
+/* The peer's window is closed or too small for the next segment (RFC 1122 4.2.2.17): probes go on as long as
+ * they are answered. */
 static bool persist_timeout(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
@@ -237,13 +241,14 @@ static void fire(struct stack *s, struct conn *c)
 	focus_enter(c);
 	if (pcb->persist_backoff > 0) {
 		if (c->persist_seen && (int32_t)(now - (c->persist_start + persist_interval(s, pcb))) >= 0 &&
-			!persist_timeout(s, c))
+		        !persist_timeout(s, c))
 			goto give_up;
 	} else if (pcb->rtime > 0 && (int32_t)(now - (c->rto_start + (uint32_t)pcb->rto)) >= 0) {
 		if (!rexmit_timeout(s, c))
 			goto give_up;
 	}
-	if ((pcb->flags & TF_ACK_DELAY) && c->ack_armed && (int32_t)(now - (c->ack_start + s->cfg.delayed_ack_ms)) >= 0) {
+	if ((pcb->flags & TF_ACK_DELAY) && c->ack_armed &&
+	        (int32_t)(now - (c->ack_start + s->cfg.delayed_ack_ms)) >= 0) {
 		tcp_ack_now(pcb);
 		tcp_output(pcb);
 		tcp_clear_flags(pcb, TF_ACK_DELAY | TF_ACK_NOW);
@@ -252,13 +257,13 @@ static void fire(struct stack *s, struct conn *c)
 	if (pcb->flags & TF_CLOSEPEND)
 		tcp_fasttmr(); /* tries the FIN again */
 	if ((pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED)) || pcb->state == LAST_ACK ||
-		pcb->state == SYN_RCVD || pcb->state == CLOSING) {
+	        pcb->state == SYN_RCVD || pcb->state == CLOSING) {
 		/* SYN_RCVD and the rest also end by their retransmission limit */
 		if ((int32_t)(now - (pcb->tmr + FIN_WAIT2_MS)) >= 0)
 			goto give_up;
 	}
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT) &&
-		keepalive_timeout(s, c))
+	        keepalive_timeout(s, c))
 		goto give_up;
 	focus_leave(s);
 	conn_touch(s, c);

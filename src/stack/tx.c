@@ -1,9 +1,10 @@
 /* tx.c - data on its way from an endpoint's send ring into lwIP, and the blocks the ring is made of.
  *
- * Runs in the stack's thread. The application copies once, into blocks of the arena; lwIP references them until they are acknowledged.
- * lwIP is fed no more than the peer and the congestion window may take, so that its queues, which it walks on every call, stay short. Nagle
- * and corking are decided here. Blocks belong to this stack: free, granted to a client, or in an endpoint; nothing that a client writes can
- * change that (doc/threads.md, "Send").
+ * Runs in the stack's thread. The application copies once, into blocks of the arena; lwIP references them
+ * until they are acknowledged. lwIP is fed no more than the peer and the congestion window may take, so that
+ * its queues, which it walks on every call, stay short. Nagle and corking are decided here. Blocks belong to
+ * this stack: free, granted to a client, or in an endpoint; nothing that a client writes can change that
+ * (doc/threads.md, "Send").
  */
 #include "stack_int.h"
 
@@ -94,7 +95,7 @@ static bool adopt_blocks(struct stack *s, struct conn *c, struct endpoint *ep, u
 
 	for (; (int32_t)(head - pos) > 0; pos += TX_BLOCK_SIZE) {
 		uint32_t b = atomic_load_explicit(
-			&ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
+		        &ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
 		uint32_t *o = owner_of(s, b);
 
 		if (!o || BLOCK_KIND(*o) != BLOCK_GRANTED || !hold_test(s->arena, BLOCK_HOLDER(*o), c->ep))
@@ -124,7 +125,10 @@ static void free_behind(struct stack *s, struct conn *c, struct endpoint *ep, ui
 	uint32_t pos = from & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 
 	for (; (int32_t)(upto - (pos + TX_BLOCK_SIZE)) >= 0; pos += TX_BLOCK_SIZE)
-		block_free(s, atomic_load_explicit(&ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed), c->ep);
+		block_free(s,
+		        atomic_load_explicit(
+		                &ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed),
+		        c->ep);
 }
 
 void tx_acked(struct stack *s, struct conn *c, uint32_t size)
@@ -219,7 +223,8 @@ static void finish(struct conn *c)
 		if (c->close_called)
 			return;
 		c->close_called = 1;
-		/* all data was read, so the peer must not get a reset for the part of the window that we kept back */
+		/* all data was read, so the peer must not get a reset for the part of the window that we kept
+		 * back */
 		pcb->rcv_wnd = TCP_WND_MAX(pcb);
 		tcp_close(pcb);
 	} else if (!c->fin_sent) {
@@ -243,13 +248,14 @@ void tx_pump(struct stack *s, struct conn *c)
 	ep = stack_ep(s, c->ep);
 	if (pcb->state == SYN_SENT || pcb->state == SYN_RCVD)
 		return;
-	if (!c->cwnd_is_set) { /* RFC 6928; lwIP starts with the window of RFC 2581 and cannot be told otherwise */
+	if (!c->cwnd_is_set) { /* RFC 6928; lwIP starts with the window of RFC 2581 and cannot be told
+		                  otherwise */
 		c->cwnd_is_set = 1;
 		pcb->cwnd = LWIP_MIN(10u * pcb->mss, LWIP_MAX(2u * pcb->mss, 14600u));
 	}
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
 	if (head - c->tx_acked > TX_BLOCK_COUNT * TX_BLOCK_SIZE || head - c->tx_fed > head - c->tx_acked ||
-		!adopt_blocks(s, c, ep, head)) {
+	        !adopt_blocks(s, c, ep, head)) {
 		bad_input(s, __func__, __LINE__);
 		atomic_store(&ep->error, EPIPE);
 		tcp_err(pcb, NULL);
@@ -269,9 +275,10 @@ void tx_pump(struct stack *s, struct conn *c)
 			n = limit - in_flight;
 		if (!is_fed && !may_send(c, ep, head - c->tx_fed))
 			break;
-		b = atomic_load_explicit(&ep->tx_block[c->tx_fed / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
+		b = atomic_load_explicit(
+		        &ep->tx_block[c->tx_fed / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
 		if (!owner_of(s, b) || *owner_of(s, b) != (BLOCK_ENDPOINT | c->ep) ||
-			tcp_write(pcb, arena_block(s->arena, b) + off, (u16_t)n, 0) != ERR_OK)
+		        tcp_write(pcb, arena_block(s->arena, b) + off, (u16_t)n, 0) != ERR_OK)
 			break;
 		c->tx_fed += n;
 		is_fed = true;
@@ -289,7 +296,8 @@ void tx_pump(struct stack *s, struct conn *c)
 		want_check(s, c, ep);
 }
 
-/* An idle connection gives its last, partly used block back: both ends of the ring step to the next block's start. */
+/* An idle connection gives its last, partly used block back: both ends of the ring step to the next block's
+ * start. */
 void tx_idle(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep;
@@ -299,7 +307,8 @@ void tx_idle(struct stack *s, struct conn *c)
 		return;
 	ep = stack_ep(s, c->ep);
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
-	if (head != c->tx_acked || head % TX_BLOCK_SIZE == 0 || head != c->tx_fed || !ep_trylock(&ep->tx_lock))
+	if (head != c->tx_acked || head % TX_BLOCK_SIZE == 0 || head != c->tx_fed ||
+	        !ep_trylock(&ep->tx_lock))
 		return;
 	if (atomic_load_explicit(&ep->tx_head, memory_order_relaxed) == head) {
 		next = (head + TX_BLOCK_SIZE - 1) & ~(uint32_t)(TX_BLOCK_SIZE - 1);
@@ -316,9 +325,13 @@ void tx_drop_all(struct stack *s, struct conn *c)
 	struct endpoint *ep = stack_ep(s, c->ep);
 	uint32_t from = c->tx_acked & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 
-	/* blocks that hold [tx_acked, tx_seen); the one tx_acked lies in is ours unless tx_acked is its start and unseen */
+	/* blocks that hold [tx_acked, tx_seen); the one tx_acked lies in is ours unless tx_acked is its start
+	 * and unseen */
 	for (uint32_t pos = from; (int32_t)(c->tx_seen - pos) > 0; pos += TX_BLOCK_SIZE)
-		block_free(s, atomic_load_explicit(&ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed), c->ep);
+		block_free(s,
+		        atomic_load_explicit(
+		                &ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed),
+		        c->ep);
 	c->tx_fed = c->tx_acked = c->tx_seen = 0;
 	if (s->starved)
 		block_starved_wake(s);
