@@ -428,20 +428,6 @@ void show_time(const char *what, uint64_t start_ms, int want_ms)
 	                                            : "intime");
 }
 
-void pattern_fill(void *buf, size_t from, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		((uint8_t *)buf)[i] = pattern(from + i);
-}
-
-bool pattern_ok(const void *buf, size_t from, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (((const uint8_t *)buf)[i] != pattern(from + i))
-			return false;
-	return true;
-}
-
 /* --- signals --- */
 
 static void count_signal(int signal)

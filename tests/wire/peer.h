@@ -49,7 +49,9 @@ uint32_t peer_open(struct peer *p, uint32_t listener);
 uint32_t peer_answer(struct peer *p, struct rig *r, uint16_t port);
 /* A listener on port 80 and a connection from port 40000 to it. The connection's endpoint. */
 uint32_t peer_pair(struct peer *p, struct rig *r);
+/* The same with a peer that offers this window. */
+uint32_t peer_pair_window(struct peer *p, struct rig *r, uint16_t wnd);
 
-/* Takes everything the stack has sent, checks it as stream bytes from off on, acknowledges, until nothing more comes.
- * Returns the offset reached. */
+/* Takes everything the stack has sent, checks its bytes, acknowledges what continues the stream at offset off, until
+ * nothing more comes. Returns the offset reached. */
 uint32_t peer_drain(struct peer *p, uint32_t off);

@@ -259,6 +259,8 @@ static void close_with_unread_data_sends_reset(void **state)
 
 	(void)state;
 	peer_data(&p, 10);
+	rig_run(r, 5);
+	peer_skip(&p);
 	app_close(r, ep);
 	s = peer_next(&p);
 	assert_non_null(s);
@@ -278,6 +280,8 @@ static void close_with_partly_read_piece_sends_reset(void **state)
 	(void)state;
 	peer_data(&p, 10);
 	app_read(r, ep, big, 9);
+	rig_run(r, 5);
+	peer_skip(&p);
 	app_close(r, ep);
 	s = peer_next(&p);
 	assert_non_null(s);
@@ -324,11 +328,9 @@ static void close_with_a_closed_window_waits_for_it(void **state)
 {
 	struct rig *r = rig_up(NULL);
 	struct peer p;
-	uint32_t ep = peer_pair(&p, r);
+	uint32_t ep = peer_pair_window(&p, r, 0);
 
 	(void)state;
-	p.wnd = 0;
-	peer_ack(&p);
 	pattern_fill(big, 0, 50);
 	app_write(r, ep, big, 50);
 	app_close(r, ep);
@@ -337,7 +339,7 @@ static void close_with_a_closed_window_waits_for_it(void **state)
 	p.rcv = p.irs + 1;
 	p.wnd = 65535;
 	peer_ack(&p);
-	peer_drain(&p, 0);
+	assert_int_equal(peer_drain(&p, 0), 50);
 	assert_int_equal(p.rcv, p.irs + 52);
 	peer_send(&p, FIN | ACK, NULL, 0);
 	peer_skip(&p);
