@@ -86,7 +86,7 @@ struct conn *conn_new(struct stack *s, struct tcp_pcb *pcb)
 	}
 	s->conn_free = c->hash_next;
 	memset(c, 0, sizeof(*c));
-	c->ep = ENDPOINT_NONE;
+	c->ep = c->parent = ENDPOINT_NONE;
 	c->rcv_limit = s->cfg.receive_buffer;
 	c->rto_floor = (uint16_t)s->cfg.rto_min_ms;
 	if (pcb)
@@ -140,7 +140,9 @@ void conn_put(struct stack *s, struct conn *c)
 		return;
 	timer_drop(s, c);
 	free(c->rx_bufs);
+	free(c->tx_blocks);
 	c->rx_bufs = NULL;
+	c->tx_blocks = NULL;
 	c->hash_next = s->conn_free;
 	s->conn_free = c;
 }

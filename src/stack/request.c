@@ -14,6 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { KEEP_MAX_S = 32767 }; /* tcp(7) */
+
 void call_answer(struct stack *s, uint32_t client, uint32_t call_idx, int result, uint32_t ep)
 {
 	struct call *c = &arena_client(s->arena, client)->call[call_idx];
@@ -27,6 +29,7 @@ void call_answer(struct stack *s, uint32_t client, uint32_t call_idx, int result
 static int do_bind(struct stack *s, uint32_t client, struct call *c, uint32_t *ep_out)
 {
 	struct endpoint *ep;
+	struct ep_own *own;
 	uint32_t idx;
 	int rc;
 
@@ -43,6 +46,10 @@ static int do_bind(struct stack *s, uint32_t client, struct call *c, uint32_t *e
 		return rc;
 	}
 	ep = stack_ep(s, idx);
+	own = &s->own[idx - s->ep_first];
+	own->kind = OWN_BOUND;
+	own->port = c->local.port;
+	memcpy(own->ip, c->local.ip, 4);
 	ep->local = c->local;
 	atomic_store_explicit(&ep->creator, client, memory_order_relaxed);
 	atomic_store(&ep->state, EP_BOUND);
@@ -56,7 +63,7 @@ static void listen_msg(struct stack *s, struct stack_msg *m)
 {
 	struct fan_out *f = m->ptr;
 
-	if (tcp_listen_here(s, f->ep))
+	if (tcp_listen_here(s, f->ep, &f->own))
 		COUNT(s, tcp_connect_failed, 1);
 	if (atomic_fetch_sub(&f->left, 1) != 1)
 		return;
@@ -67,6 +74,7 @@ static void listen_msg(struct stack *s, struct stack_msg *m)
 static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct call *c)
 {
 	struct endpoint *ep;
+	struct ep_own *own;
 	struct listener *l = NULL;
 	struct fan_out *f;
 	uint32_t i, backlog = (uint32_t)(c->value < 0 ? ACCEPT_RING_SIZE : c->value);
@@ -78,9 +86,10 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 	if (backlog >= ACCEPT_RING_SIZE)
 		backlog = ACCEPT_RING_SIZE - 1;
 	atomic_store(&ep->backlog, backlog);
-	if (atomic_load(&ep->state) == EP_LISTEN)
+	own = &s->own[c->endpoint - s->ep_first];
+	if (own->kind == OWN_LISTEN)
 		return 0; /* a second listen only changes the backlog */
-	if (atomic_load(&ep->state) != EP_BOUND)
+	if (own->kind != OWN_BOUND)
 		return -EINVAL;
 	for (i = 0; i < s->arena->hdr->listener_count; i++) {
 		l = arena_listener(s->arena, i);
@@ -89,7 +98,7 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 	}
 	if (i == s->arena->hdr->listener_count)
 		return -ENOBUFS;
-	rc = port_listen(s, ep->local.port, c->flags);
+	rc = port_listen(s, own->port, c->flags);
 	if (rc)
 		return rc;
 	f = calloc(1, sizeof(*f));
@@ -101,6 +110,8 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 		atomic_store(&l->ring[k].head, 0);
 		atomic_store(&l->ring[k].tail, 0);
 	}
+	own->kind = OWN_LISTEN;
+	own->listener = i;
 	ep->listener = i;
 	atomic_store(&ep->app_flags, (uint32_t)c->opt);
 	atomic_store(&ep->state, EP_LISTEN);
@@ -108,6 +119,7 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 	f->ep = c->endpoint;
 	f->client = client;
 	f->call_idx = call_idx;
+	f->own = *own;
 	atomic_store(&f->left, s->count);
 	for (uint32_t k = 0; k < s->count; k++) {
 		struct stack_msg *m = calloc(1, sizeof(*m));
@@ -143,12 +155,18 @@ static int do_setopt(struct stack *s, uint32_t client, struct call *c)
 			ip_reset_option(pcb, SOF_KEEPALIVE);
 		break;
 	case OPT_KEEPIDLE:
+		if (c->value < 1 || c->value > KEEP_MAX_S)
+			return -EINVAL;
 		pcb->keep_idle = (u32_t)c->value * 1000u;
 		break;
 	case OPT_KEEPINTVL:
+		if (c->value < 1 || c->value > KEEP_MAX_S)
+			return -EINVAL;
 		pcb->keep_intvl = (u32_t)c->value * 1000u;
 		break;
 	case OPT_KEEPCNT:
+		if (c->value < 1 || c->value > 127)
+			return -EINVAL;
 		pcb->keep_cnt = (u32_t)c->value;
 		break;
 	case OPT_TOS:

@@ -49,7 +49,7 @@ static void publish(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep = stack_ep(s, c->ep);
 	struct rx_desc *ring = arena_rx_ring(s->arena, c->ep);
-	uint32_t head = atomic_load_explicit(&ep->rx_head, memory_order_relaxed), bytes = 0;
+	uint32_t head = c->rx_head;
 
 	if (!c->pend_first || head - c->rx_freed >= RX_RING_SIZE)
 		return;
@@ -67,13 +67,13 @@ static void publish(struct stack *s, struct conn *c)
 		d->addr = nic_addr(s->queue, p->payload);
 		d->size = p->len;
 		c->rx_bufs[head % RX_RING_SIZE] = p;
-		bytes += p->len;
+		c->rx_bytes += p->len;
 		head++;
 	}
 	if (!c->pend_first)
 		c->pend_last = NULL;
-	atomic_store_explicit(&ep->rx_bytes,
-	        atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed) + bytes, memory_order_release);
+	c->rx_head = head;
+	atomic_store_explicit(&ep->rx_bytes, c->rx_bytes, memory_order_release);
 	atomic_store_explicit(&ep->rx_head, head, memory_order_release);
 	atomic_fetch_add_explicit(&ep->rx_gen, 1, memory_order_relaxed);
 	if (!c->pend_first && (!c->pcb || c->pcb->state == CLOSE_WAIT || c->pcb->state == CLOSING ||
@@ -111,16 +111,15 @@ void rx_add(struct stack *s, struct conn *c, struct pbuf *p)
 void rx_reclaim(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep;
-	uint32_t head, tail, read, bytes;
+	uint32_t tail, read;
 
 	if (c->ep == ENDPOINT_NONE)
 		return;
 	ep = stack_ep(s, c->ep);
-	head = atomic_load_explicit(&ep->rx_head, memory_order_relaxed);
 	tail = atomic_load_explicit(&ep->rx_tail, memory_order_acquire);
 	read = atomic_load_explicit(&ep->rx_read, memory_order_relaxed);
-	bytes = atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed);
-	if (tail - c->rx_freed > head - c->rx_freed || read - c->rx_recved > bytes - c->rx_recved) {
+	if (tail - c->rx_freed > c->rx_head - c->rx_freed ||
+	        read - c->rx_recved > c->rx_bytes - c->rx_recved) {
 		bad_input(s, __func__, __LINE__); /* a client wrote nonsense: believe nothing it says here */
 		return;
 	}
@@ -140,8 +139,7 @@ void rx_reclaim(struct stack *s, struct conn *c)
 	}
 	c->rx_recved = read;
 	publish(s, c);
-	head = atomic_load_explicit(&ep->rx_head, memory_order_relaxed);
-	if (c->rx_freed != head && !c->reclaim_armed) {
+	if (c->rx_freed != c->rx_head && !c->reclaim_armed) {
 		c->reclaim_armed = 1;
 		c->reclaim_wait = (uint16_t)LWIP_MIN(c->reclaim_wait * 2u, 1000u);
 		c->reclaim_due = s->now_ms + c->reclaim_wait;
@@ -152,15 +150,13 @@ bool rx_is_unread(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep = stack_ep(s, c->ep);
 
-	return c->pend_first || atomic_load_explicit(&ep->rx_bytes, memory_order_relaxed) !=
-	                                atomic_load_explicit(&ep->rx_read, memory_order_acquire);
+	return c->pend_first || c->rx_bytes != atomic_load_explicit(&ep->rx_read, memory_order_acquire);
 }
 
 void rx_drop_all(struct stack *s, struct conn *c)
 {
-	uint32_t head = atomic_load_explicit(&stack_ep(s, c->ep)->rx_head, memory_order_relaxed);
-
-	while (c->rx_freed != head) {
+	(void)s;
+	while (c->rx_freed != c->rx_head) {
 		pbuf_free(c->rx_bufs[c->rx_freed % RX_RING_SIZE]);
 		c->rx_freed++;
 	}

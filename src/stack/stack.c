@@ -107,6 +107,7 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	s->hash = calloc(s->hash_mask + 1, sizeof(*s->hash));
 	s->by_ep = calloc(per_ep, sizeof(*s->by_ep));
+	s->own = calloc(per_ep, sizeof(*s->own));
 	s->ep_free = calloc(per_ep, sizeof(*s->ep_free));
 	s->block_free = calloc(per_block, sizeof(*s->block_free));
 	s->block_owner = calloc(per_block, sizeof(*s->block_owner));
@@ -116,7 +117,7 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 		s->port_refs = calloc(65536, sizeof(*s->port_refs));
 		s->port_flags = calloc(65536, sizeof(*s->port_flags));
 	}
-	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->ep_free || !s->block_free ||
+	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->own || !s->ep_free || !s->block_free ||
 	        !s->block_owner || !s->grant_level || !s->slabs ||
 	        (s->idx == 0 && (!s->port_refs || !s->port_flags)) || neigh_create(s))
 		goto no_memory;
@@ -142,6 +143,7 @@ void stack_destroy(struct stack *s)
 	free(s->slabs);
 	free(s->hash);
 	free(s->by_ep);
+	free(s->own);
 	free(s->ep_free);
 	free(s->block_free);
 	free(s->block_owner);

@@ -51,6 +51,7 @@ struct conn {
 	uint8_t owns_port;   /* holds a port reference at stack 0 */
 	uint8_t is_busy;     /* phase_tx works on it: nobody may free it */
 	uint8_t is_starved;  /* on the list of connections that wait for send blocks */
+	uint32_t parent;           /* listener endpoint it came from, or ENDPOINT_NONE */
 	uint8_t cwnd_is_set; /* the initial congestion window is ours, not lwIP's */
 	struct conn *dirty_next;
 	struct conn *starved_next;
@@ -65,8 +66,10 @@ struct conn {
 	uint32_t tx_fed;   /* given to lwIP */
 	uint32_t tx_acked; /* acknowledged; blocks behind it are free */
 	uint32_t tx_seen;  /* ring position up to which blocks are checked and marked ours */
+	uint32_t *tx_blocks; /* TX_BLOCK_COUNT, once something was sent: the blocks as they were when checked */
 	/* receive */
 	struct pbuf **rx_bufs;               /* RX_RING_SIZE, or NULL while idle */
+	uint32_t rx_head, rx_bytes;          /* what was published; the arena has a copy */
 	uint32_t rx_freed;                   /* pieces given back */
 	uint32_t rx_recved;                  /* bytes told to lwIP */
 	struct pbuf *pend_first, *pend_last; /* received, the ring was full */
@@ -92,11 +95,22 @@ struct listener_local {
 
 struct neigh;
 
+/* What a stack knows itself of an endpoint it owns: a client may write over the copy in the arena. */
+enum own_kind { OWN_FREE, OWN_CONN, OWN_BOUND, OWN_LISTEN };
+
+struct ep_own {
+	uint8_t kind;
+	uint8_t ip[4];     /* OWN_BOUND and OWN_LISTEN: where, network order */
+	uint16_t port;
+	uint32_t listener; /* OWN_LISTEN: its record */
+};
+
 /* Work of stack 0 that needs every stack: its answer goes out when the last one has done it. */
 struct fan_out {
 	_Atomic uint32_t left;
 	struct stack *home;
 	uint32_t ep, client, call_idx;
+	struct ep_own own;
 };
 
 struct stack {
@@ -130,6 +144,7 @@ struct stack {
 	uint32_t hash_mask, conn_count;
 	struct conn *conn_free;
 	struct conn **by_ep; /* connection of each owned endpoint, by index - ep_first */
+	struct ep_own *own;  /* likewise */
 	uint32_t *ep_free;
 	uint32_t ep_free_count;
 	struct conn *starved;
@@ -237,8 +252,8 @@ int tcp_open(struct stack *s, const struct call *c, uint32_t client, uint32_t *e
 void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how);
 void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how);
 void tcp_fail(struct stack *s, struct conn *c, int err, bool is_connect);
-int tcp_listen_here(struct stack *s, uint32_t ep_idx);
-void tcp_unlisten_here(struct stack *s, uint32_t ep_idx);
+int tcp_listen_here(struct stack *s, uint32_t ep_idx, const struct ep_own *own);
+void tcp_unlisten_here(struct stack *s, uint32_t ep_idx, uint32_t listener);
 void tcp_conn_gone(struct stack *s, struct conn *c);
 uint32_t ep_take(struct stack *s);
 void ep_give(struct stack *s, uint32_t ep_idx);

@@ -36,6 +36,7 @@ uint32_t ep_take(struct stack *s)
 	atomic_store_explicit(&ep->error, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->rx_gen, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_gen, 0, memory_order_relaxed);
+	s->own[idx - s->ep_first] = (struct ep_own){.kind = OWN_CONN};
 	ep->gen++;
 	ep->stack_idx = (uint16_t)s->idx;
 	ep->kind = SOCK_STREAM;
@@ -49,7 +50,8 @@ uint32_t ep_take(struct stack *s)
 	atomic_store_explicit(&ep->tx_want, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->rx_lock, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_lock, 0, memory_order_relaxed);
-	atomic_store_explicit(&ep->tx_limit, s->cfg.send_buffer, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_limit,
+	        LWIP_MIN(s->cfg.send_buffer, (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE), memory_order_relaxed);
 	atomic_store_explicit(&ep->app_flags, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_retransmits, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_unsent, 0, memory_order_relaxed);
@@ -67,6 +69,7 @@ void ep_give(struct stack *s, uint32_t ep_idx)
 {
 	struct endpoint *ep = stack_ep(s, ep_idx);
 
+	s->own[ep_idx - s->ep_first].kind = OWN_FREE;
 	atomic_store(&ep->state, EP_FREE);
 	for (int i = 0; i < WATCH_INLINE; i++)
 		atomic_store(&ep->watch[i].word, 0);
@@ -297,6 +300,7 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	}
 	l->embryonic--;
 	c->listener = NULL;
+	c->parent = l->ep;
 	c->ep = idx;
 	s->by_ep[idx - s->ep_first] = c;
 	lep = stack_ep(s, l->ep);
@@ -466,9 +470,8 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	return 0;
 }
 
-int tcp_listen_here(struct stack *s, uint32_t ep_idx)
+int tcp_listen_here(struct stack *s, uint32_t ep_idx, const struct ep_own *own)
 {
-	struct endpoint *ep = stack_ep(s, ep_idx);
 	struct listener_local *l = calloc(1, sizeof(*l));
 	struct tcp_pcb *pcb, *lpcb;
 	ip_addr_t ip;
@@ -482,9 +485,9 @@ int tcp_listen_here(struct stack *s, uint32_t ep_idx)
 		return -ENOBUFS;
 	}
 	ip_addr_set_zero_ip4(&ip);
-	memcpy(&ip_2_ip4(&ip)->addr, ep->local.ip, 4);
+	memcpy(&ip_2_ip4(&ip)->addr, own->ip, 4);
 	ip_set_option(pcb, SOF_REUSEADDR);
-	err = tcp_bind(pcb, &ip, ep->local.port);
+	err = tcp_bind(pcb, &ip, own->port);
 	lpcb = err == ERR_OK ? tcp_listen_with_backlog_and_err(pcb, 255, &err) : NULL;
 	focus_leave(s);
 	if (!lpcb) {
@@ -495,9 +498,9 @@ int tcp_listen_here(struct stack *s, uint32_t ep_idx)
 	}
 	l->pcb = (struct tcp_pcb_listen *)lpcb;
 	l->ep = ep_idx;
-	l->idx = ep->listener;
-	l->port = ep->local.port;
-	memcpy(l->ip, ep->local.ip, 4);
+	l->idx = own->listener;
+	l->port = own->port;
+	memcpy(l->ip, own->ip, 4);
 	l->is_any = ip_addr_isany(&ip);
 	tcp_arg(lpcb, l);
 	tcp_accept(lpcb, on_accept);
@@ -505,10 +508,9 @@ int tcp_listen_here(struct stack *s, uint32_t ep_idx)
 	return 0;
 }
 
-void tcp_unlisten_here(struct stack *s, uint32_t ep_idx)
+void tcp_unlisten_here(struct stack *s, uint32_t ep_idx, uint32_t listener)
 {
-	struct endpoint *lep = stack_ep(s, ep_idx);
-	struct accept_ring *r = &arena_listener(s->arena, lep->listener)->ring[s->idx];
+	struct accept_ring *r = &arena_listener(s->arena, listener)->ring[s->idx];
 	uint32_t tail = atomic_load(&r->tail), head = atomic_load(&r->head);
 
 	listener_remove(s, ep_idx);
@@ -519,10 +521,21 @@ void tcp_unlisten_here(struct stack *s, uint32_t ep_idx)
 		if (!atomic_compare_exchange_strong(&r->tail, &tail, tail + 1))
 			continue;
 		tail++;
-		if (stack_owns(s, idx) && s->by_ep[idx - s->ep_first])
+		if (stack_owns(s, idx) && s->by_ep[idx - s->ep_first] &&
+		        s->by_ep[idx - s->ep_first]->parent == ep_idx)
 			tcp_release(s, idx, RELEASE_ABORT);
 	}
 	atomic_store(&r->tail, head);
+	/* and those that a client made the ring forget; accepted ones lose their parent, its index may come again */
+	for (uint32_t i = 0; i < s->ep_count; i++) {
+		struct conn *c = s->by_ep[i];
+
+		if (!c || c->parent != ep_idx)
+			continue;
+		c->parent = ENDPOINT_NONE;
+		if (!c->is_released && !hold_any(s->arena, s->ep_first + i, UINT32_MAX))
+			tcp_release(s, s->ep_first + i, RELEASE_ABORT);
+	}
 }
 
 /* --- fan-out: every stack does it, the last one reports to stack 0 --- */
@@ -531,7 +544,7 @@ static void unlisten_done(struct stack *s, struct stack_msg *m)
 {
 	struct fan_out *f = m->ptr;
 	struct endpoint *ep = stack_ep(s, f->ep);
-	struct listener *l = arena_listener(s->arena, ep->listener);
+	struct listener *l = arena_listener(s->arena, f->own.listener);
 
 	for (int i = 0; i < WATCH_LISTENER; i++)
 		atomic_store(&l->watch[i].word, 0);
@@ -545,7 +558,7 @@ static void unlisten_msg(struct stack *s, struct stack_msg *m)
 {
 	struct fan_out *f = m->ptr;
 
-	tcp_unlisten_here(s, f->ep);
+	tcp_unlisten_here(s, f->ep, f->own.listener);
 	if (atomic_fetch_sub(&f->left, 1) == 1) {
 		struct stack_msg *done = calloc(1, sizeof(*done));
 
@@ -566,6 +579,8 @@ static void unlisten(struct stack *s, uint32_t ep_idx)
 		return;
 	f->home = s;
 	f->ep = ep_idx;
+	f->own = s->own[ep_idx - s->ep_first];
+	s->own[ep_idx - s->ep_first].kind = OWN_CONN; /* released once; given back when every stack has let go */
 	atomic_store(&f->left, s->count);
 	for (uint32_t i = 0; i < s->count; i++) {
 		struct stack_msg *m = calloc(1, sizeof(*m));
@@ -582,21 +597,22 @@ static void unlisten(struct stack *s, uint32_t ep_idx)
 void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 {
 	struct endpoint *ep = stack_ep(s, ep_idx);
+	const struct ep_own *own = &s->own[ep_idx - s->ep_first];
 	struct conn *c = s->by_ep[ep_idx - s->ep_first];
 
-	switch (atomic_load_explicit(&ep->state, memory_order_relaxed)) {
-	case EP_FREE:
+	switch (own->kind) {
+	case OWN_FREE:
 		return;
-	case EP_LISTEN:
+	case OWN_LISTEN:
 		atomic_store(&ep->state, EP_CLOSED);
 		/* the port is free at once: a new listener's messages come to each stack after those of this
 		 * one's end */
-		port_release(s, ep->local.port);
+		port_release(s, own->port);
 		unlisten(s, ep_idx);
 		return;
-	case EP_BOUND:
+	case OWN_BOUND:
 		if (!(how & RELEASE_KEEP_PORT))
-			port_release(s, ep->local.port);
+			port_release(s, own->port);
 		ep_give(s, ep_idx);
 		return;
 	default:

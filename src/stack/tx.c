@@ -87,12 +87,29 @@ void block_client_gone(struct stack *s, uint32_t client)
 	s->grant_level[client] = 0;
 }
 
+/* The ring has a place for each block from the first that is not wholly acknowledged on. */
+static inline bool head_fits(const struct conn *c, uint32_t head)
+{
+	return head - (c->tx_acked & ~(uint32_t)(TX_BLOCK_SIZE - 1)) <= TX_BLOCK_COUNT * TX_BLOCK_SIZE;
+}
+
+/* The block that a ring position behind tx_seen lies in. */
+static inline uint32_t *block_at(const struct conn *c, uint32_t pos)
+{
+	return &c->tx_blocks[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT];
+}
+
 /* Checks the blocks between tx_seen and head and marks them as this endpoint's. */
 static bool adopt_blocks(struct stack *s, struct conn *c, struct endpoint *ep, uint32_t head)
 {
 	/* block starts in [tx_seen, head) */
 	uint32_t pos = (c->tx_seen + TX_BLOCK_SIZE - 1) & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 
+	if ((int32_t)(head - pos) > 0 && !c->tx_blocks) {
+		c->tx_blocks = calloc(TX_BLOCK_COUNT, sizeof(*c->tx_blocks));
+		if (!c->tx_blocks)
+			return false;
+	}
 	for (; (int32_t)(head - pos) > 0; pos += TX_BLOCK_SIZE) {
 		uint32_t b = atomic_load_explicit(
 		        &ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
@@ -101,6 +118,7 @@ static bool adopt_blocks(struct stack *s, struct conn *c, struct endpoint *ep, u
 		if (!o || BLOCK_KIND(*o) != BLOCK_GRANTED || !hold_test(s->arena, BLOCK_HOLDER(*o), c->ep))
 			return false;
 		*o = BLOCK_ENDPOINT | c->ep;
+		*block_at(c, pos) = b;
 		c->tx_seen = pos + TX_BLOCK_SIZE;
 	}
 	return true;
@@ -115,20 +133,17 @@ void tx_adopt(struct stack *s, struct conn *c)
 		return;
 	ep = stack_ep(s, c->ep);
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
-	if (head - c->tx_acked <= TX_BLOCK_COUNT * TX_BLOCK_SIZE && !adopt_blocks(s, c, ep, head))
+	if (head_fits(c, head) && !adopt_blocks(s, c, ep, head))
 		bad_input(s, __func__, __LINE__);
 }
 
 /* Frees blocks that end at or before upto. */
-static void free_behind(struct stack *s, struct conn *c, struct endpoint *ep, uint32_t from, uint32_t upto)
+static void free_behind(struct stack *s, struct conn *c, uint32_t from, uint32_t upto)
 {
 	uint32_t pos = from & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 
 	for (; (int32_t)(upto - (pos + TX_BLOCK_SIZE)) >= 0; pos += TX_BLOCK_SIZE)
-		block_free(s,
-		        atomic_load_explicit(
-		                &ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed),
-		        c->ep);
+		block_free(s, *block_at(c, pos), c->ep);
 }
 
 void tx_acked(struct stack *s, struct conn *c, uint32_t size)
@@ -140,7 +155,7 @@ void tx_acked(struct stack *s, struct conn *c, uint32_t size)
 		size = c->tx_fed - c->tx_acked;
 	c->tx_acked += size;
 	timer_acked(s, c);
-	free_behind(s, c, ep, from, c->tx_acked);
+	free_behind(s, c, from, c->tx_acked);
 	atomic_store(&ep->tx_tail, c->tx_acked);
 	if (atomic_load(&ep->tx_want) && ep_tx_ready(ep)) {
 		atomic_store(&ep->tx_want, 0);
@@ -254,8 +269,7 @@ void tx_pump(struct stack *s, struct conn *c)
 		pcb->cwnd = LWIP_MIN(10u * pcb->mss, LWIP_MAX(2u * pcb->mss, 14600u));
 	}
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
-	if (head - c->tx_acked > TX_BLOCK_COUNT * TX_BLOCK_SIZE || head - c->tx_fed > head - c->tx_acked ||
-	        !adopt_blocks(s, c, ep, head)) {
+	if (!head_fits(c, head) || head - c->tx_fed > head - c->tx_acked || !adopt_blocks(s, c, ep, head)) {
 		bad_input(s, __func__, __LINE__);
 		atomic_store(&ep->error, EPIPE);
 		tcp_err(pcb, NULL);
@@ -275,10 +289,8 @@ void tx_pump(struct stack *s, struct conn *c)
 			n = limit - in_flight;
 		if (!is_fed && !may_send(c, ep, head - c->tx_fed))
 			break;
-		b = atomic_load_explicit(
-		        &ep->tx_block[c->tx_fed / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
-		if (!owner_of(s, b) || *owner_of(s, b) != (BLOCK_ENDPOINT | c->ep) ||
-		        tcp_write(pcb, arena_block(s->arena, b) + off, (u16_t)n, 0) != ERR_OK)
+		b = *block_at(c, c->tx_fed);
+		if (tcp_write(pcb, arena_block(s->arena, b) + off, (u16_t)n, 0) != ERR_OK)
 			break;
 		c->tx_fed += n;
 		is_fed = true;
@@ -312,7 +324,7 @@ void tx_idle(struct stack *s, struct conn *c)
 		return;
 	if (atomic_load_explicit(&ep->tx_head, memory_order_relaxed) == head) {
 		next = (head + TX_BLOCK_SIZE - 1) & ~(uint32_t)(TX_BLOCK_SIZE - 1);
-		free_behind(s, c, ep, head, next);
+		free_behind(s, c, head, next);
 		c->tx_fed = c->tx_acked = c->tx_seen = next;
 		atomic_store(&ep->tx_head, next);
 		atomic_store(&ep->tx_tail, next);
@@ -322,16 +334,12 @@ void tx_idle(struct stack *s, struct conn *c)
 
 void tx_drop_all(struct stack *s, struct conn *c)
 {
-	struct endpoint *ep = stack_ep(s, c->ep);
 	uint32_t from = c->tx_acked & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 
 	/* blocks that hold [tx_acked, tx_seen); the one tx_acked lies in is ours unless tx_acked is its start
 	 * and unseen */
 	for (uint32_t pos = from; (int32_t)(c->tx_seen - pos) > 0; pos += TX_BLOCK_SIZE)
-		block_free(s,
-		        atomic_load_explicit(
-		                &ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed),
-		        c->ep);
+		block_free(s, *block_at(c, pos), c->ep);
 	c->tx_fed = c->tx_acked = c->tx_seen = 0;
 	if (s->starved)
 		block_starved_wake(s);

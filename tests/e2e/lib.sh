@@ -37,7 +37,7 @@ passed=0
 failed=0
 pids=()      # processes of ours that must not outlive us
 link=        # kind of the link that is up
-ns_p= ns_k=  # namespaces of the sides
+ns_p= ns_k= ns_m=  # namespaces of the sides, and of what is between them
 addr_p= addr_k=
 conf=        # configuration of side p's service
 service_pid= # side p's service
@@ -71,6 +71,7 @@ scenario() {
 	shift
 	reason=
 	note=
+	touch "$work/scenario"
 	if "$@"; then
 		passed=$((passed + 1))
 		took=$(((${EPOCHREALTIME/./} - start) / 1000))
@@ -95,9 +96,10 @@ remark() { note="${note:+$note, }$*"; }
 evidence() {
 	local file
 	for file in "$work"/*.log; do
-		[ -s "$file" ] || continue
+		# those that this scenario wrote
+		[ -s "$file" ] && [ "$file" -nt "$work/scenario" ] || continue
 		echo "      --- ${file##*/} (last lines)"
-		tail -n "${PKE_EVIDENCE:-6}" "$file" | cut -c1-300 | sed 's/^/      /'
+		tail -n "${PKE_EVIDENCE:-4}" "$file" | cut -c1-200 | sed 's/^/      /'
 	done
 }
 
@@ -116,10 +118,24 @@ bench() {
 
 # --- links ---
 
-# veth_make MTU: a veth pair, pkp in namespace p and pkk in namespace k
+# veth_make: a veth pair, pkp in namespace p and pkk in namespace k; with $lossy, a bridge of namespace m between them
+lossy=
 veth_make() {
 	ip netns add "${pke}k" && ns_k=${pke}k
-	ip link add pkp mtu "$1" netns "$ns_p" type veth peer name pkk mtu "$1" netns "$ns_k"
+	if [ -n "$lossy" ]; then
+		ns_m=${pke}m
+		ip netns add "$ns_m"
+		ip link add pkp netns "$ns_p" type veth peer name mp netns "$ns_m"
+		ip link add pkk netns "$ns_k" type veth peer name mk netns "$ns_m"
+		ip -n "$ns_m" link add br type bridge
+		ip -n "$ns_m" link set mp master br up
+		ip -n "$ns_m" link set mk master br up
+		ip -n "$ns_m" link set br up
+	else
+		ip link add pkp netns "$ns_p" type veth peer name pkk netns "$ns_k"
+	fi
+	# a merged segment of the kernel does not fit into a frame: a wire would never carry one
+	[ "$link" != afpacket ] || [ -n "${PKE_MERGED:-}" ] || quiet_in "$ns_k" ethtool -K pkk tso off gso off
 	ip -n "$ns_k" link set lo up
 	ip -n "$ns_k" addr add "$addr_k/24" dev pkk
 	ip -n "$ns_k" link set pkk up
@@ -153,12 +169,12 @@ link_up() {
 		;;
 	afpacket)
 		addr_p=198.18.52.2 addr_k=198.18.52.1
-		veth_make 1500
+		veth_make
 		conf_write "$conf" 'device = "afpacket:pkp";' "address = \"$addr_p/24\";" 'gateway = "none";' 'name = "p";' "$@"
 		;;
 	afxdp)
 		addr_p=198.18.53.2 addr_k=198.18.53.1
-		veth_make 1500
+		veth_make
 		ip -n "$ns_p" addr add "$addr_p/24" dev pkp
 		conf_write "$conf" 'device = "afxdp:pkp";' 'address = "auto";' 'gateway = "none";' 'name = "p";' "$@"
 		;;
@@ -182,7 +198,8 @@ link_down() {
 	apps_end
 	ip netns del "$ns_p"
 	[ "$ns_k" = "$ns_p" ] || ip netns del "$ns_k"
-	link='' ns_p='' ns_k=''
+	[ -z "$ns_m" ] || ip netns del "$ns_m"
+	link='' ns_p='' ns_k='' ns_m=''
 	rm -rf "$work"/*.log "$work"/memif.sock
 }
 
@@ -219,6 +236,13 @@ service_ready() {
 }
 
 # --- programs ---
+
+# quiet_in NAMESPACE COMMAND...
+quiet_in() {
+	local ns=$1
+	shift
+	ip netns exec "$ns" "$@" >/dev/null 2>&1
+}
 
 p_raw() { ip netns exec "$ns_p" "$@"; }
 k_raw() { ip netns exec "$ns_k" "$@"; }

@@ -64,6 +64,7 @@ n=${quick:+10000}
 n=${n:-100000}
 [ $# -gt 0 ] || set -- tap afpacket afxdp memif
 for kind; do
+	rm -f "$work/dump.rdb"
 	up "$kind"
 	memory_note
 	scenario "$link: redis-server starts" redis_start p 7001 --maxclients 1000

@@ -331,6 +331,32 @@ static void send_ring_wraps_and_crosses_blocks(void **state)
 	assert_int_equal(ep_tx_used(app_ep(r, ep)), 0);
 }
 
+static void largest_send_buffer_full_behind_a_partly_acknowledged_block_stays_whole(void **state)
+{
+	struct rig *r = rig_up(&(struct rig_spec){.send_buffer = 1 << 20});
+	struct peer p;
+	uint32_t ep = peer_pair(&p, r), sent, off;
+
+	(void)state;
+	pattern_fill(big, 0, sizeof(big));
+	sent = app_write(r, ep, big, 100);
+	off = peer_drain(&p, 0);
+	assert_int_equal(off, 100);
+	while (sent < 3 << 20) {
+		uint32_t n = app_write(r, ep, big + sent, (3 << 20) - sent); /* as full as it gets */
+
+		assert_true(n > 0);
+		sent += n;
+		p.rcv = p.irs + 1 + off + 700; /* a little room */
+		off = peer_drain(&p, off);
+	}
+	for (int i = 0; i < 100 && off < sent; i++) {
+		rig_run(r, 20);
+		off = peer_drain(&p, off);
+	}
+	assert_int_equal(off, sent);
+}
+
 static void stream_of_three_megabytes_is_received(void **state)
 {
 	struct rig *r = rig_up(NULL);
@@ -477,6 +503,7 @@ int main(void)
 		WIRE_TEST(nodelay_sends_small_writes_at_once),
 		WIRE_TEST(cork_holds_a_part_segment_until_it_is_pulled),
 		WIRE_TEST(send_ring_wraps_and_crosses_blocks),
+		WIRE_TEST(largest_send_buffer_full_behind_a_partly_acknowledged_block_stays_whole),
 		WIRE_TEST(stream_of_three_megabytes_is_received),
 		WIRE_TEST(full_send_ring_refuses_and_tells_when_a_third_is_free),
 		WIRE_TEST(idle_connection_gives_its_last_block_back),

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# idle.sh [KIND...] - what does nothing must cost nothing:
+#   - 10,000 idle connections beside a load: no error; requests/s with and without them are reported
+#   - no traffic: service plus application use less than 2 % of a core over 5 s
+#   - the first request after 3 s without any is answered; its time is reported
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+idle_connections() {
+	local count=${quick:+1000} source='' before i
+	count=${count:-10000}
+	ulimit -n 65536
+	for i in 11 12 13 14; do
+		source=$source${source:+,}${addr_k%.*}.$i
+		ip -n "$ns_k" addr add "${addr_k%.*}.$i/24" dev "$k_dev"
+	done
+	redis_load p 7001 -c 50 -n 100000 -t get || return
+	redis_load p 7001 -c 50 -n 100000 -t get || return
+	before=$rps
+	mkfifo "$work/gate"
+	spawn hold k "$python" "$e2e_dir/tcp.py" hold "$addr_p" 7001 "$count" "$source" <"$work/gate"
+	exec 9>"$work/gate"
+	wait_until 90 eval "grep -q open '$work/hold.log' || process_gone $spawned"
+	grep -q open "$work/hold.log" || because "$(tail -1 "$work/hold.log")" || return
+	[ "$(stat tcp_established)" -ge "$count" ] || because "only $(stat tcp_established) of $count connections" || return
+	redis_load p 7001 -c 50 -n 100000 -t get || return
+	redis_load p 7001 -c 50 -n 100000 -t get || return
+	remark "$(awk -v a="$rps" -v b="$before" 'BEGIN { printf "%.0f requests/s with them, %.0f without: %.2f", a, b, a / b }')"
+	exec 9>&-
+	wait_until 60 process_gone "$spawned" || because "the client does not end" || return
+	wait "$spawned" || because "$(tail -1 "$work/hold.log")"
+}
+
+no_traffic() {
+	local a b
+	sleep 1 # what the scenario before left behind
+	a=$(($(process_ticks "$service_pid") + $(process_ticks "$redis_pid")))
+	sleep 5
+	b=$(($(process_ticks "$service_pid") + $(process_ticks "$redis_pid")))
+	a=$(((b - a) * 1000 / $(getconf CLK_TCK)))
+	remark "$a ms of CPU in 5000 ms"
+	[ "$a" -lt 100 ] || because "$a ms of CPU in 5000 ms, more than 2 %"
+}
+
+first_request() {
+	k timeout 60 "$python" "$e2e_dir/tcp.py" first "$addr_p" 7001 3 "${quick:+1}${quick:-5}" >"$work/first.out" 2>"$work/first.log" ||
+		because "$(tail -1 "$work/first.log")" || return
+	remark "$(sort -n "$work/first.out" | tr '\n' ' ')us"
+}
+
+[ $# -gt 0 ] || set -- tap afpacket afxdp
+for kind; do
+	up "$kind"
+	k_dev=pkk
+	[ "$link" != tap ] || k_dev=pkp
+	memory_note
+	scenario "$link: redis-server starts" redis_start p 7001 --maxclients 12000
+	scenario "$link: no traffic, little CPU" no_traffic
+	scenario "$link: the first request after idling" first_request
+	if [ "$link" = tap ]; then
+		scenario "$link: idle connections beside a load" idle_connections
+		scenario "$link: no traffic after it, little CPU" no_traffic
+	fi
+	apps_end
+	scenario "$link: all memory comes back" memory_back
+	link_down
+done
+finish
