@@ -75,7 +75,7 @@ static uint32_t accepts_waiting(const struct arena *a, const struct endpoint *ep
 {
 	uint32_t idx = ep->listener, n = 0;
 
-	if (idx >= a->hdr->listener_count)
+	if (idx >= a->listener_count)
 		return 0;
 	for (uint32_t i = 0; i < a->stack_count; i++) {
 		const struct accept_ring *r = &arena_listener(a, idx)->ring[i];

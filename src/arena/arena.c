@@ -56,6 +56,15 @@ static void view(struct arena *a)
 	const struct arena_header *h = a->hdr;
 
 	a->endpoint_count = h->endpoint_count;
+	a->listener_count = h->listener_count;
+	a->poller_count = h->poller_count;
+	a->block_count = h->block_count;
+	a->client_stride = h->client_stride;
+	a->listener_stride = h->listener_stride;
+	a->holds_stride = h->holds_stride;
+	a->clients_off = h->clients_off;
+	a->listeners_off = h->listeners_off;
+	a->holds_off = h->holds_off;
 	a->client_count = h->client_count;
 	a->stack_count = h->stack_count;
 	a->watch_inline_count = h->endpoint_count * WATCH_INLINE;

@@ -17,7 +17,11 @@ struct arena {
 	uint64_t size;
 	int fd;
 	bool writable;
-	uint32_t endpoint_count, client_count, stack_count, watch_inline_count, watch_count;
+	/* copies of the header's, which a client could write over */
+	uint32_t endpoint_count, client_count, stack_count, listener_count, poller_count, block_count;
+	uint32_t client_stride, listener_stride, holds_stride;
+	uint64_t clients_off, listeners_off, holds_off;
+	uint32_t watch_inline_count, watch_count;
 	struct endpoint *endpoints;
 	struct rx_desc *rx_rings;
 	uint8_t *blocks;
@@ -50,12 +54,12 @@ void arena_close(struct arena *a);
 
 static inline struct client *arena_client(const struct arena *a, uint32_t idx)
 {
-	return (struct client *)(a->base + a->hdr->clients_off + (uint64_t)idx * a->hdr->client_stride);
+	return (struct client *)(a->base + a->clients_off + (uint64_t)idx * a->client_stride);
 }
 
 static inline struct listener *arena_listener(const struct arena *a, uint32_t idx)
 {
-	return (struct listener *)(a->base + a->hdr->listeners_off + (uint64_t)idx * a->hdr->listener_stride);
+	return (struct listener *)(a->base + a->listeners_off + (uint64_t)idx * a->listener_stride);
 }
 
 static inline struct rx_desc *arena_rx_ring(const struct arena *a, uint32_t ep_idx)
@@ -88,8 +92,8 @@ static inline const uint8_t *arena_rx_data(const struct arena *a, const struct r
 
 static inline _Atomic uint64_t *arena_holds(const struct arena *a, uint32_t client_idx)
 {
-	return (_Atomic uint64_t *)(a->base + a->hdr->holds_off +
-	                            (uint64_t)client_idx * a->hdr->holds_stride);
+	return (_Atomic uint64_t *)(a->base + a->holds_off +
+	                            (uint64_t)client_idx * a->holds_stride);
 }
 
 static inline bool hold_test(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)

@@ -24,11 +24,20 @@ static inline uint32_t ep_tx_used(const struct endpoint *ep)
 	       atomic_load_explicit(&ep->tx_tail, memory_order_acquire);
 }
 
+/* SO_SNDBUF, but never so much that both ends of the ring could lie in the same slot of its block table. */
+static inline uint32_t ep_tx_limit(const struct endpoint *ep)
+{
+	uint32_t limit = atomic_load_explicit(&ep->tx_limit, memory_order_relaxed);
+	uint32_t most = (TX_BLOCK_COUNT - 1) * TX_BLOCK_SIZE;
+
+	return limit < most ? limit : most;
+}
+
 /* The kernel calls a stream socket writable while at least a third of its buffer is free
  * (sk_stream_is_writeable). */
 static inline bool ep_tx_ready(const struct endpoint *ep)
 {
-	uint32_t limit = atomic_load_explicit(&ep->tx_limit, memory_order_relaxed);
+	uint32_t limit = ep_tx_limit(ep);
 
 	return ep_tx_used(ep) < limit - limit / 3;
 }
@@ -37,7 +46,7 @@ static inline bool accept_ready(const struct arena *a, const struct endpoint *ep
 {
 	const struct listener *l;
 
-	if (ep->listener >= a->hdr->listener_count)
+	if (ep->listener >= a->listener_count)
 		return false;
 	l = arena_listener(a, ep->listener);
 	for (uint32_t i = 0; i < a->stack_count; i++)

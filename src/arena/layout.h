@@ -229,7 +229,8 @@ struct call {
 	uint32_t opt;
 	int32_t value;
 	uint32_t flags; /* CALL_F_* */
-	uint32_t reserved[5];
+	uint32_t rcvbuf; /* SO_RCVBUF of the new connection or of the listener's; 0 = the default */
+	uint32_t reserved[4];
 };
 enum { CALL_F_REUSEADDR = 1, CALL_F_REUSEPORT = 2 };
 

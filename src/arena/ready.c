@@ -27,7 +27,7 @@ uint32_t watch_claim(const struct arena *a, uint32_t ep_idx, uint32_t poller, ui
 
 	if (i != WATCH_NONE)
 		return ep_idx * WATCH_INLINE + i;
-	if (ep->listener >= a->hdr->listener_count)
+	if (ep->listener >= a->listener_count)
 		return WATCH_NONE;
 	i = claim_in(arena_listener(a, ep->listener)->watch, WATCH_LISTENER, word);
 	return i == WATCH_NONE ? WATCH_NONE : a->watch_inline_count + ep->listener * WATCH_LISTENER + i;
@@ -64,7 +64,7 @@ uint32_t watch_notify(const struct arena *a, struct watch *w, uint32_t idx, uint
 		if (!(WATCH_MASK(word) & events))
 			return UINT32_MAX;
 		poller = WATCH_POLLER(word) - 1;
-		if (poller >= a->hdr->poller_count)
+		if (poller >= a->poller_count)
 			return UINT32_MAX;
 		if (word & WATCH_QUEUED)
 			return poller;
@@ -108,7 +108,7 @@ uint32_t watch_unqueue(const struct arena *a, uint32_t idx)
 
 int poller_claim(const struct arena *a, uint32_t client_idx)
 {
-	for (uint32_t i = 0; i < a->hdr->poller_count; i++) {
+	for (uint32_t i = 0; i < a->poller_count; i++) {
 		uint32_t none = 0;
 
 		if (!atomic_load_explicit(&a->pollers[i].owner, memory_order_relaxed) &&

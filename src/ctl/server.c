@@ -446,10 +446,10 @@ int server_create(struct server **out, const struct server_spec *spec, char *err
 	for (int i = 0; i < ARENA_REGION_MAX; i++)
 		s->region_fd[i] = -1;
 	s->slots = calloc(s->arena->client_count, sizeof(*s->slots));
-	s->pollers = calloc(s->arena->hdr->poller_count, sizeof(*s->pollers));
+	s->pollers = calloc(s->arena->poller_count, sizeof(*s->pollers));
 	if (!s->slots || !s->pollers)
 		goto no_memory;
-	for (uint32_t i = 0; i < s->arena->hdr->poller_count; i++)
+	for (uint32_t i = 0; i < s->arena->poller_count; i++)
 		s->pollers[i].fd = -1;
 	if (strlen(spec->socket_path) >= sizeof(s->socket_path)) {
 		snprintf(err, err_size, "the path of the socket is too long: %s", spec->socket_path);

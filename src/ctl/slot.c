@@ -115,7 +115,7 @@ static bool poller_is_of(const struct server *s, uint32_t poller, uint32_t clien
 /* Between the rounds: nobody shall find the dead client's event fds any more. */
 static void client_pollers_hide(struct server *s, uint32_t client_idx)
 {
-	for (uint32_t i = 0; i < s->arena->hdr->poller_count; i++)
+	for (uint32_t i = 0; i < s->arena->poller_count; i++)
 		if (s->pollers[i].client == client_idx + 1 && !s->pollers[i].is_retiring)
 			atomic_store(&s->spec.poller_fds[i], -1);
 }
@@ -125,7 +125,7 @@ static void client_finish(struct server *s, uint32_t idx)
 	struct client *c = arena_client(s->arena, idx);
 	_Atomic uint64_t *holds = arena_holds(s->arena, idx);
 
-	for (uint32_t i = 0; i < s->arena->hdr->poller_count; i++) {
+	for (uint32_t i = 0; i < s->arena->poller_count; i++) {
 		struct poller_slot *p = &s->pollers[i];
 
 		if (p->is_retiring)
@@ -218,7 +218,7 @@ void slots_destroy(struct server *s)
 			close(j->fd);
 		free(j);
 	}
-	for (uint32_t i = 0; s->pollers && i < s->arena->hdr->poller_count; i++) {
+	for (uint32_t i = 0; s->pollers && i < s->arena->poller_count; i++) {
 		atomic_store(&s->spec.poller_fds[i], -1);
 		if (s->pollers[i].fd >= 0)
 			close(s->pollers[i].fd);
@@ -339,7 +339,7 @@ int poller_set(struct server *s, uint32_t client_idx, uint32_t poller, int fd)
 	struct poller_slot *p;
 	int flags = fcntl(fd, F_GETFL), rc = -EINVAL;
 
-	if (poller >= s->arena->hdr->poller_count || s->pollers[poller].is_retiring ||
+	if (poller >= s->arena->poller_count || s->pollers[poller].is_retiring ||
 	        !poller_is_of(s, poller, client_idx))
 		goto refuse;
 	p = &s->pollers[poller];
@@ -369,7 +369,7 @@ void poller_retire(struct server *s, uint32_t client_idx, uint32_t poller)
 	struct poller_slot *p;
 	struct job *j;
 
-	if (poller >= s->arena->hdr->poller_count || s->pollers[poller].is_retiring ||
+	if (poller >= s->arena->poller_count || s->pollers[poller].is_retiring ||
 	        !poller_is_of(s, poller, client_idx))
 		return;
 	p = &s->pollers[poller];

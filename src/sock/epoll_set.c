@@ -34,6 +34,7 @@ struct epoll_item {
 	epoll_data_t data;
 	uint32_t watch; /* WATCH_NONE: none */
 	bool in_kernel; /* the kernel's set has the descriptor */
+	bool is_unwatched; /* ours, but all watches were taken: counted in unwatched_count */
 	bool is_spent;  /* one-shot, delivered */
 };
 
@@ -44,7 +45,7 @@ struct epoll_set {
 	int event_fd;
 	struct epoll_item *items;
 	struct epoll_item *ready, **ready_tail;
-	uint32_t ready_count, unwatched_count;
+	_Atomic uint32_t ready_count, unwatched_count;
 	_Atomic uint32_t sleepers;
 	_Atomic uint32_t kernel_members;
 	uint64_t kernel_looked_ns;
@@ -118,6 +119,7 @@ static int internal_add(int epfd, int fd, void *mark)
 /* Gives the set its poller. With the set's lock. */
 static int poller_start(struct epoll_set *s)
 {
+	uint64_t one = 1;
 	int poller, rc, fd;
 
 	if (atomic_load(&s->poller) >= 0)
@@ -149,11 +151,16 @@ static int poller_start(struct epoll_set *s)
 	}
 	proc_internal_fd_add(s->event_fd);
 	atomic_store(&s->poller, poller);
+	/* a thread may sleep in the kernel's set since before there was a poller to announce itself at: it looks again */
+	if (libc.write(s->event_fd, &one, sizeof(one)) < 0)
+		log_debug("event fd: %s", strerror(errno));
 	return 0;
 fail:
 	poller_free(&proc.at.arena, (uint32_t)poller);
 	return rc;
 }
+
+static void drain(struct epoll_set *s);
 
 static uint32_t mask_of(const struct epoll_item *it)
 {
@@ -172,27 +179,39 @@ static void item_watch(struct epoll_set *s, struct epoll_item *it)
 		it->watch = watch_claim(a, ep, (uint32_t)atomic_load(&s->poller), mask_of(it));
 		if (it->watch != WATCH_NONE)
 			proc.watch_item[it->watch] = it;
-		else
-			s->unwatched_count++; /* all watches taken: waits look by themselves every millisecond
-			                       */
+		else if (!it->is_unwatched) {
+			it->is_unwatched = true; /* waits look by themselves every millisecond */
+			s->unwatched_count++;
+		}
 	}
 	atomic_thread_fence(memory_order_seq_cst);
 	if (wait_level(it->file, it->events) & mask_of(it))
 		ready_add(s, it);
 }
 
-/* Takes the watch away. A queued watch is freed by the next drain. With the set's lock. */
+/* Takes the watch away, and off the ready list if it is there: the endpoint may be given up next, and its watches with it. With the
+ * set's lock. */
 static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
 {
-	if (it->watch == WATCH_NONE) {
-		if (sock_is_ours(it->file) && s->unwatched_count)
-			s->unwatched_count--;
+	uint32_t watch = it->watch, poller = (uint32_t)atomic_load(&s->poller);
+
+	if (it->is_unwatched)
+		s->unwatched_count--;
+	it->is_unwatched = false;
+	if (watch == WATCH_NONE)
 		return;
-	}
-	proc.watch_item[it->watch] = NULL;
-	if (!proc_is_dead())
-		watch_release(&proc.at.arena, it->watch);
 	it->watch = WATCH_NONE;
+	proc.watch_item[watch] = NULL;
+	if (proc_is_dead() || watch_release(&proc.at.arena, watch))
+		return;
+	for (;;) {
+		uint64_t word = atomic_load(&watch_at(&proc.at.arena, watch)->word);
+
+		if (!(word & WATCH_QUEUED) || WATCH_POLLER(word) != poller + 1 || WATCH_MASK(word) || proc_is_dead())
+			return;
+		drain(s);
+		cpu_relax();
+	}
 }
 
 static struct epoll_item *item_find(struct epoll_set *s, struct file *f, int fd)
@@ -232,6 +251,8 @@ static void set_kick(struct epoll_set *s)
 {
 	uint64_t one = 1;
 
+	/* pairs with the announcement in epoll_wait_file: either we see the sleeper or it sees the member */
+	atomic_thread_fence(memory_order_seq_cst);
 	if ((atomic_load(&s->sleepers) || s->is_nested) && s->event_fd >= 0 &&
 	        libc.write(s->event_fd, &one, sizeof(one)) < 0)
 		log_debug("event fd: %s", strerror(errno));
@@ -498,6 +519,8 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 	deadline = timeout_ns == UINT64_MAX || timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	for (;;) {
 		poller = atomic_load_explicit(&s->poller, memory_order_acquire);
+		if (poller < 0 && proc_is_dead() && s->items && (n = collect(s, events, max)))
+			return n;
 		if (poller < 0) { /* nothing of ours: but a member may become ours while we sleep, and wakes
 			             us then */
 			uint64_t left = deadline;
@@ -704,6 +727,22 @@ void epoll_set_destroy(struct epoll_set *s)
 		libc.close(s->event_fd);
 	}
 	free(s);
+}
+
+void epoll_fork_prepare(void)
+{
+	spin_lock(&members_lock);
+	spin_lock(&all_lock);
+	for (struct epoll_set *s = all_sets; s; s = s->next)
+		spin_lock(&s->lock);
+}
+
+void epoll_fork_parent(void)
+{
+	for (struct epoll_set *s = all_sets; s; s = s->next)
+		spin_unlock(&s->lock);
+	spin_unlock(&all_lock);
+	spin_unlock(&members_lock);
 }
 
 void epoll_fork_child(void)

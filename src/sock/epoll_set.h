@@ -34,4 +34,7 @@ void epoll_file_closed(struct file *f);
 /* Its endpoint is about to be replaced: its watches go, its memberships stay. */
 void epoll_file_closed_ep(struct file *f);
 void epoll_set_destroy(struct epoll_set *set);
+/* Around fork: no set is changing while the child is made. */
+void epoll_fork_prepare(void);
+void epoll_fork_parent(void);
 void epoll_fork_child(void);

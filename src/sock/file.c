@@ -174,6 +174,23 @@ void file_each(int first, int last, void (*fn)(int fd))
 	}
 }
 
+static void (*each_ep)(uint32_t ep);
+
+static void each_ep_fd(int fd)
+{
+	struct file *f = atomic_load(slot_of(fd));
+	uint32_t ep = f && f->kind == FILE_SOCKET ? atomic_load(&f->ep) : ENDPOINT_NONE;
+
+	if (ep != ENDPOINT_NONE)
+		each_ep(ep);
+}
+
+void file_each_ep(void (*fn)(uint32_t ep))
+{
+	each_ep = fn;
+	file_each(0, CHUNK * CHUNKS - 1, each_ep_fd);
+}
+
 void file_fork_prepare(void)
 {
 	spin_lock(&table_lock);
@@ -181,6 +198,18 @@ void file_fork_prepare(void)
 
 void file_fork_done(bool is_child)
 {
-	(void)is_child;
+	/* threads that do not exist in the child may have held locks of files */
+	for (int c = 0; is_child && c < CHUNKS; c++) {
+		_Atomic(struct file *) *t = atomic_load(&chunks[c]);
+
+		for (int i = 0; t && i < CHUNK; i++) {
+			struct file *f = atomic_load(&t[i]);
+
+			if (f) {
+				atomic_store(&f->lock, 0);
+				atomic_store(&f->items_lock, 0);
+			}
+		}
+	}
 	spin_unlock(&table_lock);
 }

@@ -44,6 +44,7 @@ struct file {
 	/* options, as getsockopt shows them */
 	int nodelay, keepalive, reuseaddr, reuseport, cork, oobinline, tos, ttl;
 	int keepidle, keepintvl, keepcnt, user_timeout, sndbuf, rcvbuf, rcvlowat;
+	bool sndbuf_set, rcvbuf_set; /* by the program */
 	int linger_on, linger_s;
 	uint64_t rcvtimeo_ns, sndtimeo_ns; /* 0 = none */
 
@@ -73,6 +74,9 @@ bool file_close(int fd);
 
 /* Calls fn for each number in [first, last]. */
 void file_each(int first, int last, void (*fn)(int fd));
+
+/* Calls fn with the endpoint of every socket of ours. Between file_fork_prepare and file_fork_done. */
+void file_each_ep(void (*fn)(uint32_t ep));
 
 /* Around fork: no table change is under way when the child is made. */
 void file_fork_prepare(void);

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <string.h>
 
+enum { RCVBUF_MIN = 2304, RCVBUF_MAX = 1 << 20 };
+
 enum row_kind {
 	ROW_INT,     /* an int field of struct file */
 	ROW_FLAG,    /* the same, 0 or 1 */
@@ -144,9 +146,12 @@ static int set_sndbuf(struct file *f, const void *value, socklen_t len)
 	    : v > (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2 ? (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2
 	                                                   : v;
 	f->sndbuf = v * 2 < 4608 ? 4608 : v * 2;
+	f->sndbuf_set = true;
 	atomic_store(&ep_of(f)->tx_limit, (uint32_t)f->sndbuf);
 	return 0;
 }
+
+static int set_rcvbuf(struct file *f, const void *value, socklen_t len);
 
 static int get_mss(struct file *f, void *value, socklen_t *len)
 {
@@ -203,7 +208,7 @@ static const struct row rows[] = {
         {SOL_SOCKET, SO_RCVTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_rcvtimeo, set_rcvtimeo},
         {SOL_SOCKET, SO_SNDTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_sndtimeo, set_sndtimeo},
         {SOL_SOCKET, SO_SNDBUF, ROW_SPECIAL, OFF(sndbuf), 0, 0, 0, 0, NULL, set_sndbuf},
-        {SOL_SOCKET, SO_RCVBUF, ROW_CONST, OFF(rcvbuf), -1, 0, 0, 0, NULL, NULL},
+        {SOL_SOCKET, SO_RCVBUF, ROW_SPECIAL, OFF(rcvbuf), 0, 0, 0, 0, NULL, set_rcvbuf},
         {IPPROTO_TCP, TCP_NODELAY, ROW_FLAG, OFF(nodelay), INT_MIN, INT_MAX, 0, APP_NODELAY, NULL, NULL},
         {IPPROTO_TCP, TCP_CORK, ROW_FLAG, OFF(cork), INT_MIN, INT_MAX, 0, APP_CORK, NULL, NULL},
         {IPPROTO_TCP, TCP_KEEPIDLE, ROW_INT, OFF(keepidle), 1, 32767, OPT_KEEPIDLE, 0, NULL, NULL},
@@ -259,13 +264,34 @@ static int tell_stack(struct file *f, uint32_t opt, int value)
 	return rc ? rc : c.result;
 }
 
+/* Doubled as the kernel does; the window really follows, up to lwIP's largest. socket(7) */
+static int set_rcvbuf(struct file *f, const void *value, socklen_t len)
+{
+	int v, rc;
+
+	if (len < sizeof(v))
+		return -EINVAL;
+	memcpy(&v, value, sizeof(v));
+	v = v < 0 ? 0 : v > RCVBUF_MAX / 2 ? RCVBUF_MAX / 2 : v;
+	v = v * 2 < RCVBUF_MIN ? RCVBUF_MIN : v * 2;
+	rc = tell_stack(f, OPT_RCVBUF, v);
+	if (rc)
+		return rc;
+	f->rcvbuf = v;
+	f->rcvbuf_set = true;
+	return 0;
+}
+
 int sock_setopt(struct file *f, int fd, int level, int name, const void *value, socklen_t len)
 {
 	const struct row *r;
 	int v, rc;
 
-	if (!sock_is_ours(f))
+	if (!sock_is_ours(f)) {
+		if (level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF))
+			*(name == SO_SNDBUF ? &f->sndbuf_set : &f->rcvbuf_set) = true;
 		return SOCK_LIBC;
+	}
 	r = row_find(level, name);
 	if (atomic_load(&f->mode) == MODE_DUAL) {
 		/* the kernel's half decides what is valid; ours follows */

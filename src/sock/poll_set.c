@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { ON_STACK = 64, ALWAYS = POLLERR | POLLHUP };
 
@@ -108,8 +109,12 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 			kernel_count++;
 	}
 	n = levels(fds, count, m);
-	if (n || timeout_ns == 0)
+	if (n || timeout_ns == 0) {
+		/* a look with nothing there still lets the signals in that the mask opens */
+		if (!n && mask)
+			return kernel_part(fds, count, k, count, &zero, mask);
 		return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL) : n;
+	}
 	now = clock_now_ns();
 	deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	spin_end = now + proc.spin_ns;
@@ -194,7 +199,10 @@ int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigse
 	if (!fds || !count || !proc_is_attached())
 		return SOCK_LIBC;
 	if (count > ON_STACK) {
-		if (count > 1 << 20)
+		struct rlimit limit;
+
+		/* more than there may be descriptors: EINVAL from the kernel, before the array is touched */
+		if (count > 1 << 20 || (!getrlimit(RLIMIT_NOFILE, &limit) && count > limit.rlim_cur))
 			return SOCK_LIBC;
 		m = calloc(count, sizeof(*m));
 		k = calloc(count + 1, sizeof(*k));

@@ -192,15 +192,25 @@ void proc_fallback_remove(int fd)
 	}
 }
 
+static bool fork_locked; /* prepare took the locks */
+
+static void fork_hold(uint32_t ep)
+{
+	hold_set(&proc.at.arena, proc.fork_slot, ep);
+}
+
 /* The child's references are counted before it runs: its slot and its holds are made here, in the parent. */
 void proc_fork_prepare(void)
 {
 	const struct arena *a = &proc.at.arena;
 
 	proc.fork_slot = UINT32_MAX;
-	if (!proc_is_attached() || proc_is_dead())
+	fork_locked = proc_is_attached() && !proc_is_dead();
+	if (!fork_locked)
 		return;
+	epoll_fork_prepare();
 	spin_lock(&proc.lock);
+	file_fork_prepare();
 	for (uint32_t i = 0; i < a->client_count; i++) {
 		struct client *c = arena_client(a, i);
 		uint32_t none = CLIENT_FREE;
@@ -209,34 +219,33 @@ void proc_fork_prepare(void)
 			continue;
 		atomic_store(&c->pid,
 		        -1); /* not known yet: the service waits for the child to come, or reaps the slot */
-		for (uint32_t w = 0; w < a->endpoint_count / 64; w++) {
-			uint64_t bits = atomic_load(&arena_holds(a, proc.at.client_idx)[w]);
-
-			if (bits)
-				atomic_store(&arena_holds(a, i)[w], bits);
-		}
 		proc.fork_slot = i;
+		/* what the table holds, not our bits: a socket closed a moment ago is not the child's */
+		file_each_ep(fork_hold);
 		break;
 	}
-	file_fork_prepare();
 }
 
 void proc_fork_parent(void)
 {
-	if (!proc_is_attached() || proc_is_dead())
+	if (!fork_locked)
 		return;
 	file_fork_done(false);
 	spin_unlock(&proc.lock);
+	epoll_fork_parent();
 }
 
 void proc_fork_child(void)
 {
 	if (!proc_is_attached())
 		return;
-	file_fork_done(true);
-	spin_unlock(&proc.lock);
+	if (fork_locked) {
+		file_fork_done(true);
+		spin_unlock(&proc.lock);
+	}
 	wait_fork_child();
 	proc_internal_fd_remove(proc.at.ctl_fd);
+	epoll_fork_child();
 	if (proc_is_dead())
 		return;
 	if (proc.fork_slot == UINT32_MAX) {
@@ -249,5 +258,4 @@ void proc_fork_child(void)
 		log_warning("process %d cannot join the service after fork", getpid());
 	else
 		proc_internal_fd_add(proc.at.ctl_fd);
-	epoll_fork_child();
 }

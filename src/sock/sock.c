@@ -160,11 +160,13 @@ static void options_take(struct file *f, int fd)
 	atomic_store(&f->is_nonblocking, (libc.fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
 }
 
-/* A program that never sets SO_SNDBUF gets ours, as the kernel's default is not a wish. */
+/* A program that never set SO_SNDBUF or SO_RCVBUF gets ours: the kernel's default is not a wish. */
 static void buffers_apply(struct file *f)
 {
-	f->sndbuf = (int)proc.at.arena.hdr->send_buffer;
-	f->rcvbuf = (int)proc.at.arena.hdr->receive_buffer;
+	if (!f->sndbuf_set)
+		f->sndbuf = (int)proc.at.arena.hdr->send_buffer;
+	if (!f->rcvbuf_set)
+		f->rcvbuf = (int)proc.at.arena.hdr->receive_buffer;
 }
 
 int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
@@ -204,8 +206,11 @@ static void publish_fd(struct file *f)
 {
 	uint32_t ep = atomic_load(&f->ep);
 
-	if (ep != ENDPOINT_NONE)
-		atomic_store_explicit(&proc_ep(ep)->app_fd, f->fd, memory_order_relaxed);
+	if (ep == ENDPOINT_NONE)
+		return;
+	atomic_store_explicit(&proc_ep(ep)->app_fd, f->fd, memory_order_relaxed);
+	if (f->sndbuf_set)
+		atomic_store_explicit(&proc_ep(ep)->tx_limit, (uint32_t)f->sndbuf, memory_order_relaxed);
 }
 
 /* Makes the bound endpoint a listener on every stack. */
@@ -329,11 +334,11 @@ int sock_listen(struct file *f, int fd, int backlog)
 static uint32_t accept_take(struct endpoint *lep)
 {
 	const struct arena *a = &proc.at.arena;
-	static _Atomic uint32_t turn;
+	static _Atomic uint32_t turn, take_lock;
 	struct listener *l;
-	uint32_t start = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+	uint32_t start = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed), taken = ENDPOINT_NONE;
 
-	if (lep->listener >= a->hdr->listener_count)
+	if (lep->listener >= a->listener_count)
 		return ENDPOINT_NONE;
 	l = arena_listener(a, lep->listener);
 	for (uint32_t i = 0; i < a->stack_count; i++) {
@@ -346,11 +351,20 @@ static uint32_t accept_take(struct endpoint *lep)
 
 			if (ep >= a->endpoint_count)
 				return ENDPOINT_NONE;
-			/* held before it is taken: a death in between is told by the ring */
-			hold_set(a, proc.at.client_idx, ep);
-			if (atomic_compare_exchange_strong(&r->tail, &tail, tail + 1))
-				return ep;
-			hold_clear(a, proc.at.client_idx, ep);
+			/* Held before it is taken: a death in between is told by the ring. One thread of this process at a time, as the hold
+			 * is the process's; it is given back through the stack, which looks whether anybody else holds the endpoint. */
+			spin_lock(&take_lock);
+			if (tail == atomic_load(&r->tail)) {
+				hold_set(a, proc.at.client_idx, ep);
+				if (atomic_compare_exchange_strong(&r->tail, &tail, tail + 1))
+					taken = ep;
+				else
+					post(&proc.at, a->endpoints[ep].stack_idx, POST_ENTRY(POST_RELEASE, 0, ep));
+			}
+			spin_unlock(&take_lock);
+			if (taken != ENDPOINT_NONE)
+				return taken;
+			tail = atomic_load(&r->tail);
 		}
 	}
 	return ENDPOINT_NONE;
@@ -396,6 +410,8 @@ static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, i
 	nf->reuseaddr = f->reuseaddr;
 	nf->reuseport = f->reuseport;
 	nf->sndbuf = f->sndbuf;
+	nf->sndbuf_set = f->sndbuf_set;
+	nf->rcvbuf_set = f->rcvbuf_set;
 	nf->rcvbuf = f->rcvbuf;
 	nf->rcvlowat = f->rcvlowat;
 	nf->linger_on = f->linger_on;
@@ -423,14 +439,14 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 		return SOCK_LIBC;
 	if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
 		return -EINVAL;
-	if (mode == MODE_PRONK && !proc_is_dead() &&
-	        atomic_load(&proc_ep(atomic_load(&f->ep))->state) != EP_LISTEN)
-		return -EINVAL;
 	if (addr && !len)
 		return -EFAULT;
 	if (len && (int)*len < 0)
 		return -EINVAL;
 	for (;;) {
+		if (mode == MODE_PRONK && !proc_is_dead() &&
+		        atomic_load(&proc_ep(atomic_load(&f->ep))->state) != EP_LISTEN)
+			return -EINVAL;
 		rc = accept_pronk(f, addr, len, flags);
 		if (rc != -EAGAIN)
 			return rc;
@@ -451,9 +467,16 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 			deadline = deadline_after(f->rcvtimeo_ns);
 		if (proc_is_dead()) { /* the kernel's half goes on alone */
 			struct pollfd p = {.fd = fd, .events = POLLIN};
+			uint64_t now = clock_now_ns();
+			int ms = deadline == WAIT_FOREVER ? -1
+			         : deadline > now         ? (int)((deadline - now) / 1000000) + 1
+			                                  : 0;
 
-			if (libc.poll(&p, 1, -1) < 0)
+			rc = libc.poll(&p, 1, ms);
+			if (rc < 0)
 				return -errno;
+			if (!rc)
+				return -EAGAIN;
 			continue;
 		}
 		rc = wait_for(f, EPOLLIN, deadline, mode == MODE_DUAL ? fd : -1);
@@ -525,6 +548,7 @@ static int connect_start(struct file *f, int fd, const struct sock_addr *to)
 		c.local = proc_ep(bound)->local;
 	}
 	c.value = (int32_t)app_flags(f);
+	c.rcvbuf = f->rcvbuf_set ? (uint32_t)f->rcvbuf : 0;
 	stack = atomic_fetch_add_explicit(&a->hdr->next_stack, 1, memory_order_relaxed) % a->stack_count;
 	for (;;) {
 		struct call try = c;
@@ -544,10 +568,14 @@ static int connect_start(struct file *f, int fd, const struct sock_addr *to)
 		}
 		return rc;
 	}
-	atomic_store(&f->ep, c.endpoint);
+	if (!f->is_bound_here)
+		atomic_store(&f->ep, c.endpoint);
 	atomic_store(&f->mode, MODE_PRONK);
-	if (f->is_bound_here)
+	if (f->is_bound_here) {
+		epoll_file_closed_ep(f); /* its watches lie in the endpoint that goes */
+		atomic_store(&f->ep, c.endpoint);
 		ep_release(bound, RELEASE_KEEP_PORT);
+	}
 	f->is_bound_here = false;
 	f->has_connected = true;
 	atomic_store(&f->connect_reported, false);
@@ -569,8 +597,10 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 	if (atomic_load(&f->mode) == MODE_OPEN) {
 		if (rc || (f->domain == AF_INET && addr->sa_family != AF_INET))
 			return SOCK_LIBC; /* the kernel's own words for a bad address */
-		if (is_loopback(&to) || is_any(&to))
+		if (is_loopback(&to) || is_any(&to)) {
+			proc_fallback_add(fd, f->domain, f->type, "the peer is on the loopback interface");
 			return SOCK_LIBC;
+		}
 		if (to.family == AF_INET6) {
 			proc_fallback_add(fd, f->domain, f->type, "IPv6 is not accelerated");
 			return SOCK_LIBC;
@@ -638,8 +668,12 @@ int sock_shutdown(struct file *f, int how)
 	ep = proc_ep(atomic_load(&f->ep));
 	state = atomic_load(&ep->state);
 	if (state == EP_LISTEN) {
-		/* wakes whoever waits in accept; the kernel's half says what the call returns */
-		return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : 0;
+		if (how == SHUT_WR)
+			return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : 0;
+		/* listening ends; whoever waits in accept gets EINVAL */
+		int rc = post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+
+		return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : rc;
 	}
 	if (state != EP_ESTABLISHED)
 		return -ENOTCONN;

@@ -223,6 +223,10 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 		}
 		rc = sleep_on(wake_fd, kernel_fd, deadline_ns, watch == WATCH_NONE);
 		poller_awake(a, (uint32_t)poller);
+		if (proc_is_dead()) {
+			rc = 0;
+			break;
+		}
 		if (rc > 0) {
 			rc = 0;
 			break;

@@ -146,7 +146,8 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 				n = take(f, ep, &cur, want - done, false, flags & MSG_TRUNC);
 				done += n;
 			}
-			if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES) {
+			if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES ||
+				f->rx_bytes >= (uint32_t)f->rcvbuf / 4) {
 				f->rx_pieces = f->rx_bytes = 0;
 				bell = DOORBELL_RX;
 			}
@@ -190,7 +191,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 			                  readiness alone */
 			struct timespec nap = {.tv_nsec = 1000000};
 
-			if (libc.ppoll(NULL, 0, &nap, NULL) < 0)
+			if (libc.ppoll(NULL, 0, &nap, NULL) < 0 || attach_check_dead(&proc.at))
 				return (ssize_t)done;
 			if (clock_now_ns() >= deadline)
 				return (ssize_t)done;
@@ -225,7 +226,7 @@ static bool block_ready(struct endpoint *ep, uint32_t head)
 static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is_starved)
 {
 	const struct arena *a = &proc.at.arena;
-	uint32_t limit = atomic_load_explicit(&ep->tx_limit, memory_order_relaxed);
+	uint32_t limit = ep_tx_limit(ep);
 	uint32_t head = atomic_load_explicit(&ep->tx_head, memory_order_relaxed);
 	size_t done = 0, published = 0;
 
@@ -364,20 +365,22 @@ ssize_t sock_sendfile(struct file *f, int in, off64_t *offset, size_t count)
 	while (done < count) {
 		size_t part = count - done < SENDFILE_PART ? count - done : SENDFILE_PART;
 		struct endpoint *ep = proc_ep(atomic_load(&f->ep));
-		uint32_t limit = atomic_load(&ep->tx_limit), used = ep_tx_used(ep);
+		uint32_t limit = ep_tx_limit(ep), used = ep_tx_used(ep);
 		struct iovec iov = {buf, 0};
 		ssize_t n, sent;
 
 		/* read no more than the socket takes, for a descriptor that cannot be read again */
 		if (atomic_load(&f->is_nonblocking)) {
-			if (used >= limit) {
+			/* a connection that has ended never drains: sock_send says how it ended */
+			if (used >= limit && atomic_load(&ep->state) == EP_ESTABLISHED &&
+				!(atomic_load(&ep->flags) & EP_TX_CLOSED)) {
 				atomic_store(&ep->tx_want, 1);
 				rc = ep_tx_used(ep) >= limit ? -EAGAIN : 0;
 				if (rc)
 					break;
 				continue;
 			}
-			if (part > limit - used)
+			if (used < limit && part > limit - used)
 				part = limit - used;
 		}
 		n = offset ? pread64(in, buf, part, *offset) : libc.read(in, buf, part);

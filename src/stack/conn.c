@@ -209,6 +209,15 @@ void listener_add(struct stack *s, struct listener_local *l)
 	s->listeners[l->port % ACCEPT_HASH] = l;
 }
 
+struct listener_local *listener_of(struct stack *s, uint32_t ep_idx)
+{
+	for (uint32_t i = 0; i < ACCEPT_HASH; i++)
+		for (struct listener_local *l = s->listeners[i]; l; l = l->next)
+			if (l->ep == ep_idx)
+				return l;
+	return NULL;
+}
+
 void listener_remove(struct stack *s, uint32_t ep_idx)
 {
 	for (uint32_t i = 0; i < ACCEPT_HASH; i++) {
@@ -383,6 +392,8 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 		s->input_conn = NULL;
 		return;
 	}
+	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_FIN)) == (TCP_SYN | TCP_FIN))
+		goto drop; /* nobody opens and closes in one segment */
 	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
 		struct listener_local *l = listener_find(s, lwip_ntohs(h->dest),
 		        ip_2_ip4(ip_current_dest_addr())->addr,

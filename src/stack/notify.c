@@ -38,7 +38,7 @@ void notify(struct stack *s, uint32_t ep_idx, uint32_t events)
 	/* pairs with the fence of whoever claims a watch: either we see the watch or it sees the new level */
 	atomic_thread_fence(memory_order_seq_cst);
 	notify_some(s, ep->watch, WATCH_INLINE, ep_idx * WATCH_INLINE, events);
-	if (ep->listener < s->arena->hdr->listener_count)
+	if (ep->listener < s->arena->listener_count)
 		notify_some(s, arena_listener(s->arena, ep->listener)->watch, WATCH_LISTENER,
 		        s->arena->watch_inline_count + ep->listener * WATCH_LISTENER, events);
 }

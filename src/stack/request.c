@@ -91,12 +91,12 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 		return 0; /* a second listen only changes the backlog */
 	if (own->kind != OWN_BOUND)
 		return -EINVAL;
-	for (i = 0; i < s->arena->hdr->listener_count; i++) {
+	for (i = 0; i < s->arena->listener_count; i++) {
 		l = arena_listener(s->arena, i);
 		if (!atomic_load(&l->in_use))
 			break;
 	}
-	if (i == s->arena->hdr->listener_count)
+	if (i == s->arena->listener_count)
 		return -ENOBUFS;
 	rc = port_listen(s, own->port, c->flags);
 	if (rc)
@@ -112,6 +112,7 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 	}
 	own->kind = OWN_LISTEN;
 	own->listener = i;
+	own->rcvbuf = LWIP_MIN(c->rcvbuf, TCP_WND);
 	ep->listener = i;
 	atomic_store(&ep->app_flags, (uint32_t)c->opt);
 	atomic_store(&ep->state, EP_LISTEN);
@@ -153,6 +154,11 @@ static int do_setopt(struct stack *s, uint32_t client, struct call *c)
 			ip_set_option(pcb, SOF_KEEPALIVE);
 		else
 			ip_reset_option(pcb, SOF_KEEPALIVE);
+		break;
+	case OPT_RCVBUF:
+		if (c->value < 1)
+			return -EINVAL;
+		rx_resize(s, conn, LWIP_MIN((uint32_t)c->value, TCP_WND));
 		break;
 	case OPT_KEEPIDLE:
 		if (c->value < 1 || c->value > KEEP_MAX_S)
@@ -271,7 +277,8 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 		if (s->by_ep[idx - s->ep_first])
 			tx_adopt(s, s->by_ep[idx - s->ep_first]);
 		hold_clear(s->arena, client, idx);
-		if (!hold_any(s->arena, idx, UINT32_MAX))
+		/* one that still waits to be accepted was only held by a process that came second: it goes on waiting */
+		if (!hold_any(s->arena, idx, UINT32_MAX) && !conn_is_queued(s, idx))
 			tcp_release(s, idx, arg);
 		break;
 	case POST_SHUTDOWN:
@@ -362,6 +369,39 @@ void stack_barrier(struct stack *s, struct stack_msg *m)
 	(void)s, (void)m;
 }
 
+/* Releases what no client holds and none can accept any more: a client cleared its own holds. */
+static void orphans_release(struct stack *s)
+{
+	uint32_t words = s->ep_count / 64, first = s->ep_first / 64;
+
+	for (uint32_t w = 0; w < words; w++) {
+		uint64_t bits = 0, held = 0;
+
+		for (uint32_t i = 0; i < 64; i++) {
+			struct conn *c = s->by_ep[w * 64 + i];
+			uint8_t kind = s->own[w * 64 + i].kind;
+
+			if (kind == OWN_BOUND || kind == OWN_LISTEN || kind == OWN_SHUT || kind == OWN_DEAD ||
+			        (c && !c->is_released))
+				bits |= 1ull << i;
+		}
+		for (uint32_t i = 0; i < s->arena->client_count && bits; i++)
+			if (atomic_load(&arena_client(s->arena, i)->state) != CLIENT_FREE)
+				held |= atomic_load(&arena_holds(s->arena, i)[first + w]);
+		bits &= ~held;
+		while (bits) {
+			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits), idx = s->ep_first + i;
+
+			bits &= bits - 1;
+			/* in this order: whoever takes a connection from the queue holds it before */
+			if (conn_is_queued(s, idx))
+				continue;
+			if (!hold_any(s->arena, idx, UINT32_MAX))
+				tcp_release(s, idx, 0);
+		}
+	}
+}
+
 /* Closes what a dead process had open, as the kernel does at exit. */
 void stack_client_gone(struct stack *s, struct stack_msg *m)
 {
@@ -385,17 +425,17 @@ void stack_client_gone(struct stack *s, struct stack_msg *m)
 			for (int i = 0; i < WATCH_INLINE; i++) {
 				uint32_t p = WATCH_POLLER(atomic_load(&ep->watch[i].word));
 
-				if (p && p <= s->arena->hdr->poller_count &&
+				if (p && p <= s->arena->poller_count &&
 				        atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
 					atomic_store(&ep->watch[i].word, 0);
 			}
-			if (ep->listener < s->arena->hdr->listener_count) {
+			if (ep->listener < s->arena->listener_count) {
 				struct listener *l = arena_listener(s->arena, ep->listener);
 
 				for (int i = 0; i < WATCH_LISTENER; i++) {
 					uint32_t p = WATCH_POLLER(atomic_load(&l->watch[i].word));
 
-					if (p && p <= s->arena->hdr->poller_count &&
+					if (p && p <= s->arena->poller_count &&
 					        atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
 						atomic_store(&l->watch[i].word, 0);
 				}
@@ -408,14 +448,14 @@ void stack_client_gone(struct stack *s, struct stack_msg *m)
 				conn_touch(s, c);
 			}
 			hold_clear(s->arena, client, idx);
-			if (!hold_any(s->arena, idx, UINT32_MAX) && ep->parent != ENDPOINT_NONE &&
-			        accept_is_queued(s, ep->parent, idx))
+			if (!hold_any(s->arena, idx, UINT32_MAX) && conn_is_queued(s, idx))
 				continue; /* it died between claiming and accepting: the next accept gets it
 				           */
 			if (!hold_any(s->arena, idx, UINT32_MAX))
 				tcp_release(s, idx, 0);
 		}
 	}
+	orphans_release(s);
 	block_client_gone(s, client);
 	atomic_store(&r->head, 0);
 	atomic_store(&r->tail, 0);

@@ -8,6 +8,7 @@
  */
 #include "stack_int.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,8 +88,10 @@ static void publish(struct stack *s, struct conn *c)
 	}
 }
 
-void rx_add(struct stack *s, struct conn *c, struct pbuf *p)
+int rx_add(struct stack *s, struct conn *c, struct pbuf *p)
 {
+	bool is_broken = false;
+
 	while (p) {
 		struct pbuf *next = p->next;
 
@@ -99,13 +102,49 @@ void rx_add(struct stack *s, struct conn *c, struct pbuf *p)
 		}
 		if (p->len && nic_addr(s->queue, p->payload) == UINT64_MAX)
 			p = copy_to_buf(s, p);
-		if (p && p->len)
+		if (!p) {
+			/* lwIP has acknowledged these bytes: without them the stream is broken */
+			is_broken = true;
+		} else if (p->len) {
 			pend_add(c, p);
-		else if (p)
+		} else {
 			pbuf_free(p);
+		}
 		p = next;
 	}
 	publish(s, c);
+	return is_broken ? -ENOBUFS : 0;
+}
+
+/* Hands n bytes back to the window, less what a smaller SO_RCVBUF still owes. */
+static void window_open(struct conn *c, uint32_t n)
+{
+	uint32_t keep = LWIP_MIN(n, c->rcv_debt);
+
+	c->rcv_debt -= keep;
+	for (n -= keep; n;) {
+		u16_t part = (u16_t)LWIP_MIN(n, 0xffff);
+
+		tcp_recved(c->pcb, part);
+		n -= part;
+	}
+}
+
+void rx_resize(struct stack *s, struct conn *c, uint32_t size)
+{
+	uint32_t old = c->rcv_limit;
+
+	(void)s;
+	c->rcv_limit = size;
+	if (size < old) {
+		c->rcv_debt += old - size; /* a window is never taken back (RFC 7323 2.4): it is not opened again */
+		return;
+	}
+	size -= old;
+	old = LWIP_MIN(size, c->rcv_debt);
+	c->rcv_debt -= old;
+	size -= old;
+	window_open(c, size);
 }
 
 void rx_reclaim(struct stack *s, struct conn *c)
@@ -127,16 +166,8 @@ void rx_reclaim(struct stack *s, struct conn *c)
 		pbuf_free(c->rx_bufs[c->rx_freed % RX_RING_SIZE]);
 		c->rx_freed++;
 	}
-	if (c->pcb) {
-		uint32_t n = read - c->rx_recved;
-
-		while (n) {
-			u16_t part = (u16_t)LWIP_MIN(n, 0xffff);
-
-			tcp_recved(c->pcb, part);
-			n -= part;
-		}
-	}
+	if (c->pcb)
+		window_open(c, read - c->rx_recved);
 	c->rx_recved = read;
 	publish(s, c);
 	if (c->rx_freed != c->rx_head && !c->reclaim_armed) {

@@ -73,6 +73,7 @@ struct conn {
 	uint32_t rx_freed;                   /* pieces given back */
 	uint32_t rx_recved;                  /* bytes told to lwIP */
 	struct pbuf *pend_first, *pend_last; /* received, the ring was full */
+	uint32_t rcv_debt;         /* bytes that a smaller SO_RCVBUF keeps back from the window */
 	uint32_t rcv_limit;                  /* receive window of this connection */
 	uint32_t user_timeout_ms;
 	uint64_t syn_ns;     /* when the SYN left: first RTT sample */
@@ -88,6 +89,7 @@ struct listener_local {
 	struct tcp_pcb_listen *pcb;
 	uint32_t ep, idx;   /* endpoint, listener record */
 	uint32_t embryonic; /* connections in SYN_RCVD */
+	uint32_t rcvbuf;
 	uint16_t port;
 	uint8_t ip[4];
 	bool is_any;
@@ -96,13 +98,21 @@ struct listener_local {
 struct neigh;
 
 /* What a stack knows itself of an endpoint it owns: a client may write over the copy in the arena. */
-enum own_kind { OWN_FREE, OWN_CONN, OWN_BOUND, OWN_LISTEN };
+enum own_kind {
+	OWN_FREE,
+	OWN_CONN,
+	OWN_BOUND,
+	OWN_LISTEN,
+	OWN_SHUT, /* a listener that was shut down; its stacks are letting go */
+	OWN_DEAD, /* ... and have let go: only its descriptor is left */
+};
 
 struct ep_own {
 	uint8_t kind;
 	uint8_t ip[4];     /* OWN_BOUND and OWN_LISTEN: where, network order */
 	uint16_t port;
-	uint32_t listener; /* OWN_LISTEN: its record */
+	uint32_t listener; /* OWN_LISTEN, OWN_SHUT, OWN_DEAD: its record */
+	uint32_t rcvbuf;   /* OWN_LISTEN: receive window of its connections, 0 = the default */
 };
 
 /* Work of stack 0 that needs every stack: its answer goes out when the last one has done it. */
@@ -237,6 +247,8 @@ void conn_bind_pcb(struct conn *c, struct tcp_pcb *pcb);
 void conn_abort(struct stack *s, struct conn *c);
 void listener_add(struct stack *s, struct listener_local *l);
 void listener_remove(struct stack *s, uint32_t ep_idx);
+/* This stack's part of the listener with that endpoint, or NULL. */
+struct listener_local *listener_of(struct stack *s, uint32_t ep_idx);
 
 /* --- timer.c --- */
 /* New data was acknowledged: settles the floor of the retransmission time-out. */
@@ -257,14 +269,17 @@ void tcp_unlisten_here(struct stack *s, uint32_t ep_idx, uint32_t listener);
 void tcp_conn_gone(struct stack *s, struct conn *c);
 uint32_t ep_take(struct stack *s);
 void ep_give(struct stack *s, uint32_t ep_idx);
-/* Whether a connection still waits in its listener's accept ring of this stack. */
-bool accept_is_queued(struct stack *s, uint32_t listener_ep, uint32_t ep_idx);
+/* Whether the connection of an endpoint we own still waits to be accepted. */
+bool conn_is_queued(struct stack *s, uint32_t ep_idx);
+/* Changes the receive window of an open connection (SO_RCVBUF). */
+void rx_resize(struct stack *s, struct conn *c, uint32_t size);
 void tcp_publish_info(struct stack *s, struct conn *c);
 /* Destination of a packet: false when no route leads there. */
 bool route_ok(const struct stack *s, const uint8_t ip[4]);
 
 /* --- rx.c / tx.c: the rings of an endpoint --- */
-void rx_add(struct stack *s, struct conn *c, struct pbuf *p);
+/* Received bytes for the application; takes p. 0, or -ENOBUFS when some were lost and the connection must end. */
+int rx_add(struct stack *s, struct conn *c, struct pbuf *p);
 void rx_reclaim(struct stack *s, struct conn *c);
 void rx_drop_all(struct stack *s, struct conn *c);
 bool rx_is_unread(struct stack *s, struct conn *c);

@@ -201,8 +201,12 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		return ERR_OK;
 	}
 	if (p) {
-		rx_add(s, c, p);
-		return ERR_OK;
+		if (!rx_add(s, c, p))
+			return ERR_OK;
+		atomic_store(&stack_ep(s, c->ep)->error, ENOBUFS);
+		tcp_err(pcb, NULL);
+		tcp_abort(pcb);
+		return ERR_ABRT;
 	}
 	ep = stack_ep(s, c->ep);
 	/* what waits behind a full ring comes before the end: EP_RX_EOF is set with the last piece (rx.c) */
@@ -310,6 +314,8 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	        memory_order_relaxed);
 	addr_set(&ep->local, &pcb->local_ip, pcb->local_port);
 	addr_set(&ep->remote, &pcb->remote_ip, pcb->remote_port);
+	if (l->rcvbuf)
+		c->rcv_limit = l->rcvbuf;
 	established(s, c);
 	if (atomic_load_explicit(&lep->app_flags, memory_order_relaxed) & APP_KEEPALIVE)
 		ip_set_option(pcb, SOF_KEEPALIVE);
@@ -342,23 +348,28 @@ static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
 	return ERR_OK;
 }
 
-bool accept_is_queued(struct stack *s, uint32_t listener_ep, uint32_t ep_idx)
+/* Whether a connection still waits in its listener's accept ring of this stack. */
+static bool accept_is_queued(struct stack *s, uint32_t listener_ep, uint32_t ep_idx)
 {
-	const struct endpoint *lep;
+	const struct listener_local *l = listener_of(s, listener_ep);
 	const struct accept_ring *r;
 	uint32_t head;
 
-	if (listener_ep >= s->arena->endpoint_count)
+	if (!l)
 		return false;
-	lep = stack_ep(s, listener_ep);
-	if (lep->listener >= s->arena->hdr->listener_count || atomic_load(&lep->state) != EP_LISTEN)
-		return false;
-	r = &arena_listener(s->arena, lep->listener)->ring[s->idx];
+	r = &arena_listener(s->arena, l->idx)->ring[s->idx];
 	head = atomic_load(&r->head);
 	for (uint32_t i = atomic_load(&r->tail); i != head && head - i <= ACCEPT_RING_SIZE; i++)
 		if (atomic_load(&r->slot[i % ACCEPT_RING_SIZE]) == ep_idx)
 			return true;
 	return false;
+}
+
+bool conn_is_queued(struct stack *s, uint32_t ep_idx)
+{
+	const struct conn *c = s->by_ep[ep_idx - s->ep_first];
+
+	return c && c->parent != ENDPOINT_NONE && accept_is_queued(s, c->parent, ep_idx);
 }
 
 /* --- requests --- */
@@ -440,6 +451,8 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	pcb->rto = pcb->sv = 1000;
 	c->ep = idx;
 	c->is_connecting = 1;
+	if (call->rcvbuf)
+		c->rcv_limit = LWIP_MIN(call->rcvbuf, TCP_WND);
 	c->owns_port = call->local.port != 0;
 	c->syn_ns = s->now_ns;
 	s->by_ep[idx - s->ep_first] = c;
@@ -499,6 +512,7 @@ int tcp_listen_here(struct stack *s, uint32_t ep_idx, const struct ep_own *own)
 	l->pcb = (struct tcp_pcb_listen *)lpcb;
 	l->ep = ep_idx;
 	l->idx = own->listener;
+	l->rcvbuf = own->rcvbuf;
 	l->port = own->port;
 	memcpy(l->ip, own->ip, 4);
 	l->is_any = ip_addr_isany(&ip);
@@ -540,17 +554,25 @@ void tcp_unlisten_here(struct stack *s, uint32_t ep_idx, uint32_t listener)
 
 /* --- fan-out: every stack does it, the last one reports to stack 0 --- */
 
-static void unlisten_done(struct stack *s, struct stack_msg *m)
+static void listener_give(struct stack *s, uint32_t ep_idx, uint32_t listener)
 {
-	struct fan_out *f = m->ptr;
-	struct endpoint *ep = stack_ep(s, f->ep);
-	struct listener *l = arena_listener(s->arena, f->own.listener);
+	struct listener *l = arena_listener(s->arena, listener);
 
 	for (int i = 0; i < WATCH_LISTENER; i++)
 		atomic_store(&l->watch[i].word, 0);
-	ep->listener = UINT32_MAX;
-	ep_give(s, f->ep);
+	stack_ep(s, ep_idx)->listener = UINT32_MAX;
+	ep_give(s, ep_idx);
 	atomic_store(&l->in_use, 0);
+}
+
+static void unlisten_done(struct stack *s, struct stack_msg *m)
+{
+	struct fan_out *f = m->ptr;
+
+	if (s->own[f->ep - s->ep_first].kind == OWN_SHUT)
+		s->own[f->ep - s->ep_first].kind = OWN_DEAD;
+	else
+		listener_give(s, f->ep, f->own.listener);
 	free(f);
 }
 
@@ -571,7 +593,7 @@ static void unlisten_msg(struct stack *s, struct stack_msg *m)
 	}
 }
 
-static void unlisten(struct stack *s, uint32_t ep_idx)
+static void unlisten(struct stack *s, uint32_t ep_idx, enum own_kind next)
 {
 	struct fan_out *f = calloc(1, sizeof(*f));
 
@@ -580,7 +602,7 @@ static void unlisten(struct stack *s, uint32_t ep_idx)
 	f->home = s;
 	f->ep = ep_idx;
 	f->own = s->own[ep_idx - s->ep_first];
-	s->own[ep_idx - s->ep_first].kind = OWN_CONN; /* released once; given back when every stack has let go */
+	s->own[ep_idx - s->ep_first].kind = (uint8_t)next; /* given back when every stack has let go */
 	atomic_store(&f->left, s->count);
 	for (uint32_t i = 0; i < s->count; i++) {
 		struct stack_msg *m = calloc(1, sizeof(*m));
@@ -608,7 +630,13 @@ void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 		/* the port is free at once: a new listener's messages come to each stack after those of this
 		 * one's end */
 		port_release(s, own->port);
-		unlisten(s, ep_idx);
+		unlisten(s, ep_idx, OWN_CONN);
+		return;
+	case OWN_SHUT:
+		s->own[ep_idx - s->ep_first].kind = OWN_CONN;
+		return;
+	case OWN_DEAD:
+		listener_give(s, ep_idx, own->listener);
 		return;
 	case OWN_BOUND:
 		if (!(how & RELEASE_KEEP_PORT))
@@ -645,7 +673,15 @@ void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 {
 	struct conn *c = s->by_ep[ep_idx - s->ep_first];
+	const struct ep_own *own = &s->own[ep_idx - s->ep_first];
 
+	if (own->kind == OWN_LISTEN && how != SHUT_WR) {
+		atomic_store(&stack_ep(s, ep_idx)->state, EP_CLOSED);
+		notify(s, ep_idx, EPOLLIN | EPOLLHUP | EPOLLRDHUP);
+		port_release(s, own->port);
+		unlisten(s, ep_idx, OWN_SHUT);
+		return;
+	}
 	if (!c || c->is_released)
 		return;
 	if (how == SHUT_WR || how == SHUT_RDWR) {

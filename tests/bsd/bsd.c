@@ -1,7 +1,8 @@
 /* bsd.c - the harness: running cases, writing the line, talking to the peer. bsd.h has the contracts.
  *
- * The process that was called only starts others and copies their output; a case's own process is the program under test.
- * Output goes out word by word with write(2), so that the line of a case that hangs shows how far it came.
+ * The process that was called only starts others and copies their output; a case's own process is the program
+ * under test. Output goes out word by word with write(2), so that the line of a case that hangs shows how far
+ * it came.
  */
 #include "bsd.h"
 
@@ -9,7 +10,7 @@
 #include <sys/un.h>
 #include <sys/ioctl.h>
 
-enum { CASES_MAX = 128, CASE_SECONDS = 40, PORTS_PER_CASE = 16, PORT_FIRST = 20000, CTL_FD = 3 };
+enum { CASES_MAX = 110, CASE_SECONDS = 40, PORTS_PER_CASE = 16, CTL_FD = 3 };
 
 struct test_case {
 	const char *name;
@@ -97,9 +98,9 @@ void rev(const char *what, unsigned int events)
 	static const struct {
 		unsigned int bit;
 		const char *name;
-	} names[] = {{EPOLLIN, "IN"}, {EPOLLPRI, "PRI"}, {EPOLLOUT, "OUT"}, {EPOLLERR, "ERR"}, {EPOLLHUP, "HUP"},
-	        {EPOLLRDNORM, "RDNORM"}, {EPOLLRDBAND, "RDBAND"}, {EPOLLWRNORM, "WRNORM"}, {EPOLLWRBAND, "WRBAND"},
-	        {EPOLLRDHUP, "RDHUP"}, {POLLNVAL, "NVAL"}};
+	} names[] = {{EPOLLIN, "IN"}, {EPOLLPRI, "PRI"}, {EPOLLOUT, "OUT"}, {EPOLLERR, "ERR"},
+	        {EPOLLHUP, "HUP"}, {EPOLLRDNORM, "RDNORM"}, {EPOLLRDBAND, "RDBAND"}, {EPOLLWRNORM, "WRNORM"},
+	        {EPOLLWRBAND, "WRBAND"}, {EPOLLRDHUP, "RDHUP"}, {POLLNVAL, "NVAL"}};
 	char text[128] = "";
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -115,7 +116,9 @@ void rev(const char *what, unsigned int events)
 
 int port(int n)
 {
-	return PORT_FIRST + case_at * PORTS_PER_CASE + n;
+	const char *first = getenv("BSD_PORTS");
+
+	return (first ? atoi(first) : 20000) + case_at * PORTS_PER_CASE + n;
 }
 
 static struct sockaddr_in addr_of(const char *ip, int port)
@@ -422,10 +425,7 @@ void show_time(const char *what, uint64_t start_ms, int want_ms)
 {
 	int64_t spent = (int64_t)(now_ms() - start_ms);
 
-	out("%s=%s", what,
-	        spent < want_ms - 2                 ? "early"
-	                : spent > want_ms * 2 + 500 ? "late"
-	                                            : "intime");
+	out("%s=%s", what, spent < want_ms - 2 ? "early" : spent > want_ms * 2 + 500 ? "late" : "intime");
 }
 
 /* --- signals --- */

@@ -1,10 +1,13 @@
-/* bsd.h - the harness of the conformance programs: cases, one line of output each, and the helper that plays the peer.
+/* bsd.h - the harness of the conformance programs: cases, one line of output each, and the helper that plays
+ * the peer.
  *
- * A program is a list of CASE()s. Called without arguments it runs each in a process of its own (a hang or a crash costs one
- * line); called with a case's name it runs that one. A line says what every call returned and what came of it; the runner
- * compares the lines of two legs, so nothing in them may depend on chance: no port, no descriptor, no elapsed time.
+ * A program is a list of CASE()s. Called without arguments it runs each in a process of its own (a hang or a
+ * crash costs one line); called with a case's name it runs that one. A line says what every call returned and
+ * what came of it; the runner compares the lines of two legs, so nothing in them may depend on chance: no
+ * port, no descriptor, no elapsed time.
  *
- * Single-threaded unless a function says otherwise. Everything may block; what cannot go on prints "HARNESS ..." and exits.
+ * Single-threaded unless a function says otherwise. Everything may block; what cannot go on prints "HARNESS
+ * ..." and exits.
  */
 #pragma once
 #include <arpa/inet.h>
@@ -38,7 +41,8 @@
 	}                                                                                                    \
 	static void name(void)
 
-/* A case that runs twice: once with a connected socket, once with an accepted one (its name ends in "_accepted"). */
+/* A case that runs twice: once with a connected socket, once with an accepted one (its name ends in
+ * "_accepted"). */
 #define CASE_BOTH(name)                                                                                      \
 	static void name(void);                                                                              \
 	__attribute__((constructor)) static void add_##name(void)                                            \
@@ -108,11 +112,13 @@ int listener(int port);
 int tcp_socket(void);
 /* Lets the peer connect to port; its id. */
 int peer_connect(int port);
-/* Waits until poll(2) shows one of events (at most 8 s), then a little for what comes with it. Returns all bits there are. */
+/* Waits until poll(2) shows one of events (at most 8 s), then a little for what comes with it. Returns all
+ * bits there are. */
 unsigned int settle(int fd, unsigned int events);
 /* Waits until n bytes can be read. */
 void settle_bytes(int fd, int n);
-/* Sends the pattern (position from) until the socket takes no more; the count. The socket is non-blocking then. */
+/* Sends the pattern (position from) until the socket takes no more; the count. The socket is non-blocking
+ * then. */
 size_t fill(int fd, size_t from);
 void set_nonblock(int fd, bool on);
 void nap_ms(int ms);

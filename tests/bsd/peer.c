@@ -1,18 +1,19 @@
-/* peer.c - bsd_peer, the other end of every connection: does on command what a test needs, through the kernel's stack.
+/* peer.c - bsd_peer, the other end of every connection: does on command what a test needs, through the
+ * kernel's stack.
  *
- * Called with the path of a control socket (AF_UNIX, SOCK_SEQPACKET) and the address it binds to and the address it connects
- * to. One process per control connection, so a test's sockets end with it. A command is one packet of text and gets one packet
- * back: "ok ..." or an errno's name. Sockets are numbered.
+ * Called with the path of a control socket (AF_UNIX, SOCK_SEQPACKET) and the address it binds to and the
+ * address it connects to. One process per control connection, so a test's sockets end with it. A command is
+ * one packet of text and gets one packet back: "ok ..." or an errno's name. Sockets are numbered.
  *
  *   listen PORT BACKLOG RCVBUF     ok ID PORT        connect PORT RCVBUF    ok ID PORT
- *   accept ID                      ok ID PORT        send ID BYTES          ok SENT (pattern, position goes on)
- *   text ID WORD                   ok                recv ID BYTES          ok GOT END MATCH (END: more, eof or an errno)
- *   show ID BYTES                  ok END TEXT       drain ID               ok GOT END MATCH
+ *   accept ID                      ok ID PORT        send ID BYTES          ok SENT (pattern, position goes
+ * on) text ID WORD                   ok                recv ID BYTES          ok GOT END MATCH (END: more,
+ * eof or an errno) show ID BYTES                  ok END TEXT       drain ID               ok GOT END MATCH
  *   shut ID HOW                    ok                close ID, reset ID     ok
  *   echo ID                        ok BYTES          churn PORT COUNT BYTES ok COUNT
- *   gulp ID COUNT BYTES            ok GOT: accepts COUNT times, reads BYTES each, answers with one byte, closes
- *   serve ID                       ok BYTES END MATCH: accepts one connection and drains it
- *   after MS COMMAND               ok at once; the command runs later and its reply is dropped
+ *   gulp ID COUNT BYTES            ok GOT: accepts COUNT times, reads BYTES each, answers with one byte,
+ * closes serve ID                       ok BYTES END MATCH: accepts one connection and drains it after MS
+ * COMMAND               ok at once; the command runs later and its reply is dropped
  */
 #include "bsd.h"
 
@@ -156,7 +157,8 @@ static void do_accept(struct peer_socket *s)
 	socklen_t len = sizeof(a);
 	int fd, one = 1;
 
-	if (!can(s->fd, POLLIN, WAIT_MS) || (fd = accept4(s->fd, (struct sockaddr *)&a, &len, SOCK_CLOEXEC)) < 0) {
+	if (!can(s->fd, POLLIN, WAIT_MS) ||
+	        (fd = accept4(s->fd, (struct sockaddr *)&a, &len, SOCK_CLOEXEC)) < 0) {
 		say_errno();
 		return;
 	}
@@ -174,7 +176,8 @@ static void do_send(struct peer_socket *s, size_t size)
 		ssize_t n;
 
 		pattern_fill(buf, s->sent, part);
-		if (!can(s->fd, POLLOUT, WAIT_MS) || (n = send(s->fd, buf, part, MSG_NOSIGNAL | MSG_DONTWAIT)) < 0) {
+		if (!can(s->fd, POLLOUT, WAIT_MS) ||
+		        (n = send(s->fd, buf, part, MSG_NOSIGNAL | MSG_DONTWAIT)) < 0) {
 			if (errno == EAGAIN)
 				continue;
 			say_errno();
@@ -227,7 +230,8 @@ static void do_show(struct peer_socket *s, size_t size)
 	char text[1024] = "";
 	size_t got;
 	bool is_match;
-	const char *end = read_some(s, text, size < sizeof(text) - 1 ? size : sizeof(text) - 1, &got, &is_match);
+	const char *end =
+	        read_some(s, text, size < sizeof(text) - 1 ? size : sizeof(text) - 1, &got, &is_match);
 
 	say("ok %s %s", end, text);
 }

@@ -1,4 +1,5 @@
-/* setup.c - what socket, bind, listen, accept and connect refuse, and with which errno; names of sockets; taken ports. */
+/* setup.c - what socket, bind, listen, accept and connect refuse, and with which errno; names of sockets;
+ * taken ports. */
 #include "bsd.h"
 
 #include <sys/ioctl.h>

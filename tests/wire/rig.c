@@ -465,7 +465,9 @@ static uint32_t prove_stack(struct rig *r, uint32_t i)
 	PROVE(stat_get(r->stats[i], STAT_lwip_asserts) == 0);
 	for (uint32_t k = 0; k < s->ep_count; k++) {
 		PROVE(s->by_ep[k] == NULL);
-		PROVE(atomic_load(&stack_ep(s, s->ep_first + k)->state) == EP_FREE);
+		PROVE(s->own[k].kind == OWN_FREE);
+		if (r->bad_expected != UINT64_MAX)
+			PROVE(atomic_load(&stack_ep(s, s->ep_first + k)->state) == EP_FREE);
 	}
 	for (uint32_t k = 0; k < ACCEPT_HASH; k++)
 		PROVE(s->listeners[k] == NULL);
@@ -492,9 +494,11 @@ int rig_end(void **state)
 		bad += prove_stack(r, i);
 	i = 0;
 	if (!r->nothing_is_checked) {
+		for (uint32_t k = 0; k < 65536; k++)
+			PROVE(r->stack[0]->port_refs[k] == 0);
 		for (uint32_t k = 0; k < 65536 / 32; k++)
 			PROVE(atomic_load(&r->arena.hdr->port_used[k]) == 0);
-		for (uint32_t k = 0; k < r->arena.hdr->listener_count; k++)
+		for (uint32_t k = 0; k < r->arena.listener_count; k++)
 			PROVE(atomic_load(&arena_listener(&r->arena, k)->in_use) == 0);
 		if (r->bad_expected != UINT64_MAX) {
 			if (rig_stat(r, STAT_bad_client_input) != r->bad_expected)
@@ -603,7 +607,7 @@ uint32_t app_accept(struct rig *r, uint32_t listener)
 	const struct endpoint *lep = app_ep(r, listener);
 	struct listener *l;
 
-	assert_true(lep->listener < r->arena.hdr->listener_count);
+	assert_true(lep->listener < r->arena.listener_count);
 	l = arena_listener(&r->arena, lep->listener);
 	for (uint32_t i = 0; i < r->stacks; i++) {
 		struct accept_ring *a = &l->ring[i];
