@@ -92,8 +92,7 @@ static inline const uint8_t *arena_rx_data(const struct arena *a, const struct r
 
 static inline _Atomic uint64_t *arena_holds(const struct arena *a, uint32_t client_idx)
 {
-	return (_Atomic uint64_t *)(a->base + a->holds_off +
-	                            (uint64_t)client_idx * a->holds_stride);
+	return (_Atomic uint64_t *)(a->base + a->holds_off + (uint64_t)client_idx * a->holds_stride);
 }
 
 static inline bool hold_test(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "clock.h"
+#include "compiler.h"
 
 enum { FD_FLOOR = 100, JOIN_TIMEOUT_MS = 5000, FD_MAX = 2 + ARENA_STACK_MAX + ARENA_REGION_MAX };
 
@@ -32,17 +33,18 @@ void spin_lock(_Atomic uint32_t *lock)
 	}
 }
 
-static uint64_t lock_tag(void)
-{
-	static __thread uint32_t tid;
-	static __thread pid_t tid_pid;
-	pid_t pid = getpid();
+/* Raised in a forked child: thread ids remembered before are the parent's. */
+static uint32_t fork_gen;
 
-	if (!tid || tid_pid != pid) {
+static uint64_t lock_tag(const struct attach *at)
+{
+	static __thread uint32_t tid, tid_gen;
+
+	if (unlikely(!tid || tid_gen != fork_gen)) {
 		tid = (uint32_t)syscall(SYS_gettid);
-		tid_pid = pid;
+		tid_gen = fork_gen;
 	}
-	return (uint64_t)(uint32_t)pid << 32 | tid;
+	return (uint64_t)(at->client_idx + 1) << 32 | tid;
 }
 
 bool ep_trylock(_Atomic uint64_t *lock)
@@ -52,9 +54,19 @@ bool ep_trylock(_Atomic uint64_t *lock)
 	return atomic_compare_exchange_strong(lock, &none, UINT64_MAX);
 }
 
-int ep_lock(_Atomic uint64_t *lock)
+/* The holder's process is gone: the service has taken its slot away, or given it to somebody else. A process
+ * that is a zombie counts, one in another pid namespace does not matter. */
+static bool is_dead_holder(const struct attach *at, uint64_t tag)
 {
-	uint64_t tag = lock_tag(), seen = 0;
+	uint32_t client = (uint32_t)(tag >> 32) - 1;
+
+	return tag != UINT64_MAX && client < at->arena.client_count && client != at->client_idx &&
+	       atomic_load(&arena_client(&at->arena, client)->state) != CLIENT_ACTIVE;
+}
+
+int ep_lock(struct attach *at, _Atomic uint64_t *lock)
+{
+	uint64_t tag = lock_tag(at), seen = 0;
 
 	for (uint32_t n = 0; !atomic_compare_exchange_weak_explicit(
 	             lock, &seen, tag, memory_order_acquire, memory_order_relaxed);
@@ -65,9 +77,12 @@ int ep_lock(_Atomic uint64_t *lock)
 			sched_yield();
 		else
 			cpu_relax();
-		if (n && n % 4096 == 0 && seen && seen != UINT64_MAX && kill((pid_t)(seen >> 32), 0) < 0 &&
-		        errno == ESRCH && atomic_compare_exchange_strong(lock, &seen, tag))
-			return 0;
+		if (n % 1024 == 1023 && seen) {
+			if (is_dead_holder(at, seen) && atomic_compare_exchange_strong(lock, &seen, tag))
+				return 0;
+			if (attach_check_dead(at))
+				return -ECONNRESET;
+		}
 		seen = 0;
 	}
 	return 0;
@@ -264,6 +279,7 @@ int attach_rejoin(struct attach *at, const char *path, uint32_t client_idx)
 	int rc;
 
 	libc.close(at->ctl_fd);
+	fork_gen++;
 	for (uint32_t i = 0; i < ARENA_STACK_MAX; i++)
 		at->post_lock[i] = at->grant_lock[i] = 0;
 	at->call_lock = at->ctl_lock = 0;
@@ -457,4 +473,25 @@ void grant_take(struct attach *at, uint32_t stack_idx)
 
 	atomic_store_explicit(
 	        &g->tail, atomic_load_explicit(&g->tail, memory_order_relaxed) + 1, memory_order_release);
+}
+
+static bool has_grant(const struct attach *at, uint32_t stack_idx)
+{
+	const struct grant_ring *g = &at->client->stack[stack_idx].grant;
+
+	return atomic_load(&g->head) != atomic_load_explicit(&g->tail, memory_order_relaxed);
+}
+
+bool post_is_starved(struct attach *at, struct endpoint *ep)
+{
+	if (atomic_load_explicit(&ep->tx_head, memory_order_relaxed) % TX_BLOCK_SIZE ||
+	        has_grant(at, ep->stack_idx) ||
+	        atomic_load_explicit(&ep->state, memory_order_relaxed) != EP_ESTABLISHED ||
+	        (atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_TX_CLOSED) ||
+	        (atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR))
+		return false;
+	atomic_store(&ep->tx_want, 1);
+	atomic_store(&at->client->stack[ep->stack_idx].grant.starved, 1);
+	post_doorbell(at, ep, DOORBELL_TX);
+	return !has_grant(at, ep->stack_idx);
 }

@@ -101,6 +101,10 @@ int post_call(struct attach *at, uint32_t stack_idx, struct call *c);
 uint32_t grant_peek(struct attach *at, uint32_t stack_idx);
 void grant_take(struct attach *at, uint32_t stack_idx);
 
+/* True when a writer could not put a byte into the endpoint's ring for want of a granted block; the stack has
+ * been asked then, and tells by EPOLLOUT when there is one. Any thread. */
+bool post_is_starved(struct attach *at, struct endpoint *ep);
+
 /* Process-local spin lock for short sections. */
 void spin_lock(_Atomic uint32_t *lock);
 static inline void spin_unlock(_Atomic uint32_t *lock)
@@ -108,9 +112,9 @@ static inline void spin_unlock(_Atomic uint32_t *lock)
 	atomic_store_explicit(lock, 0, memory_order_release);
 }
 
-/* Lock in shared memory. Breaks the lock of a process that is gone. 0, or -EAGAIN when this very thread holds
- * it (a signal handler interrupted it). */
-int ep_lock(_Atomic uint64_t *lock);
+/* Lock in shared memory. Breaks the lock of a process that is gone. 0; -EAGAIN when this very thread holds it
+ * (a signal handler interrupted it), -ECONNRESET when the service died meanwhile. Spins, then yields. */
+int ep_lock(struct attach *at, _Atomic uint64_t *lock);
 void ep_unlock(_Atomic uint64_t *lock);
 /* Stack side: one try. */
 bool ep_trylock(_Atomic uint64_t *lock);

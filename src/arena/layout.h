@@ -228,7 +228,7 @@ struct call {
 	struct sock_addr local, remote;
 	uint32_t opt;
 	int32_t value;
-	uint32_t flags; /* CALL_F_* */
+	uint32_t flags;  /* CALL_F_* */
 	uint32_t rcvbuf; /* SO_RCVBUF of the new connection or of the listener's; 0 = the default */
 	uint32_t reserved[4];
 };

@@ -32,10 +32,10 @@ struct epoll_item {
 	int fd;
 	uint32_t events;
 	epoll_data_t data;
-	uint32_t watch; /* WATCH_NONE: none */
-	bool in_kernel; /* the kernel's set has the descriptor */
+	uint32_t watch;    /* WATCH_NONE: none */
+	bool in_kernel;    /* the kernel's set has the descriptor */
 	bool is_unwatched; /* ours, but all watches were taken: counted in unwatched_count */
-	bool is_spent;  /* one-shot, delivered */
+	bool is_spent;     /* one-shot, delivered */
 };
 
 struct epoll_set {
@@ -151,7 +151,8 @@ static int poller_start(struct epoll_set *s)
 	}
 	proc_internal_fd_add(s->event_fd);
 	atomic_store(&s->poller, poller);
-	/* a thread may sleep in the kernel's set since before there was a poller to announce itself at: it looks again */
+	/* a thread may sleep in the kernel's set since before there was a poller to announce itself at: it
+	 * looks again */
 	if (libc.write(s->event_fd, &one, sizeof(one)) < 0)
 		log_debug("event fd: %s", strerror(errno));
 	return 0;
@@ -189,8 +190,8 @@ static void item_watch(struct epoll_set *s, struct epoll_item *it)
 		ready_add(s, it);
 }
 
-/* Takes the watch away, and off the ready list if it is there: the endpoint may be given up next, and its watches with it. With the
- * set's lock. */
+/* Takes the watch away, and off the ready list if it is there: the endpoint may be given up next, and its
+ * watches with it. With the set's lock. */
 static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
 {
 	uint32_t watch = it->watch, poller = (uint32_t)atomic_load(&s->poller);
@@ -207,7 +208,8 @@ static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
 	for (;;) {
 		uint64_t word = atomic_load(&watch_at(&proc.at.arena, watch)->word);
 
-		if (!(word & WATCH_QUEUED) || WATCH_POLLER(word) != poller + 1 || WATCH_MASK(word) || proc_is_dead())
+		if (!(word & WATCH_QUEUED) || WATCH_POLLER(word) != poller + 1 || WATCH_MASK(word) ||
+		        proc_is_dead())
 			return;
 		drain(s);
 		cpu_relax();

@@ -86,6 +86,13 @@ static void internal_fds_join(bool add)
 		f(proc.at.stack_fd[i]);
 }
 
+/* Lets every stack know us, so that send blocks are granted before the first write. */
+static void proc_greet(void)
+{
+	for (uint32_t i = 0; i < proc.at.arena.stack_count; i++)
+		post(&proc.at, i, POST_ENTRY(POST_NONE, 0, 0));
+}
+
 static int join(char *err, size_t err_size)
 {
 	const char *path = cfg_default_path();
@@ -126,6 +133,7 @@ static int join(char *err, size_t err_size)
 	proc.spin_ns = proc.at.arena.hdr->app_spin_us * 1000ull;
 	proc.strict = proc.at.arena.hdr->strict;
 	internal_fds_join(true);
+	proc_greet();
 	return 0;
 }
 
@@ -256,6 +264,8 @@ void proc_fork_child(void)
 	}
 	if (attach_rejoin(&proc.at, proc.socket_path, proc.fork_slot))
 		log_warning("process %d cannot join the service after fork", getpid());
-	else
+	else {
 		proc_internal_fd_add(proc.at.ctl_fd);
+		proc_greet();
+	}
 }

@@ -351,15 +351,17 @@ static uint32_t accept_take(struct endpoint *lep)
 
 			if (ep >= a->endpoint_count)
 				return ENDPOINT_NONE;
-			/* Held before it is taken: a death in between is told by the ring. One thread of this process at a time, as the hold
-			 * is the process's; it is given back through the stack, which looks whether anybody else holds the endpoint. */
+			/* Held before it is taken: a death in between is told by the ring. One thread of this
+			 * process at a time, as the hold is the process's; it is given back through the
+			 * stack, which looks whether anybody else holds the endpoint. */
 			spin_lock(&take_lock);
 			if (tail == atomic_load(&r->tail)) {
 				hold_set(a, proc.at.client_idx, ep);
 				if (atomic_compare_exchange_strong(&r->tail, &tail, tail + 1))
 					taken = ep;
 				else
-					post(&proc.at, a->endpoints[ep].stack_idx, POST_ENTRY(POST_RELEASE, 0, ep));
+					post(&proc.at, a->endpoints[ep].stack_idx,
+					        POST_ENTRY(POST_RELEASE, 0, ep));
 			}
 			spin_unlock(&take_lock);
 			if (taken != ENDPOINT_NONE)
@@ -671,7 +673,8 @@ int sock_shutdown(struct file *f, int how)
 		if (how == SHUT_WR)
 			return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : 0;
 		/* listening ends; whoever waits in accept gets EINVAL */
-		int rc = post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+		int rc = post(&proc.at, ep->stack_idx,
+		        POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
 
 		return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : rc;
 	}
@@ -680,7 +683,7 @@ int sock_shutdown(struct file *f, int how)
 	bits = (how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u);
 	if (bits & APP_SHUT_WR) {
 		/* no writer is in the middle of the ring when the end is announced */
-		if (ep_lock(&ep->tx_lock))
+		if (ep_lock(&proc.at, &ep->tx_lock))
 			return -EINTR;
 		atomic_fetch_or(&ep->app_flags, bits);
 		ep_unlock(&ep->tx_lock);

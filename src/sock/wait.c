@@ -149,6 +149,9 @@ uint32_t wait_level(struct file *f, uint32_t want)
 		atomic_thread_fence(memory_order_seq_cst);
 		ev = ep_level(a, ep);
 	}
+	/* room in the ring, but no block to put under it: writable once the stack has granted some */
+	if ((want & ev & EPOLLOUT) && unlikely(post_is_starved(&proc.at, ep)))
+		ev &= ~(uint32_t)(EPOLLOUT | EPOLLWRNORM);
 	return ev;
 }
 

@@ -135,8 +135,11 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 		if (unlikely(state == EP_LISTEN || state == EP_BOUND))
 			return -ENOTCONN;
 		if (ep_rx_ready(ep)) {
-			if (ep_lock(&ep->rx_lock))
-				return -EAGAIN;
+			rc = ep_lock(&proc.at, &ep->rx_lock);
+			if (rc == -ECONNRESET)
+				continue;
+			if (rc)
+				return done ? (ssize_t)done : rc;
 			if (is_peek) {
 				struct cursor again = {iov, count, 0};
 
@@ -147,7 +150,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 				done += n;
 			}
 			if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES ||
-				f->rx_bytes >= (uint32_t)f->rcvbuf / 4) {
+			        f->rx_bytes >= (uint32_t)f->rcvbuf / 4) {
 				f->rx_pieces = f->rx_bytes = 0;
 				bell = DOORBELL_RX;
 			}
@@ -305,8 +308,11 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 				return done ? (ssize_t)done : broken_pipe(flags);
 			if (!want)
 				return 0;
-			if (ep_lock(&ep->tx_lock))
-				return done ? (ssize_t)done : -EAGAIN;
+			rc = ep_lock(&proc.at, &ep->tx_lock);
+			if (rc == -ECONNRESET)
+				continue;
+			if (rc)
+				return done ? (ssize_t)done : rc;
 			if (!(atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR)) {
 				size_t n = put(ep, &cur, want - done, &is_starved);
 
@@ -373,7 +379,7 @@ ssize_t sock_sendfile(struct file *f, int in, off64_t *offset, size_t count)
 		if (atomic_load(&f->is_nonblocking)) {
 			/* a connection that has ended never drains: sock_send says how it ended */
 			if (used >= limit && atomic_load(&ep->state) == EP_ESTABLISHED &&
-				!(atomic_load(&ep->flags) & EP_TX_CLOSED)) {
+			        !(atomic_load(&ep->flags) & EP_TX_CLOSED)) {
 				atomic_store(&ep->tx_want, 1);
 				rc = ep_tx_used(ep) >= limit ? -EAGAIN : 0;
 				if (rc)

@@ -277,7 +277,8 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 		if (s->by_ep[idx - s->ep_first])
 			tx_adopt(s, s->by_ep[idx - s->ep_first]);
 		hold_clear(s->arena, client, idx);
-		/* one that still waits to be accepted was only held by a process that came second: it goes on waiting */
+		/* one that still waits to be accepted was only held by a process that came second: it goes on
+		 * waiting */
 		if (!hold_any(s->arena, idx, UINT32_MAX) && !conn_is_queued(s, idx))
 			tcp_release(s, idx, arg);
 		break;

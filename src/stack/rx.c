@@ -137,7 +137,8 @@ void rx_resize(struct stack *s, struct conn *c, uint32_t size)
 	(void)s;
 	c->rcv_limit = size;
 	if (size < old) {
-		c->rcv_debt += old - size; /* a window is never taken back (RFC 7323 2.4): it is not opened again */
+		c->rcv_debt +=
+		        old - size; /* a window is never taken back (RFC 7323 2.4): it is not opened again */
 		return;
 	}
 	size -= old;

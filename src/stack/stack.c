@@ -117,8 +117,8 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 		s->port_refs = calloc(65536, sizeof(*s->port_refs));
 		s->port_flags = calloc(65536, sizeof(*s->port_flags));
 	}
-	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->own || !s->ep_free || !s->block_free ||
-	        !s->block_owner || !s->grant_level || !s->slabs ||
+	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->own || !s->ep_free ||
+	        !s->block_free || !s->block_owner || !s->grant_level || !s->slabs ||
 	        (s->idx == 0 && (!s->port_refs || !s->port_flags)) || neigh_create(s))
 		goto no_memory;
 	for (uint32_t i = 0; i < per_ep; i++)

@@ -51,7 +51,7 @@ struct conn {
 	uint8_t owns_port;   /* holds a port reference at stack 0 */
 	uint8_t is_busy;     /* phase_tx works on it: nobody may free it */
 	uint8_t is_starved;  /* on the list of connections that wait for send blocks */
-	uint32_t parent;           /* listener endpoint it came from, or ENDPOINT_NONE */
+	uint32_t parent;     /* listener endpoint it came from, or ENDPOINT_NONE */
 	uint8_t cwnd_is_set; /* the initial congestion window is ours, not lwIP's */
 	struct conn *dirty_next;
 	struct conn *starved_next;
@@ -66,14 +66,15 @@ struct conn {
 	uint32_t tx_fed;   /* given to lwIP */
 	uint32_t tx_acked; /* acknowledged; blocks behind it are free */
 	uint32_t tx_seen;  /* ring position up to which blocks are checked and marked ours */
-	uint32_t *tx_blocks; /* TX_BLOCK_COUNT, once something was sent: the blocks as they were when checked */
+	uint32_t *
+	        tx_blocks; /* TX_BLOCK_COUNT, once something was sent: the blocks as they were when checked */
 	/* receive */
 	struct pbuf **rx_bufs;               /* RX_RING_SIZE, or NULL while idle */
 	uint32_t rx_head, rx_bytes;          /* what was published; the arena has a copy */
 	uint32_t rx_freed;                   /* pieces given back */
 	uint32_t rx_recved;                  /* bytes told to lwIP */
 	struct pbuf *pend_first, *pend_last; /* received, the ring was full */
-	uint32_t rcv_debt;         /* bytes that a smaller SO_RCVBUF keeps back from the window */
+	uint32_t rcv_debt;                   /* bytes that a smaller SO_RCVBUF keeps back from the window */
 	uint32_t rcv_limit;                  /* receive window of this connection */
 	uint32_t user_timeout_ms;
 	uint64_t syn_ns;     /* when the SYN left: first RTT sample */
@@ -109,7 +110,7 @@ enum own_kind {
 
 struct ep_own {
 	uint8_t kind;
-	uint8_t ip[4];     /* OWN_BOUND and OWN_LISTEN: where, network order */
+	uint8_t ip[4]; /* OWN_BOUND and OWN_LISTEN: where, network order */
 	uint16_t port;
 	uint32_t listener; /* OWN_LISTEN, OWN_SHUT, OWN_DEAD: its record */
 	uint32_t rcvbuf;   /* OWN_LISTEN: receive window of its connections, 0 = the default */
@@ -278,7 +279,8 @@ void tcp_publish_info(struct stack *s, struct conn *c);
 bool route_ok(const struct stack *s, const uint8_t ip[4]);
 
 /* --- rx.c / tx.c: the rings of an endpoint --- */
-/* Received bytes for the application; takes p. 0, or -ENOBUFS when some were lost and the connection must end. */
+/* Received bytes for the application; takes p. 0, or -ENOBUFS when some were lost and the connection must
+ * end. */
 int rx_add(struct stack *s, struct conn *c, struct pbuf *p);
 void rx_reclaim(struct stack *s, struct conn *c);
 void rx_drop_all(struct stack *s, struct conn *c);

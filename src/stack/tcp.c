@@ -540,7 +540,8 @@ void tcp_unlisten_here(struct stack *s, uint32_t ep_idx, uint32_t listener)
 			tcp_release(s, idx, RELEASE_ABORT);
 	}
 	atomic_store(&r->tail, head);
-	/* and those that a client made the ring forget; accepted ones lose their parent, its index may come again */
+	/* and those that a client made the ring forget; accepted ones lose their parent, its index may come
+	 * again */
 	for (uint32_t i = 0; i < s->ep_count; i++) {
 		struct conn *c = s->by_ep[i];
 

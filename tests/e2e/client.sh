@@ -26,8 +26,12 @@ refused() {
 unanswered() {
 	local start text
 	start=$(now_us)
-	text=$(p timeout 20 redis-cli -h "${addr_k%.*}.77" -p 7001 -t 2 ping 2>&1)
-	[[ $text == *"No route to host"* || $text == *"timed out"* || $text == *"Operation now in progress"* ]] || because "it says: $text" || return
+	text=$(p timeout 30 "$python" -c 'import socket,sys
+try:
+    socket.create_connection((sys.argv[1], 7001), 20)
+except OSError as e:
+    print(e)' "${addr_k%.*}.77")
+	[[ $text == *"No route to host"* || $text == *"timed out"* ]] || because "it says: $text" || return
 	remark "$((($(now_us) - start) / 1000)) ms: ${text##*: }"
 }
 

@@ -8,7 +8,7 @@
 idle_connections() {
 	local count=${quick:+1000} source='' before i
 	count=${count:-10000}
-	ulimit -n 65536
+	files_raise
 	for i in 11 12 13 14; do
 		source=$source${source:+,}${addr_k%.*}.$i
 		ip -n "$ns_k" addr add "${addr_k%.*}.$i/24" dev "$k_dev"
@@ -17,8 +17,8 @@ idle_connections() {
 	redis_load p 7001 -c 50 -n 100000 -t get || return
 	before=$rps
 	mkfifo "$work/gate"
-	spawn hold k "$python" "$e2e_dir/tcp.py" hold "$addr_p" 7001 "$count" "$source" <"$work/gate"
-	exec 9>"$work/gate"
+	exec 9<>"$work/gate"
+	spawn hold k "$python" "$e2e_dir/tcp.py" hold "$addr_p" 7001 "$count" "$source" <"$work/gate" 9>&-
 	wait_until 90 eval "grep -q open '$work/hold.log' || process_gone $spawned"
 	grep -q open "$work/hold.log" || because "$(tail -1 "$work/hold.log")" || return
 	[ "$(stat tcp_established)" -ge "$count" ] || because "only $(stat tcp_established) of $count connections" || return

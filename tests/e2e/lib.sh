@@ -366,4 +366,7 @@ memory_back() {
 		"buffers_free $noted_buffers -> $(stat buffers_free), pcbs_used $noted_pcbs -> $(stat pcbs_used)"
 }
 
+# files_raise: as many open files as we may have
+files_raise() { ulimit -n "$(ulimit -Hn)"; }
+
 now_us() { echo "${EPOCHREALTIME/./}"; }

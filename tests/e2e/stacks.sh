@@ -20,9 +20,9 @@ hold_start() {
 	shift
 	rm -f "$work/gate"
 	mkfifo "$work/gate"
-	spawn hold "$side" "$python" "$e2e_dir/tcp.py" hold "$@" <"$work/gate"
+	exec 9<>"$work/gate"
+	spawn hold "$side" "$python" "$e2e_dir/tcp.py" hold "$@" <"$work/gate" 9>&-
 	holder=$spawned
-	exec 9>"$work/gate"
 	wait_until 60 eval "grep -q open '$work/hold.log' || process_gone $holder"
 	grep -q open "$work/hold.log" || because "$(tail -1 "$work/hold.log")"
 }
@@ -33,7 +33,7 @@ hold_end() {
 }
 
 accepted() {
-	ulimit -n 65536
+	files_raise
 	redis_start p 7001 --maxclients 3000 || return
 	hold_start k "$addr_p" 7001 2000 || return
 	spread tcp_accepted || return
@@ -42,7 +42,7 @@ accepted() {
 }
 
 connected() {
-	ulimit -n 65536
+	files_raise
 	spawn serve k "$python" "$e2e_dir/tcp.py" serve "$addr_k" 7100
 	wait_until 10 grep -q serving "$work/serve.log" || because "no server" || return
 	hold_start p "$addr_k" 7100 2000 || return

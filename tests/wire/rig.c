@@ -667,7 +667,7 @@ uint32_t app_write(struct rig *r, uint32_t ep_idx, const void *data, uint32_t si
 
 	/* a second try and more: the first one may only have asked for blocks */
 	for (int i = 0; i < 8 && done < size; i++) {
-		assert_int_equal(ep_lock(&ep->tx_lock), 0);
+		assert_int_equal(ep_lock(&r->at[r->cl], &ep->tx_lock), 0);
 		done += app_put(r, ep_idx, (const uint8_t *)data + done, size - done);
 		if (done < size)
 			atomic_store(&ep->tx_want, 1);

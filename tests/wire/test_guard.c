@@ -176,7 +176,7 @@ static void foreign_and_short_frames_are_dropped_and_counted(void **state)
 	rig_frame(r, f, 60);
 	assert_int_equal(rig_stat(r, STAT_drop_rx_type), 1);
 	rig_frame(r, f, 20);
-	assert_int_equal(rig_stat(r, STAT_drop_rx_short), 1);
+	assert_int_equal(rig_stat(r, STAT_drop_rx_guard), 1);
 	/* to us by Ethernet, to another by IP */
 	memset(ip_frame(f, 6, 20), 0, 20);
 	f[46] = 0x50;
