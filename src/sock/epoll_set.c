@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -50,6 +51,7 @@ struct epoll_set {
 	_Atomic uint32_t kernel_members;
 	uint64_t kernel_looked_ns;
 	bool is_nested;         /* somebody waits on the epoll descriptor itself */
+	bool has_sets;          /* other sets are members */
 	bool needs_rebuild;     /* inherited over fork */
 	struct epoll_set *next; /* all sets of the process */
 };
@@ -328,6 +330,7 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 	if (!f || f->kind != FILE_SOCKET || atomic_load(&f->mode) == MODE_KERNEL) {
 		rc = SOCK_LIBC;
 		if (f && f->kind == FILE_EPOLL && op == EPOLL_CTL_ADD) {
+			s->has_sets = true;
 			f->set->is_nested = true;
 			epoll_set_armed_ready(f);
 		}
@@ -342,6 +345,13 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 	if ((op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD) && !event) {
 		file_put(f);
 		return -EFAULT;
+	}
+	/* epoll_ctl(2): what may go with EPOLLEXCLUSIVE */
+	if (op == EPOLL_CTL_ADD && (event->events & EPOLLEXCLUSIVE) &&
+	        (event->events & ~(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP |
+	                                 (uint32_t)EPOLLET | EPOLLEXCLUSIVE))) {
+		file_put(f);
+		return -EINVAL;
 	}
 	spin_lock(&members_lock);
 	spin_lock(&s->lock);
@@ -503,6 +513,63 @@ static void rebuild(struct epoll_set *s)
 	spin_unlock(&s->lock);
 }
 
+/* True when a member of ours is ready. Makes the event fd, and so the kernel's set that a poll or another set
+ * looks at, say the same, now and until the next change. */
+static bool set_arm(struct epoll_set *s)
+{
+	const struct arena *a = &proc.at.arena;
+	struct pollfd p;
+	bool is_ready = false;
+	uint64_t drop;
+	uint32_t poller;
+
+	if (s->needs_rebuild)
+		rebuild(s);
+	if (atomic_load(&s->poller) < 0)
+		return false;
+	poller = (uint32_t)atomic_load(&s->poller);
+	spin_lock(&s->lock);
+	s->is_nested = true;
+	do {
+		poller_sleep(a, poller);
+		drain(s);
+		for (struct epoll_item *it = s->ready, *next; it; it = next) {
+			next = it->ready_next;
+			if (!it->is_spent && (wait_level(it->file, it->events) & (it->events | ALWAYS)))
+				is_ready = true;
+			else
+				ready_remove(s, it);
+		}
+		if (is_ready) {
+			/* once is enough: more would be edges to a set around this one */
+			p = (struct pollfd){.fd = s->event_fd, .events = POLLIN};
+			if (libc.poll(&p, 1, 0) <= 0)
+				set_kick(s);
+		} else if (libc.read(s->event_fd, &drop, sizeof(drop)) < 0 && errno != EAGAIN) {
+			log_debug("event fd: %s", strerror(errno));
+		}
+	} while (!is_ready && poller_has_ready(a, poller));
+	spin_unlock(&s->lock);
+	return is_ready;
+}
+
+/* Before the kernel is asked about a set that has sets as members. */
+static void nested_settle(void)
+{
+	spin_lock(&all_lock);
+	for (struct epoll_set *s = all_sets; s; s = s->next)
+		if (s->is_nested)
+			set_arm(s);
+	spin_unlock(&all_lock);
+}
+
+bool epoll_set_armed_ready(struct file *ef)
+{
+	if (ef->set->has_sets)
+		nested_settle();
+	return set_arm(ef->set);
+}
+
 int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int max, uint64_t timeout_ns,
         const sigset_t *mask, size_t mask_size)
 {
@@ -512,14 +579,22 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 	int n, k, poller;
 	bool is_internal;
 
-	(void)epfd, (void)mask_size;
-	if (max <= 0 || !events)
+	if (max <= 0)
 		return SOCK_LIBC; /* the kernel's error */
+	if (unlikely(!events)) {
+		struct epoll_event one;
+
+		/* as the kernel: only what cannot be stored is a fault */
+		n = epoll_wait_file(ef, epfd, &one, 1, timeout_ns, mask, mask_size);
+		return n > 0 ? -EFAULT : n;
+	}
 	if (unlikely(s->needs_rebuild))
 		rebuild(s);
 	now = timeout_ns && timeout_ns != UINT64_MAX ? clock_now_ns() : 0;
 	deadline = timeout_ns == UINT64_MAX || timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	for (;;) {
+		if (unlikely(s->has_sets))
+			nested_settle();
 		poller = atomic_load_explicit(&s->poller, memory_order_acquire);
 		if (poller < 0 && proc_is_dead() && s->items && (n = collect(s, events, max)))
 			return n;
@@ -537,26 +612,27 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 				return n;
 			continue;
 		}
-		n = collect(s, events, max);
 		now = clock_now_ns();
-		if (n == max)
-			return n;
-		if (!n || (atomic_load_explicit(&s->kernel_members, memory_order_relaxed) &&
-		                  now - s->kernel_looked_ns > KERNEL_LOOK_NS)) {
-			/* the kernel's members get their look even when ours are always ready */
-			if (timeout_ns == 0 || n ||
-			        atomic_load_explicit(&s->kernel_members, memory_order_relaxed)) {
-				s->kernel_looked_ns = now;
-				is_internal = false;
-				k = kernel_wait(s, events + n, max - n, 0, NULL, &is_internal);
-				if (k > 0)
-					n += k;
-				else if (k < 0 && !n)
-					return k;
-				if (!n && is_internal && timeout_ns == 0) {
-					n = collect(s, events, max);
-				}
-			}
+		if (atomic_load_explicit(&s->kernel_members, memory_order_relaxed) &&
+		        now - s->kernel_looked_ns > KERNEL_LOOK_NS &&
+		        (s->ready_count || poller_has_ready(a, (uint32_t)poller))) {
+			/* ours may fill every wait: now and then the kernel's members go first */
+			s->kernel_looked_ns = now;
+			is_internal = false;
+			k = kernel_wait(s, events, max, 0, NULL, &is_internal);
+			if (k > 0)
+				return k < max ? k + collect(s, events + k, max - k) : k;
+		}
+		n = collect(s, events, max);
+		if (!n &&
+		        (timeout_ns == 0 || atomic_load_explicit(&s->kernel_members, memory_order_relaxed))) {
+			s->kernel_looked_ns = now;
+			is_internal = false;
+			n = kernel_wait(s, events, max, 0, NULL, &is_internal);
+			if (n < 0)
+				return n;
+			if (!n && is_internal && timeout_ns == 0)
+				n = collect(s, events, max);
 		}
 		if (n || timeout_ns == 0)
 			return n;
@@ -606,32 +682,6 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 		if (deadline != UINT64_MAX && clock_now_ns() >= deadline)
 			return 0;
 	}
-}
-
-bool epoll_set_armed_ready(struct file *ef)
-{
-	struct epoll_set *s = ef->set;
-	bool is_ready = false;
-
-	if (s->needs_rebuild)
-		rebuild(s);
-	if (atomic_load(&s->poller) < 0)
-		return false;
-	spin_lock(&s->lock);
-	s->is_nested = true;
-	poller_sleep(&proc.at.arena, (uint32_t)atomic_load(&s->poller));
-	drain(s);
-	for (struct epoll_item *it = s->ready, *next; it; it = next) {
-		next = it->ready_next;
-		if (wait_level(it->file, it->events) & (it->events | ALWAYS))
-			is_ready = true;
-		else
-			ready_remove(s, it);
-	}
-	if (is_ready)
-		set_kick(s);
-	spin_unlock(&s->lock);
-	return is_ready;
 }
 
 /* Calls fn on every membership of a file, set lock held. */

@@ -202,7 +202,7 @@ CASE(close_during_accept)
 	ret("close", close(l));
 	nap_ms(50);
 	out("done=%d", j.is_done);
-	peer_show("connect", "connect %d 0 0", port(0));
+	peer_connect(port(0));
 	job_show("accept", &j);
 }
 

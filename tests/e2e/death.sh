@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# death.sh [KIND...] - what dies must not take others along. For every kind of port:
+#   - kill -9 of the application: its peer sees the end within 1 s, pronkctl shows nothing of it, all memory comes back
+#   - the same in the middle of a load
+#   - a stopped application (SIGSTOP) can be looked at, and goes on
+#   - kill -9 of the service: threads of the application that sleep in recv, poll, select, epoll_wait and accept get errors within
+#     1 s and the application lives; so does redis-server, without eating a core
+#   - the service starts again after it
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+tcp() { echo "$python" "$e2e_dir/tcp.py"; }
+
+# ended_after FILE START_US: milliseconds until the end that a `tcp.py watch` saw
+ended_after() { awk -v s="$2" '/^ended/ { printf "%d", ($3 - s) / 1000 }' "$1"; }
+
+nothing_of() { ! "$pronkctl" -c "$conf" sockets | awk -v pid="$1" '$1 == pid { found = 1 } END { exit !found }'; }
+
+application_killed() {
+	local start took watcher
+	redis_start p 7001 || return
+	spawn watch k $(tcp) watch "$addr_p" 7001
+	watcher=$spawned
+	wait_until 10 grep -q open "$work/watch.log" || because "no connection" || return
+	start=$(now_us)
+	kill -KILL "$redis_pid"
+	wait_until 10 process_gone "$watcher" || because "the peer does not see the end" || return
+	took=$(ended_after "$work/watch.log" "$start")
+	[ -n "$took" ] && [ "$took" -lt 1000 ] || because "the peer saw the end after ${took:-no} ms: $(tail -1 "$work/watch.log")" || return
+	remark "the peer saw $(awk '/^ended/ { print $2 }' "$work/watch.log") after $took ms"
+	wait_until 5 nothing_of "$redis_pid" || because "pronkctl sockets still shows it" || return
+	memory_back
+}
+
+application_killed_under_load() {
+	local loader
+	redis_start p 7001 || return
+	spawn load k redis-benchmark -h "$addr_p" -p 7001 -c 50 -d 20000 -n 100000000 -t set,get -l -q
+	loader=$spawned
+	wait_until 10 eval "[ \"\$(stat tcp_established)\" -ge 50 ]" || because "no load" || return
+	sleep 0.5
+	kill -KILL "$redis_pid"
+	wait_until 10 process_gone "$loader" || kill "$loader"
+	wait_until 5 nothing_of "$redis_pid" || because "pronkctl sockets still shows it" || return
+	process_end "$loader"
+	memory_back || return
+	# the same port at once again
+	redis_start p 7001 || return
+	redis_load p 7001 -c 50 -n 10000 -t set || return
+	app_end "$redis_pid"
+}
+
+client_killed_under_load() {
+	local loader
+	redis_start k 7001 || return
+	spawn load p redis-benchmark -h "$addr_k" -p 7001 -c 50 -d 20000 -n 100000000 -t set,get -l -q
+	loader=$spawned
+	wait_until 10 eval "[ \"\$(stat tcp_established)\" -ge 50 ]" || because "no load" || return
+	sleep 0.5
+	kill -KILL "$loader"
+	wait_until 5 nothing_of "$loader" || because "pronkctl sockets still shows it" || return
+	memory_back || return
+	app_end "$redis_pid"
+}
+
+application_stopped() {
+	redis_start p 7001 || return
+	kill -STOP "$redis_pid"
+	timeout 5 "$pronkctl" -c "$conf" sockets >"$work/sockets.out" 2>&1 || because "pronkctl sockets: exit status $?"
+	awk -v pid="$redis_pid" '$1 == pid && $5 == "LISTEN" { found = 1 } END { exit !found }' "$work/sockets.out" ||
+		because "pronkctl sockets does not show its listener"
+	timeout 5 "$pronkctl" -c "$conf" stats >/dev/null || because "pronkctl stats: exit status $?"
+	kill -CONT "$redis_pid"
+	[ -z "$reason" ] || return
+	redis_cli p 7001 ping | grep -qx PONG || because "it does not go on" || return
+	app_end "$redis_pid"
+}
+
+service_killed() {
+	local start waiter name result at ticks
+	redis_start k 7001 || return
+	redis_start p 7003 || return
+	rm -f "$work/gate"
+	mkfifo "$work/gate"
+	exec 9<>"$work/gate"
+	spawn waits p $(tcp) waits "$addr_k" 7001 <"$work/gate" 9>&-
+	waiter=$spawned
+	wait_until 20 eval "grep -q ready '$work/waits.log' || process_gone $waiter"
+	grep -q ready "$work/waits.log" || because "$(tail -1 "$work/waits.log")" || return
+	start=$(now_us)
+	kill -KILL "$service_pid"
+	wait_until 25 eval "grep -q alive '$work/waits.log' || process_gone $waiter"
+	exec 9>&-
+	while read -r name result at; do
+		[ -n "$at" ] || continue
+		remark "$name: $result after $(((at - start) / 1000)) ms"
+		[ $((at - start)) -lt 1000000 ] || because "$name: $result after $(((at - start) / 1000)) ms"
+		[[ $result == E[A-Z]* ]] || because "$name: $result, not an error"
+	done < <(grep -E '^(recv|poll|select|epoll|accept) ' "$work/waits.log")
+	grep -q alive "$work/waits.log" || because "it did not survive: $(tail -1 "$work/waits.log")"
+	! process_gone "$redis_pid" || because "redis-server did not survive: $(tail -1 "$work/redis-p.log")"
+	[ -z "$reason" ] || return
+	ticks=$(process_ticks "$redis_pid")
+	sleep 2
+	ticks=$(($(process_ticks "$redis_pid") - ticks))
+	remark "redis-server afterwards: $((ticks * 50 / $(getconf CLK_TCK))) % of a core"
+	[ "$ticks" -lt "$(getconf CLK_TCK)" ] || because "redis-server eats $((ticks * 50 / $(getconf CLK_TCK))) % of a core"
+}
+
+service_again() {
+	apps_end
+	service_pid=
+	if [ "$link" = memif ]; then
+		# the other end of the link has lost its peer, and waits for the next
+		process_gone "$peer_pid" && because "the other service died, too" && return 1
+	fi
+	service_start || return
+	[ "$link" = memif ] || wait_until 5 link_works || because "no answer to ping" || return
+	redis_start p 7001 || return
+	wait_until 10 redis_cli p 7001 ping || because "redis-server does not answer" || return
+	redis_load p 7001 -c 50 -n 10000 -t set,get || return
+	app_end "$redis_pid"
+}
+
+[ $# -gt 0 ] || set -- tap afpacket afxdp memif
+for kind; do
+	up "$kind"
+	# a connection from here, so that the neighbour and the first blocks are there
+	memory_note
+	scenario "$link: kill -9 of the application" application_killed
+	scenario "$link: kill -9 of a server under load" application_killed_under_load
+	scenario "$link: kill -9 of a client under load" client_killed_under_load
+	scenario "$link: a stopped application" application_stopped
+	apps_end
+	scenario "$link: kill -9 of the service" service_killed
+	scenario "$link: the service starts again" service_again
+	link_down
+done
+finish

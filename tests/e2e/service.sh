@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# service.sh - the service, the launcher and their messages, over TAP:
+#   - `pronk run` returns the program's exit status; 127 and 126 for what cannot be run
+#   - LD_PRELOAD alone starts the service (autostart), which ends again after its last client
+#   - a program that uses no network under the preload starts nothing and prints nothing
+#   - no service (autostart = false): the program runs on the kernel and exactly one line says so; with strict it gets an error
+#   - a second pronkd for the same configuration refuses and leaves the first alone
+#   - errors in the configuration are named with file:line
+#   - pronk status, pronk stop; pronkctl's JSON is JSON
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+exit_status() {
+	local rc
+	p sh -c 'exit 7'
+	rc=$?
+	[ $rc = 7 ] || because "exit 7 became $rc" || return
+	p sh -c 'kill -TERM $$' 2>/dev/null
+	rc=$?
+	[ $rc = 143 ] || because "SIGTERM became $rc" || return
+	p "$work/nothing-here" 2>/dev/null
+	rc=$?
+	[ $rc = 127 ] || because "a missing program gives $rc" || return
+	p "$work" 2>/dev/null
+	rc=$?
+	[ $rc = 126 ] || because "what is no program gives $rc"
+}
+
+status_and_stop() {
+	service_start || return
+	"$pronk" status -c "$conf" | grep -q "running: pid $service_pid," || because "status: $("$pronk" status -c "$conf")" || return
+	"$pronk" stop -c "$conf" >"$work/stop.out" 2>&1 || because "stop: $(cat "$work/stop.out")" || return
+	process_gone "$service_pid" || because "it still runs" || return
+	"$pronk" status -c "$conf" >/dev/null && because "status says that it runs" && return 1
+	ip -n "$ns_p" link show pkp >/dev/null 2>&1 && because "the TAP is still there" && return 1
+	service_pid=
+}
+
+status_pid() { "$pronk" status -c "$conf" | sed -n 's/^running: pid \([0-9]*\),.*/\1/p'; }
+preloaded() { ip netns exec "$ns_p" env PRONK_CONFIG="$conf" LD_PRELOAD="$libpronk" "$@"; }
+
+autostart() {
+	local pid
+	preloaded redis-server --port 7001 --bind "$addr_p" --protected-mode no --save '' --dir "$work" >"$work/redis-p.log" 2>&1 &
+	redis_pid=$!
+	pids+=("$redis_pid")
+	wait_until 15 eval "[ -n \"\$(status_pid)\" ]" || because "no service: $(tail -1 "$work/redis-p.log")" || return
+	pid=$(status_pid)
+	pids+=("$pid")
+	wait_until 10 redis_cli p 7001 ping || because "redis-server does not answer" || return
+	redis_load p 7001 -c 20 -n 10000 -t set || return
+	app_end "$redis_pid"
+	wait_until 10 process_gone "$pid" || because "the service does not end after its last client (linger_s = 1)"
+}
+
+no_network() {
+	local text
+	text=$(preloaded ls / 2>&1 >/dev/null)
+	[ -z "$text" ] || because "ls says: $text" || return
+	[ -z "$(status_pid)" ] || because "ls has started the service"
+}
+
+# kernel_program PREFIX...: a redis-server that PREFIX starts must be served by the kernel, and one line must say so
+kernel_program() {
+	local lines
+	: >"$work/fallback.log"
+	"$@" redis-server --port 7005 --bind 0.0.0.0 --protected-mode no --save '' --dir "$work" >"$work/fallback.log" 2>&1 &
+	pids+=($!)
+	wait_until 10 p_raw redis-cli -h 127.0.0.1 -p 7005 ping || because "it does not run: $(tail -1 "$work/fallback.log")" || return
+	p_raw redis-cli -h 127.0.0.1 -p 7005 set a b >/dev/null
+	p_raw redis-cli -h 127.0.0.1 -p 7005 shutdown nosave >/dev/null 2>&1
+	wait_until 10 process_gone $! || because "it does not end" || return
+	lines=$(grep -ac pronk "$work/fallback.log")
+	remark "$(grep -am1 pronk "$work/fallback.log")"
+	[ "$lines" = 1 ] || because "$lines lines speak of Pronk, not 1: $(grep -a pronk "$work/fallback.log" | head -3)"
+}
+
+strict_refuses() {
+	local rc
+	ip netns exec "$ns_p" "$pronk" run -c "$work/strict.conf" -- true 2>"$work/strict.log"
+	rc=$?
+	[ $rc = 125 ] || because "pronk run: exit status $rc" || return
+	ip netns exec "$ns_p" env PRONK_CONFIG="$work/strict.conf" LD_PRELOAD="$libpronk" "$python" -c \
+		'import socket; socket.socket().bind(("198.18.51.2", 7009))' 2>"$work/strict.log" &&
+		because "a socket was served by the kernel" && return 1
+	grep -q Error "$work/strict.log"
+}
+
+second_service() {
+	service_start || return
+	p_raw timeout 20 "$pronkd" -c "$conf" >"$work/second.log" 2>&1
+	[ $? = 1 ] || because "the second service ended with $?: $(tail -1 "$work/second.log")" || return
+	remark "$(tail -1 "$work/second.log" | cut -c1-90)"
+	process_gone "$service_pid" && because "the first has ended" && return 1
+	link_works >/dev/null || because "the first does not answer"
+}
+
+# config_error LINE TEXT EXPECTED: TEXT in line LINE of a configuration is refused with file:line and EXPECTED
+config_error() {
+	local line=$1 text=$2 want=$3 got
+	awk -v n="$line" -v t="$text" 'BEGIN { for (i = 1; i < n; i++) print "# line " i; print t }' >"$work/bad.conf"
+	for program in "$pronkd -c $work/bad.conf" "$pronk run -c $work/bad.conf -- true"; do
+		got=$(p_raw timeout 10 $program 2>&1) && because "$program accepts it" && return 1
+		[[ $got == *"$work/bad.conf:$line: "*"$want"* ]] || because "it says: $got" || return
+	done
+}
+
+json() {
+	local what
+	for what in stats sockets config; do
+		"$pronkctl" -c "$conf" --json $what | "$python" -m json.tool >/dev/null 2>&1 || because "$what is not JSON" || return
+		"$pronkctl" -c "$conf" $what >"$work/text.out" || because "$what: exit status $?" || return
+		[ -s "$work/text.out" ] || because "$what prints nothing" || return
+	done
+}
+
+link_up tap 'linger_s = 1;'
+cp "$conf" "$work/p-auto.conf"
+scenario "pronk status and pronk stop" status_and_stop
+scenario "a program without network starts nothing" no_network
+scenario "autostart by LD_PRELOAD alone" autostart
+scenario "the errors of a configuration: unknown key" config_error 3 'stack = 2;' 'stack'
+scenario "the errors of a configuration: wrong type" config_error 5 'stacks = "two";' 'stacks'
+scenario "the errors of a configuration: out of range" config_error 2 'stacks = 99;' '1 to 16'
+scenario "a second service refuses" second_service
+scenario "exit status of the program" exit_status
+scenario "pronkctl: text and JSON" json
+service_stop
+echo 'autostart = false;' >>"$conf"
+scenario "no service: pronk run falls back to the kernel" kernel_program p
+scenario "no service: LD_PRELOAD falls back to the kernel" kernel_program preloaded
+{ cat "$conf"; echo 'strict = true;'; } >"$work/strict.conf"
+scenario "no service: strict refuses" strict_refuses
+finish
