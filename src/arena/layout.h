@@ -80,6 +80,8 @@ enum endpoint_state {
 enum {
 	EP_RX_EOF = 1 << 0,    /* nothing more will be received after what is in the ring */
 	EP_TX_CLOSED = 1 << 1, /* nothing more can be sent: reset, time-out or the local side shut it down */
+	EP_FIN_SEEN = 1 << 3,  /* the peer's FIN came: reading ends with 0 whatever happens later */
+	EP_OPENED = 1 << 4,    /* the handshake was completed */
 	EP_FIN_ACKED = 1 << 2, /* all that was sent, and our FIN, is acknowledged */
 };
 

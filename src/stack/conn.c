@@ -105,6 +105,7 @@ void conn_hash_insert(struct stack *s, struct conn *c)
 	s->hash[c->hash & s->hash_mask] = c;
 	c->is_hashed = 1;
 	s->conn_count++;
+	atomic_fetch_add_explicit(&s->port_conns[c->local_port], 1, memory_order_relaxed);
 }
 
 static void hash_remove(struct stack *s, struct conn *c)
@@ -118,6 +119,7 @@ static void hash_remove(struct stack *s, struct conn *c)
 	*pp = c->hash_next;
 	c->is_hashed = 0;
 	s->conn_count--;
+	atomic_fetch_sub_explicit(&s->port_conns[c->local_port], 1, memory_order_relaxed);
 }
 
 struct conn *conn_find(struct stack *s, const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port,

@@ -28,6 +28,15 @@ static void take(struct stack *s, uint16_t port, uint32_t flags)
 	        &s->arena->hdr->port_used[port / 32], 1u << (port % 32), memory_order_relaxed);
 }
 
+/* Connections on the port that outlived their listener, on any stack; TIME_WAIT counts. A look without order: it may be a moment old. */
+static bool has_connections(const struct stack *s, uint16_t port)
+{
+	for (uint32_t i = 0; i < s->count; i++)
+		if (atomic_load_explicit(&s->peers[i]->port_conns[port], memory_order_relaxed))
+			return true;
+	return false;
+}
+
 int port_bind(struct stack *s, uint16_t *port, uint32_t flags)
 {
 	uint32_t range = PORT_LAST - PORT_FIRST + 1, start;
@@ -39,6 +48,8 @@ int port_bind(struct stack *s, uint16_t *port, uint32_t flags)
 		                 ((flags & CALL_F_REUSEPORT) && (f & PORT_REUSEPORT));
 
 		if (s->port_refs[p] == UINT16_MAX || (s->port_refs[p] && !may_share))
+			return -EADDRINUSE;
+		if (!(flags & (CALL_F_REUSEADDR | CALL_F_REUSEPORT)) && has_connections(s, p))
 			return -EADDRINUSE;
 		take(s, p, flags);
 		return 0;
@@ -62,7 +73,14 @@ int port_listen(struct stack *s, uint16_t port, uint32_t flags)
 	if ((f & PORT_LISTEN) && !((flags & CALL_F_REUSEPORT) && (f & PORT_REUSEPORT)))
 		return -EADDRINUSE;
 	s->port_flags[port] |= PORT_LISTEN;
+	s->port_listens[port]++;
 	return 0;
+}
+
+void port_unlisten(struct stack *s, uint16_t port)
+{
+	if (s->port_listens[port] && --s->port_listens[port] == 0)
+		s->port_flags[port] &= (uint8_t)~PORT_LISTEN;
 }
 
 void port_unref(struct stack *s, uint16_t port)

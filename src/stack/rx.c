@@ -79,8 +79,8 @@ static void publish(struct stack *s, struct conn *c)
 	atomic_fetch_add_explicit(&ep->rx_gen, 1, memory_order_relaxed);
 	if (!c->pend_first && (!c->pcb || c->pcb->state == CLOSE_WAIT || c->pcb->state == CLOSING ||
 	                              c->pcb->state == LAST_ACK || c->pcb->state == TIME_WAIT))
-		atomic_fetch_or(&ep->flags, EP_RX_EOF);
-	notify(s, c->ep, EPOLLIN);
+		atomic_fetch_or(&ep->flags, EP_RX_EOF | (c->fin_seen ? EP_FIN_SEEN : 0));
+	notify(s, c->ep, EPOLLIN | EPOLLRDHUP);
 	if (!c->reclaim_armed) {
 		c->reclaim_armed = 1;
 		c->reclaim_wait = RECLAIM_MS;

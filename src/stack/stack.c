@@ -113,13 +113,16 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 	s->block_owner = calloc(per_block, sizeof(*s->block_owner));
 	s->grant_level = calloc(spec->arena->client_count, sizeof(*s->grant_level));
 	s->slabs = calloc(s->slab_room, sizeof(*s->slabs));
+	s->port_conns = calloc(65536, sizeof(*s->port_conns));
 	if (s->idx == 0) {
 		s->port_refs = calloc(65536, sizeof(*s->port_refs));
 		s->port_flags = calloc(65536, sizeof(*s->port_flags));
+		s->port_listens = calloc(65536, sizeof(*s->port_listens));
 	}
 	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->own || !s->ep_free ||
 	        !s->block_free || !s->block_owner || !s->grant_level || !s->slabs ||
-	        (s->idx == 0 && (!s->port_refs || !s->port_flags)) || neigh_create(s))
+	        !s->port_conns ||
+	        (s->idx == 0 && (!s->port_refs || !s->port_flags || !s->port_listens)) || neigh_create(s))
 		goto no_memory;
 	for (uint32_t i = 0; i < per_ep; i++)
 		s->ep_free[i] = s->ep_first + per_ep - 1 - i;
@@ -150,6 +153,8 @@ void stack_destroy(struct stack *s)
 	free(s->grant_level);
 	free(s->port_refs);
 	free(s->port_flags);
+	free(s->port_listens);
+	free(s->port_conns);
 	if (s->event_fd >= 0)
 		close(s->event_fd);
 	if (s->epoll_fd >= 0)

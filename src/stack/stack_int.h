@@ -28,6 +28,7 @@ enum {
 	PORT_LAST = 60999,    /* ip_local_port_range */
 	FIN_WAIT2_MS = 60000, /* tcp_fin_timeout */
 	RECLAIM_MS = 10,
+	CORK_MS = 200,          /* tcp(7), TCP_CORK */
 	RTO_FLOOR_MAX_MS = 250,
 	ACCEPT_HASH = 256,
 };
@@ -45,6 +46,9 @@ struct conn {
 	uint8_t is_released; /* the applications have closed it */
 	uint8_t fin_wanted;  /* send FIN once the ring is drained */
 	uint8_t fin_sent;
+	uint8_t fin_seen;          /* the peer's came */
+	uint8_t cork_armed;        /* a corked rest waits until cork_due */
+	uint32_t cork_due;
 	uint8_t close_called; /* tcp_close was called */
 	uint8_t persist_seen;
 	uint8_t syn_tries;
@@ -179,9 +183,12 @@ struct stack {
 	                          block_first */
 	uint16_t *grant_level; /* blocks each client is kept supplied with */
 
+	_Atomic uint32_t *port_conns; /* this stack's connections by local port; stack 0 reads it */
+
 	/* stack 0: ports, by number */
 	uint16_t *port_refs;
 	uint8_t *port_flags; /* PORT_* */
+	uint16_t *port_listens; /* listeners */
 
 	/* slabs for lwIP's pools */
 	void **slabs;
@@ -304,6 +311,7 @@ void call_answer(struct stack *s, uint32_t client, uint32_t call_idx, int result
 /* --- port.c: local ports (stack 0) --- */
 int port_bind(struct stack *s, uint16_t *port, uint32_t flags);
 void port_unref(struct stack *s, uint16_t port);
+void port_unlisten(struct stack *s, uint16_t port);
 int port_listen(struct stack *s, uint16_t port, uint32_t flags);
 bool port_is_used(const struct stack *s, uint16_t port);
 

@@ -209,9 +209,10 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		return ERR_ABRT;
 	}
 	ep = stack_ep(s, c->ep);
+	c->fin_seen = 1;
 	/* what waits behind a full ring comes before the end: EP_RX_EOF is set with the last piece (rx.c) */
 	if (!c->pend_first) {
-		atomic_fetch_or(&ep->flags, EP_RX_EOF);
+		atomic_fetch_or(&ep->flags, EP_RX_EOF | EP_FIN_SEEN);
 		atomic_fetch_add(&ep->rx_gen, 1);
 		notify(s, c->ep, EPOLLIN | EPOLLRDHUP);
 	}
@@ -325,6 +326,7 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	        memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_limit, atomic_load_explicit(&lep->tx_limit, memory_order_relaxed),
 	        memory_order_relaxed);
+	atomic_store(&ep->flags, EP_OPENED);
 	atomic_store(&ep->state, EP_ESTABLISHED);
 	COUNT(s, tcp_accepted, 1);
 	atomic_store_explicit(&r->slot[head % ACCEPT_RING_SIZE], idx, memory_order_relaxed);
@@ -343,6 +345,7 @@ static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
 	c->is_connecting = 0;
 	established(s, c);
 	COUNT(s, tcp_connected, 1);
+	atomic_store(&ep->flags, EP_OPENED);
 	atomic_store(&ep->state, EP_ESTABLISHED);
 	notify(s, c->ep, EPOLLOUT);
 	return ERR_OK;
@@ -630,6 +633,7 @@ void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 		atomic_store(&ep->state, EP_CLOSED);
 		/* the port is free at once: a new listener's messages come to each stack after those of this
 		 * one's end */
+		port_unlisten(s, own->port);
 		port_release(s, own->port);
 		unlisten(s, ep_idx, OWN_CONN);
 		return;
@@ -679,6 +683,7 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 	if (own->kind == OWN_LISTEN && how != SHUT_WR) {
 		atomic_store(&stack_ep(s, ep_idx)->state, EP_CLOSED);
 		notify(s, ep_idx, EPOLLIN | EPOLLHUP | EPOLLRDHUP);
+		port_unlisten(s, own->port);
 		port_release(s, own->port);
 		unlisten(s, ep_idx, OWN_SHUT);
 		return;

@@ -91,6 +91,8 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 	} else {
 		c->ack_armed = 0;
 	}
+	if (c->cork_armed)
+		earliest(now, &any, due, c->cork_due);
 	if (pcb->flags & TF_CLOSEPEND)
 		earliest(now, &any, due, now + 5);
 	if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED))

@@ -172,15 +172,20 @@ static uint32_t feed_limit(const struct tcp_pcb *pcb)
 	return wnd + FEED_AHEAD_MSS * pcb->mss;
 }
 
-static bool may_send(const struct conn *c, const struct endpoint *ep, uint32_t waiting)
+static bool may_send(struct stack *s, struct conn *c, const struct endpoint *ep, uint32_t waiting)
 {
 	uint32_t flags = atomic_load_explicit(&ep->app_flags, memory_order_relaxed);
 	const struct tcp_pcb *pcb = c->pcb;
 
 	if (waiting >= pcb->mss || c->fin_wanted)
 		return true;
-	if (flags & APP_CORK)
-		return false;
+	if (flags & APP_CORK) {
+		if (!c->cork_armed) {
+			c->cork_armed = 1;
+			c->cork_due = s->now_ms + CORK_MS;
+		}
+		return (int32_t)(s->now_ms - c->cork_due) >= 0;
+	}
 	/* Nagle (RFC 896): one small segment in flight at a time */
 	return (flags & APP_NODELAY) || c->tx_fed == c->tx_acked;
 }
@@ -287,12 +292,13 @@ void tx_pump(struct stack *s, struct conn *c)
 			break;
 		if (n > limit - in_flight)
 			n = limit - in_flight;
-		if (!is_fed && !may_send(c, ep, head - c->tx_fed))
+		if (!is_fed && !may_send(s, c, ep, head - c->tx_fed))
 			break;
 		b = *block_at(c, c->tx_fed);
 		if (tcp_write(pcb, arena_block(s->arena, b) + off, (u16_t)n, 0) != ERR_OK)
 			break;
 		c->tx_fed += n;
+		c->cork_armed = 0;
 		is_fed = true;
 	}
 	atomic_store_explicit(&ep->tx_unsent, head - c->tx_fed, memory_order_relaxed);

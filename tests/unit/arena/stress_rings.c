@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "attach.h"
@@ -119,11 +120,13 @@ int main(void)
 	pthread_t thread[PRODUCERS];
 	char err[128];
 	bool is_huge;
+	int ctl[2];
 
 	libc_init();
 	CHECK(arena_create(&at.arena, &spec, &is_huge, err, sizeof(err)) == 0);
 	at.client = arena_client(&at.arena, 0);
-	at.ctl_fd = -1;
+	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ctl) == 0); /* a service that lives */
+	at.ctl_fd = ctl[0];
 	at.stack_fd[0] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	CHECK(at.stack_fd[0] >= 0);
 	for (uintptr_t i = 0; i < PRODUCERS; i++)
@@ -144,6 +147,8 @@ int main(void)
 	CHECK(atomic_load(&blocks_taken) <= next_block);
 	printf("%u posts, %u blocks, slept %u times\n", total, atomic_load(&blocks_taken), sleeps);
 	close(at.stack_fd[0]);
+	close(ctl[0]);
+	close(ctl[1]);
 	arena_close(&at.arena);
 	return 0;
 }
