@@ -122,7 +122,8 @@ EXPORT ssize_t read(int fd, void *buf, size_t size)
 	if (unlikely(!libc_is_ready()))
 		return syscall(SYS_read, fd, buf, size);
 	OURS_OR_LIBC(read, fd, fd, buf, size)
-	rc = sock_recv(f, &iov, 1, 0);
+	/* the kernel's read(2) of nothing never asks the socket */
+	rc = sock_is_ours(f) && !size ? 0 : sock_recv(f, &iov, 1, 0);
 	FINISH(read, fd, buf, size);
 }
 
@@ -137,31 +138,40 @@ EXPORT ssize_t write(int fd, const void *buf, size_t size)
 	FINISH(write, fd, buf, size);
 }
 
-static inline bool iov_ok(const struct iovec *iov, int count)
+/* What the kernel says of an array before it looks at the socket: 0 and the sum of its sizes, or -E. readv(2)
+ */
+static inline ssize_t iov_check(const struct iovec *iov, int count, size_t *sum)
 {
-	size_t sum = 0;
-
-	if (count < 0 || count > IOV_MAX || (count && !iov))
-		return false;
+	*sum = 0;
+	if (count < 0 || count > IOV_MAX)
+		return -EINVAL;
+	if (count && !iov)
+		return -EFAULT;
 	for (int i = 0; i < count; i++) {
-		if (iov[i].iov_len > SSIZE_MAX - sum)
-			return false;
-		sum += iov[i].iov_len;
+		if (iov[i].iov_len > SSIZE_MAX - *sum)
+			return -EINVAL;
+		*sum += iov[i].iov_len;
 	}
-	return true;
+	return 0;
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
 {
+	size_t sum;
 	OURS_OR_LIBC(readv, fd, fd, iov, count)
-	rc = iov_ok(iov, count) ? sock_recv(f, iov, count, 0) : -EINVAL;
+	rc = sock_is_ours(f) ? iov_check(iov, count, &sum) : SOCK_LIBC;
+	if (!rc && sum)
+		rc = sock_recv(f, iov, count, 0);
 	FINISH(readv, fd, iov, count);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 {
+	size_t sum;
 	OURS_OR_LIBC(writev, fd, fd, iov, count)
-	rc = iov_ok(iov, count) ? sock_send(f, iov, count, 0) : -EINVAL;
+	rc = sock_is_ours(f) ? iov_check(iov, count, &sum) : SOCK_LIBC;
+	if (!rc)
+		rc = sock_send(f, iov, count, 0);
 	FINISH(writev, fd, iov, count);
 }
 
@@ -203,18 +213,23 @@ EXPORT ssize_t sendto(
 	FINISH(sendto, fd, buf, size, flags, addr, len);
 }
 
+static ssize_t msg_check(const struct file *f, const struct msghdr *msg)
+{
+	size_t sum;
+
+	if (!sock_is_ours(f))
+		return SOCK_LIBC;
+	if (!msg)
+		return -EFAULT;
+	return msg->msg_iovlen > IOV_MAX ? -EMSGSIZE : iov_check(msg->msg_iov, (int)msg->msg_iovlen, &sum);
+}
+
 EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	OURS_OR_LIBC(recvmsg, fd, fd, msg, flags)
-	if (sock_is_ours(f) && !msg)
-		rc = -EFAULT;
-	else if (sock_is_ours(f) && msg->msg_iovlen > IOV_MAX)
-		rc = -EMSGSIZE;
-	else
-		rc = !sock_is_ours(f) ? SOCK_LIBC
-		     : iov_ok(msg->msg_iov, (int)msg->msg_iovlen)
-		             ? sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
-		             : -EINVAL;
+	rc = msg_check(f, msg);
+	if (!rc)
+		rc = sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
 	if (rc >= 0) {
 		msg->msg_namelen = 0;
 		msg->msg_controllen = 0;
@@ -226,15 +241,9 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	OURS_OR_LIBC(sendmsg, fd, fd, msg, flags)
-	if (sock_is_ours(f) && !msg)
-		rc = -EFAULT;
-	else if (sock_is_ours(f) && msg->msg_iovlen > IOV_MAX)
-		rc = -EMSGSIZE;
-	else
-		rc = !sock_is_ours(f) ? SOCK_LIBC
-		     : iov_ok(msg->msg_iov, (int)msg->msg_iovlen)
-		             ? sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags)
-		             : -EINVAL;
+	rc = msg_check(f, msg);
+	if (!rc)
+		rc = sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
 	FINISH(sendmsg, fd, msg, flags);
 }
 

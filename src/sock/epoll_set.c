@@ -713,6 +713,14 @@ static void item_changed(struct epoll_set *s, struct epoll_item *it)
 		it->in_kernel = false;
 		atomic_fetch_sub(&s->kernel_members, 1);
 	}
+	if (!it->in_kernel && atomic_load(&it->file->mode) == MODE_OPEN) {
+		struct epoll_event ev = {.events = it->events, .data = it->data};
+
+		if (!libc.epoll_ctl(s->epfd, EPOLL_CTL_ADD, it->fd, &ev)) {
+			it->in_kernel = true;
+			atomic_fetch_add(&s->kernel_members, 1);
+		}
+	}
 	if (!sock_is_ours(it->file) || poller_start(s))
 		return;
 	item_unwatch(s, it);

@@ -56,8 +56,6 @@ static int get_error(struct file *f, void *value, socklen_t *len)
 {
 	int err = proc_is_dead() ? ECONNRESET : atomic_exchange(&ep_of(f)->error, 0);
 
-	if (!err && atomic_load(&ep_of(f)->state) == EP_ESTABLISHED)
-		atomic_store(&f->connect_reported, true);
 	return give(value, len, &err, sizeof(err));
 }
 

@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 
 struct proc proc = {.base_fd = -1, .fork_slot = UINT32_MAX};
+struct endpoint proc_no_ep = {.state = EP_BOUND, .listener = UINT32_MAX, .parent = ENDPOINT_NONE};
 int (*proc_starter)(const struct cfg *cfg, const char *config_path, char *err, size_t err_size);
 
 enum { INTERNAL_MAX = 1024 };

@@ -3,6 +3,7 @@
 #pragma once
 #include "attach.h"
 #include "cfg.h"
+#include "compiler.h"
 
 enum proc_state {
 	PROC_NEW, /* nothing has been needed yet */
@@ -44,9 +45,12 @@ static inline bool proc_is_dead(void)
 	return attach_is_dead(&proc.at);
 }
 
+/* Stands for the endpoint of a socket that has just lost its own: not connected. */
+extern struct endpoint proc_no_ep;
+
 static inline struct endpoint *proc_ep(uint32_t idx)
 {
-	return &proc.at.arena.endpoints[idx];
+	return likely(idx < proc.at.arena.endpoint_count) ? &proc.at.arena.endpoints[idx] : &proc_no_ep;
 }
 
 /* Remembers for the tools that the kernel serves fd, and why; forget when it closes. No-ops while not

@@ -174,8 +174,11 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 	struct sock_addr a;
 	int rc = addr_from_user(&a, addr, len);
 
+	if (atomic_load(&f->mode) == MODE_PRONK && !rc && a.family == AF_INET && !is_any(&a) &&
+	        !is_pronk_address(&a))
+		return -EADDRNOTAVAIL;
 	if (atomic_load(&f->mode) != MODE_OPEN)
-		return sock_is_ours(f) ? -EINVAL : SOCK_LIBC;
+		return sock_is_ours(f) ? (rc ? rc : -EINVAL) : SOCK_LIBC;
 	if (rc || is_any(&a) || is_loopback(&a) || a.family != AF_INET ||
 	        (f->domain == AF_INET && addr->sa_family != AF_INET))
 		return SOCK_LIBC; /* a wildcard is decided at listen or connect */
@@ -297,6 +300,23 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	return 0;
 }
 
+/* A listener that was shut down listens once more, on the same port. */
+static int listen_again(struct file *f, int backlog)
+{
+	uint32_t old = atomic_load(&f->ep);
+	struct sock_addr a = proc_ep(old)->local;
+	int rc;
+
+	epoll_file_closed_ep(f);
+	rc = pronk_bind(f, &a);
+	if (rc) {
+		epoll_file_changed(f);
+		return rc;
+	}
+	ep_release(old, 0);
+	return pronk_listen(f, backlog);
+}
+
 int sock_listen(struct file *f, int fd, int backlog)
 {
 	struct endpoint *ep;
@@ -315,6 +335,8 @@ int sock_listen(struct file *f, int fd, int backlog)
 		ep = proc_ep(atomic_load(&f->ep));
 		if (proc_is_dead())
 			rc = -ECONNRESET;
+		else if (!f->is_bound_here && !f->has_connected && atomic_load(&ep->state) == EP_CLOSED)
+			rc = listen_again(f, backlog);
 		else if (!f->is_bound_here && atomic_load(&ep->state) != EP_LISTEN)
 			rc = -EINVAL;
 		else
@@ -487,6 +509,33 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 	}
 }
 
+/* A connection that never came about, or was dissolved: the socket is the kernel's unconnected one again, as
+ * after a failed connect(2). With the file's lock. */
+static void connect_undo(struct file *f, uint32_t how)
+{
+	uint32_t ep = atomic_load(&f->ep);
+
+	epoll_file_closed_ep(f);
+	f->has_connected = false;
+	atomic_store(&f->connect_reported, false);
+	atomic_store(&f->mode, MODE_OPEN);
+	atomic_store(&f->ep, ENDPOINT_NONE);
+	ep_release(ep, how);
+	epoll_file_changed(f);
+}
+
+void sock_connect_failed(struct file *f)
+{
+	struct endpoint *ep;
+
+	spin_lock(&f->lock);
+	ep = proc_ep(atomic_load(&f->ep));
+	if (f->has_connected && atomic_load(&f->mode) == MODE_PRONK && atomic_load(&ep->state) == EP_CLOSED &&
+	        !(atomic_load(&ep->flags) & EP_OPENED) && !atomic_load(&ep->error) && !proc_is_dead())
+		connect_undo(f, 0);
+	spin_unlock(&f->lock);
+}
+
 static int connect_result(struct file *f)
 {
 	struct endpoint *ep = proc_ep(atomic_load(&f->ep));
@@ -509,10 +558,9 @@ static int connect_wait(struct file *f)
 {
 	uint64_t deadline = deadline_after(f->sndtimeo_ns);
 	struct endpoint *ep = proc_ep(atomic_load(&f->ep));
+	int rc;
 
 	while (atomic_load(&ep->state) == EP_CONNECTING) {
-		int rc;
-
 		if (proc_is_dead())
 			return -ECONNRESET;
 		rc = wait_for(f, EPOLLOUT | EPOLLIN, deadline, -1);
@@ -521,7 +569,12 @@ static int connect_wait(struct file *f)
 		if (rc)
 			return rc;
 	}
-	return connect_result(f);
+	spin_lock(&f->lock);
+	rc = connect_result(f);
+	spin_unlock(&f->lock);
+	if (rc && rc != -EISCONN)
+		sock_connect_failed(f);
+	return rc;
 }
 
 static int connect_start(struct file *f, int fd, const struct sock_addr *to)
@@ -595,7 +648,17 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		return SOCK_LIBC;
 	if (atomic_load(&f->mode) == MODE_DUAL)
 		return -EISCONN;
+	if (atomic_load(&f->mode) == MODE_PRONK && f->has_connected && addr &&
+	        len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
+		/* dissolves the association: connect(2) */
+		spin_lock(&f->lock);
+		connect_undo(f, RELEASE_ABORT);
+		spin_unlock(&f->lock);
+		return 0;
+	}
 	rc = addr_from_user(&to, addr, len);
+	if (rc == -EINVAL && addr && f->has_connected && atomic_load(&f->connect_reported))
+		return -EISCONN;
 	if (atomic_load(&f->mode) == MODE_OPEN) {
 		if (rc || (f->domain == AF_INET && addr->sa_family != AF_INET))
 			return SOCK_LIBC; /* the kernel's own words for a bad address */
@@ -627,7 +690,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		rc = connect_result(f);
 		/* after a failure the socket may try again */
 		if (rc != -EALREADY && rc != -EISCONN && rc != 0 && atomic_load(&ep->state) == EP_CLOSED)
-			f->has_connected = false;
+			connect_undo(f, 0);
 		if (rc == -EALREADY && !atomic_load(&f->is_nonblocking)) {
 			spin_unlock(&f->lock);
 			return connect_wait(f);
@@ -672,10 +735,14 @@ int sock_shutdown(struct file *f, int how)
 	if (state == EP_LISTEN) {
 		if (how == SHUT_WR)
 			return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : 0;
-		/* listening ends; whoever waits in accept gets EINVAL */
+		/* listening ends; whoever waits in accept gets EINVAL. It has ended when this returns */
+		uint64_t deadline = clock_now_ns() + 1000000000u;
 		int rc = post(&proc.at, ep->stack_idx,
 		        POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
 
+		while (!rc && atomic_load(&ep->state) == EP_LISTEN && !proc_is_dead() &&
+		        clock_now_ns() < deadline)
+			wait_for(f, 0, deadline, -1);
 		return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : rc;
 	}
 	if (state != EP_ESTABLISHED)
@@ -793,8 +860,9 @@ void sock_linger(struct file *f)
 	struct endpoint *ep;
 	uint64_t deadline;
 
+	/* O_NONBLOCK makes no difference: the kernel lingers all the same */
 	if (!sock_is_ours(f) || !f->linger_on || f->linger_s <= 0 || atomic_load(&f->fd_count) != 1 ||
-	        proc_is_dead() || atomic_load(&f->is_nonblocking))
+	        proc_is_dead())
 		return;
 	ep = proc_ep(atomic_load(&f->ep));
 	if (atomic_load(&ep->state) != EP_ESTABLISHED || ep_rx_pending(ep))

@@ -41,6 +41,9 @@ int sock_getfl(struct file *f, int fd);
 int sock_setfl(struct file *f, int fd, int flags);
 int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg);
 
+/* The failure of a connect was told to the program: the socket is unconnected again and may try once more. */
+void sock_connect_failed(struct file *f);
+
 /* close(2) with SO_LINGER: waits as long as the option says. Called before the last number goes. */
 void sock_linger(struct file *f);
 /* The last reference has gone. */

@@ -24,6 +24,7 @@ struct cursor {
 	const struct iovec *iov;
 	int count;
 	size_t off;
+	bool is_bad; /* met an address that cannot be one */
 };
 
 static size_t iov_total(const struct iovec *iov, int count)
@@ -48,6 +49,11 @@ static size_t cursor_next(struct cursor *c, uint8_t **p, size_t max)
 	if (!c->count)
 		return 0;
 	*p = (uint8_t *)c->iov->iov_base + c->off;
+	/* not every bad address, but the one that programs pass by mistake; others fault as in any copy */
+	if (unlikely((uintptr_t)*p < 4096)) {
+		c->is_bad = true;
+		return 0;
+	}
 	n = c->iov->iov_len - c->off;
 	if (n > max)
 		n = max;
@@ -109,7 +115,7 @@ static size_t take(
 ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 {
 	size_t want = iov_total(iov, count), done = 0;
-	struct cursor cur = {iov, count, 0};
+	struct cursor cur = {.iov = iov, .count = count};
 	bool is_peek = flags & MSG_PEEK, is_dont = (flags & MSG_DONTWAIT) || atomic_load(&f->is_nonblocking);
 	uint64_t deadline = 0;
 	struct endpoint *ep;
@@ -141,10 +147,11 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 			if (rc)
 				return done ? (ssize_t)done : rc;
 			if (is_peek) {
-				struct cursor again = {iov, count, 0};
+				struct cursor again = {.iov = iov, .count = count};
 
 				n = take(f, ep, &again, want, true, flags & MSG_TRUNC);
 				done = n;
+				cur.is_bad = again.is_bad;
 			} else {
 				n = take(f, ep, &cur, want - done, false, flags & MSG_TRUNC);
 				done += n;
@@ -155,16 +162,20 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 				bell = DOORBELL_RX;
 			}
 			ep_unlock(&ep->rx_lock);
+			if (unlikely(cur.is_bad) && !done)
+				return -EFAULT;
 			if (bell)
 				post_doorbell(&proc.at, ep, bell);
 		}
-		if (done == want && (done || want == 0))
-			return (ssize_t)done;
+		if (done == want && (done || (fl & EP_RX_EOF) || ep_rx_ready(ep)))
+			return (ssize_t)done; /* to ask for nothing still waits for something */
 		if (done && !(flags & MSG_WAITALL))
 			return (ssize_t)done;
 		if (!done) {
 			if (ep_rx_ready(ep))
 				continue;
+			if (fl & EP_FIN_SEEN)
+				return 0; /* the end that was read stays, also over a reset that follows it */
 			err = atomic_load_explicit(&ep->error, memory_order_relaxed)
 			              ? atomic_exchange(&ep->error, 0)
 			              : 0;
@@ -253,6 +264,8 @@ static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is
 		block = atomic_load_explicit(
 		        &ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
 		n = cursor_next(cur, &src, n);
+		if (unlikely(!n))
+			break;
 		memcpy(arena_block(a, block) + off, src, n);
 		head += (uint32_t)n;
 		done += n;
@@ -276,7 +289,7 @@ static ssize_t broken_pipe(int flags)
 ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 {
 	size_t want = iov_total(iov, count), done = 0;
-	struct cursor cur = {iov, count, 0};
+	struct cursor cur = {.iov = iov, .count = count};
 	bool is_dont = (flags & MSG_DONTWAIT) || atomic_load(&f->is_nonblocking);
 	uint64_t deadline = 0;
 	struct endpoint *ep;
@@ -329,6 +342,8 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 			ep_unlock(&ep->tx_lock);
 			if (done == want)
 				return (ssize_t)done;
+			if (unlikely(cur.is_bad))
+				return done ? (ssize_t)done : -EFAULT;
 		}
 		if (is_dont) {
 			static _Atomic uint32_t misses;

@@ -19,7 +19,7 @@ iperf_run() {
 	local side=$1 addr=$addr_p other=k bits
 	shift
 	[ "$side" = p ] || { addr=$addr_k other=p; }
-	spawn iperf-server "$side" iperf3 -s -1 -B "$addr"
+	spawn iperf-server "$side" iperf3 --forceflush -s -1 -B "$addr"
 	wait_until 10 grep -q listening "$work/iperf-server.log" || because "the server does not listen" || return
 	"$other" timeout 30 iperf3 -c "$addr" -t "${iperf_s:-3}" --json "$@" >"$work/iperf.json" 2>"$work/iperf.log" ||
 		because "iperf3: exit status $?: $(grep -h '"error"' "$work/iperf.json"; tail -1 "$work/iperf.log")" || return

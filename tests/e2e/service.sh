@@ -36,11 +36,13 @@ status_and_stop() {
 }
 
 status_pid() { "$pronk" status -c "$conf" | sed -n 's/^running: pid \([0-9]*\),.*/\1/p'; }
-preloaded() { ip netns exec "$ns_p" env PRONK_CONFIG="$conf" LD_PRELOAD="$libpronk" "$@"; }
+exec_preloaded() { exec ip netns exec "$ns_p" env PRONK_CONFIG="$conf" LD_PRELOAD="$libpronk" "$@"; }
+exec_launched() { exec_in "$ns_p" "$conf" "$@"; }
+preloaded() { (exec_preloaded "$@"); }
 
 autostart() {
 	local pid
-	preloaded redis-server --port 7001 --bind "$addr_p" --protected-mode no --save '' --dir "$work" >"$work/redis-p.log" 2>&1 &
+	exec_preloaded redis-server --port 7001 --bind "$addr_p" --protected-mode no --save '' --dir "$work" >"$work/redis-p.log" 2>&1 &
 	redis_pid=$!
 	pids+=("$redis_pid")
 	wait_until 15 eval "[ -n \"\$(status_pid)\" ]" || because "no service: $(tail -1 "$work/redis-p.log")" || return
@@ -126,8 +128,8 @@ scenario "exit status of the program" exit_status
 scenario "pronkctl: text and JSON" json
 service_stop
 echo 'autostart = false;' >>"$conf"
-scenario "no service: pronk run falls back to the kernel" kernel_program p
-scenario "no service: LD_PRELOAD falls back to the kernel" kernel_program preloaded
+scenario "no service: pronk run falls back to the kernel" kernel_program exec_launched
+scenario "no service: LD_PRELOAD falls back to the kernel" kernel_program exec_preloaded
 { cat "$conf"; echo 'strict = true;'; } >"$work/strict.conf"
 scenario "no service: strict refuses" strict_refuses
 finish

@@ -21,18 +21,18 @@ static void put32(uint8_t *p, uint32_t v)
 void peer_init(struct peer *p, struct rig *r, uint16_t port, uint16_t local_port)
 {
 	*p = (struct peer){.r = r,
-		.ip = RIG_PEER,
-		.port = port,
-		.local_port = local_port,
-		.iss = 0x10000000u + port * 1000u,
-		.wnd = 65535,
-		.mss = 1460,
-		.wscale = -1};
+	        .ip = RIG_PEER,
+	        .port = port,
+	        .local_port = local_port,
+	        .iss = 0x10000000u + port * 1000u,
+	        .wnd = 65535,
+	        .mss = 1460,
+	        .wscale = -1};
 	p->snd = p->iss;
 }
 
-void peer_inject(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, const void *opt, uint32_t opt_size,
-	const void *data, uint32_t size)
+void peer_inject(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, const void *opt,
+        uint32_t opt_size, const void *data, uint32_t size)
 {
 	uint8_t f[2048] = {0x02, 0, 0, 0, 0, 0x01};
 	uint32_t header = TCP + opt_size;
@@ -60,7 +60,7 @@ void peer_inject(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, cons
 }
 
 void peer_raw(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, const void *opt, uint32_t opt_size,
-	const void *data, uint32_t size)
+        const void *data, uint32_t size)
 {
 	peer_inject(p, flags, seq, ack, opt, opt_size, data, size);
 	rig_turn(p->r);
@@ -146,8 +146,10 @@ struct seg *expect_at(struct peer *p, uint8_t flags, uint32_t seq, uint32_t size
 		return NULL;
 	}
 	if ((s->flags & ~PSH) != flags || s->seq != seq || s->size != size) {
-		print_error("expected flags %#x seq %u (irs+%d) size %u, got flags %#x seq %u (irs+%d) ack %u size %u\n", flags,
-			seq, (int)(seq - p->irs), size, s->flags, s->seq, (int)(s->seq - p->irs), s->ack, s->size);
+		print_error(
+		        "expected flags %#x seq %u (irs+%d) size %u, got flags %#x seq %u (irs+%d) ack %u size %u\n",
+		        flags, seq, (int)(seq - p->irs), size, s->flags, s->seq, (int)(s->seq - p->irs),
+		        s->ack, s->size);
 		_fail(file, line);
 	}
 	return s;
@@ -160,7 +162,7 @@ void expect_none_at(struct peer *p, const char *file, int line)
 	if (!s)
 		return;
 	print_error("expected nothing, got flags %#x seq %u (irs+%d) ack %u size %u\n", s->flags, s->seq,
-		(int)(s->seq - p->irs), s->ack, s->size);
+	        (int)(s->seq - p->irs), s->ack, s->size);
 	_fail(file, line);
 }
 

@@ -1,9 +1,9 @@
-/* rig.h - the stand of the wire tests: one or two stacks over the fake port, an arena, clients made by hand, and a
- * clock that only the test moves.
+/* rig.h - the stand of the wire tests: one or two stacks over the fake port, an arena, clients made by hand,
+ * and a clock that only the test moves.
  *
- * Everything runs in the test's thread except the turns of the second stack, which has a thread of its own (lwIP's
- * state is per thread) and runs in lock step with it. rig_end, the teardown of every test, kills the clients, lets
- * peers reset what is left and then proves that nothing has leaked.
+ * Everything runs in the test's thread except the turns of the second stack, which has a thread of its own
+ * (lwIP's state is per thread) and runs in lock step with it. rig_end, the teardown of every test, kills the
+ * clients, lets peers reset what is left and then proves that nothing has leaked.
  */
 #pragma once
 #include <stdarg.h>
@@ -64,7 +64,7 @@ struct rig {
 	_Atomic int *poller_fds;
 	struct attach at[RIG_CLIENTS];
 	bool is_gone[RIG_CLIENTS];
-	uint32_t cl;    /* the client that the app_ functions play */
+	uint32_t cl; /* the client that the app_ functions play */
 	uint32_t stacks;
 	uint64_t now_ns;
 	bool arp_is_silent, nothing_is_checked;
@@ -122,9 +122,11 @@ int app_listen(struct rig *r, uint16_t port, int backlog);
 int app_connect(struct rig *r, uint32_t ip, uint16_t port);
 uint32_t app_accept(struct rig *r, uint32_t listener); /* ENDPOINT_NONE: none waits */
 uint32_t app_write(struct rig *r, uint32_t ep, const void *data, uint32_t size); /* bytes taken */
-uint32_t app_put(struct rig *r, uint32_t ep, const void *data, uint32_t size);   /* the same, without doorbell and turn */
-uint32_t app_read(struct rig *r, uint32_t ep, void *data, uint32_t size);        /* bytes read */
-uint32_t app_get(struct rig *r, uint32_t ep, void *data, uint32_t size);         /* the same, without doorbell and turn */
+uint32_t app_put(struct rig *r, uint32_t ep, const void *data,
+        uint32_t size); /* the same, without doorbell and turn */
+uint32_t app_read(struct rig *r, uint32_t ep, void *data, uint32_t size); /* bytes read */
+uint32_t app_get(
+        struct rig *r, uint32_t ep, void *data, uint32_t size); /* the same, without doorbell and turn */
 void app_shutdown(struct rig *r, uint32_t ep, int how);
 void app_close(struct rig *r, uint32_t ep);
 void app_release(struct rig *r, uint32_t ep, uint32_t how);

@@ -1,5 +1,5 @@
-/* test_client.c - clients that die, and clients that write nonsense into the shared memory: the stack counts it, drops what it
- * concerns, and keeps its own books right.
+/* test_client.c - clients that die, and clients that write nonsense into the shared memory: the stack counts
+ * it, drops what it concerns, and keeps its own books right.
  */
 #include "peer.h"
 
@@ -284,7 +284,8 @@ static void request_ring_head_far_ahead_is_counted_and_skipped(void **state)
 	atomic_fetch_or(&r->arena.stacks[0].pending[0], 1);
 	rig_turn(r);
 	r->bad_expected = 1;
-	atomic_fetch_or(&r->arena.stacks[0].pending[0], 0xfffffffffffffffcull); /* clients that are not there */
+	atomic_fetch_or(
+	        &r->arena.stacks[0].pending[0], 0xfffffffffffffffcull); /* clients that are not there */
 	rig_turn(r);
 	app_write(r, ep, "x", 1);
 	expect(&p, ACK, p.irs + 1, 1);
@@ -303,7 +304,8 @@ static void full_request_ring_is_served_over_several_turns(void **state)
 	assert_int_equal(rig_stat(r, STAT_doorbells), REQ_RING_SIZE);
 }
 
-/* Each row does its harm to an open connection with data on the way; afterwards the connection may be gone. */
+/* Each row does its harm to an open connection with data on the way; afterwards the connection may be gone.
+ */
 static void harm_connection(int row)
 {
 	struct rig *r = rig_up(NULL);
@@ -426,11 +428,16 @@ static void harm_connection(int row)
 		break;
 	case 24: /* the accept ring */
 		for (uint32_t i = 0; i < ACCEPT_RING_SIZE; i++)
-			atomic_store(&arena_listener(&r->arena, app_ep(r, (uint32_t)lep)->listener)->ring[0].slot[i], ep2);
-		atomic_fetch_add(&arena_listener(&r->arena, app_ep(r, (uint32_t)lep)->listener)->ring[0].head, 500);
+			atomic_store(&arena_listener(&r->arena, app_ep(r, (uint32_t)lep)->listener)
+			                      ->ring[0]
+			                      .slot[i],
+			        ep2);
+		atomic_fetch_add(
+		        &arena_listener(&r->arena, app_ep(r, (uint32_t)lep)->listener)->ring[0].head, 500);
 		break;
 	case 25:
-		atomic_fetch_add(&arena_listener(&r->arena, app_ep(r, (uint32_t)lep)->listener)->ring[0].tail, 5);
+		atomic_fetch_add(
+		        &arena_listener(&r->arena, app_ep(r, (uint32_t)lep)->listener)->ring[0].tail, 5);
 		break;
 	case 26: /* holds of everything */
 		for (uint32_t i = 0; i < r->arena.endpoint_count; i++)
@@ -524,7 +531,8 @@ static void read_position_out_of_range_is_not_believed_and_is_counted(void **sta
 	rig_run(r, 10);
 }
 
-/* Random words at random places of everything a client can write that is not the header, while traffic goes on. */
+/* Random words at random places of everything a client can write that is not the header, while traffic goes
+ * on. */
 static void random_harm(uint64_t seed)
 {
 	struct rig *r = rig_up(NULL);
@@ -548,10 +556,12 @@ static void random_harm(uint64_t seed)
 		switch ((seed >> 36) % 8) {
 		case 0:
 		case 1:
-			at = (_Atomic uint32_t *)app_ep(r, ep[i]) + (seed >> 45) % (sizeof(struct endpoint) / 4);
+			at = (_Atomic uint32_t *)app_ep(r, ep[i]) +
+			     (seed >> 45) % (sizeof(struct endpoint) / 4);
 			break;
 		case 2:
-			at = (_Atomic uint32_t *)app_ep(r, (uint32_t)lep) + (seed >> 45) % (sizeof(struct endpoint) / 4);
+			at = (_Atomic uint32_t *)app_ep(r, (uint32_t)lep) +
+			     (seed >> 45) % (sizeof(struct endpoint) / 4);
 			break;
 		case 3:
 			at = (_Atomic uint32_t *)arena_listener(&r->arena, 0) + (seed >> 45) % 1000;
@@ -598,24 +608,24 @@ static void random_harm_is_survived(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(death_closes_connections_with_fin_and_frees_everything),
-		WIRE_TEST(death_with_unread_data_resets),
-		WIRE_TEST(death_before_the_doorbell_still_sends_what_was_written),
-		WIRE_TEST(death_between_setting_and_posting_a_doorbell_is_no_harm),
-		WIRE_TEST(death_with_a_block_taken_and_not_published_gives_it_back),
-		WIRE_TEST(death_of_one_holder_leaves_the_connection_to_the_other),
-		WIRE_TEST(death_between_claim_and_accept_leaves_the_connection_in_the_queue),
-		WIRE_TEST(death_while_connecting_is_quiet),
-		WIRE_TEST(death_takes_the_watches_of_its_pollers_away),
-		WIRE_TEST(slot_of_a_dead_client_serves_the_next_one),
-		WIRE_TEST(posts_that_name_nothing_of_the_client_are_counted),
-		WIRE_TEST(calls_with_nonsense_are_refused),
-		WIRE_TEST(request_ring_head_far_ahead_is_counted_and_skipped),
-		WIRE_TEST(full_request_ring_is_served_over_several_turns),
-		WIRE_TEST(send_position_out_of_range_resets_and_is_counted),
-		WIRE_TEST(read_position_out_of_range_is_not_believed_and_is_counted),
-		WIRE_TEST(connection_with_harm_in_its_memory_is_survived),
-		WIRE_TEST(random_harm_is_survived),
+	        WIRE_TEST(death_closes_connections_with_fin_and_frees_everything),
+	        WIRE_TEST(death_with_unread_data_resets),
+	        WIRE_TEST(death_before_the_doorbell_still_sends_what_was_written),
+	        WIRE_TEST(death_between_setting_and_posting_a_doorbell_is_no_harm),
+	        WIRE_TEST(death_with_a_block_taken_and_not_published_gives_it_back),
+	        WIRE_TEST(death_of_one_holder_leaves_the_connection_to_the_other),
+	        WIRE_TEST(death_between_claim_and_accept_leaves_the_connection_in_the_queue),
+	        WIRE_TEST(death_while_connecting_is_quiet),
+	        WIRE_TEST(death_takes_the_watches_of_its_pollers_away),
+	        WIRE_TEST(slot_of_a_dead_client_serves_the_next_one),
+	        WIRE_TEST(posts_that_name_nothing_of_the_client_are_counted),
+	        WIRE_TEST(calls_with_nonsense_are_refused),
+	        WIRE_TEST(request_ring_head_far_ahead_is_counted_and_skipped),
+	        WIRE_TEST(full_request_ring_is_served_over_several_turns),
+	        WIRE_TEST(send_position_out_of_range_resets_and_is_counted),
+	        WIRE_TEST(read_position_out_of_range_is_not_believed_and_is_counted),
+	        WIRE_TEST(connection_with_harm_in_its_memory_is_survived),
+	        WIRE_TEST(random_harm_is_survived),
 	};
 
 	return cmocka_run_group_tests_name("client", tests, NULL, NULL);

@@ -21,7 +21,8 @@ static void peer_closes_first_then_we_close_and_all_is_freed_at_once(void **stat
 	s = expect(&p, ACK, p.irs + 1, 0);
 	assert_int_equal(s->ack, p.snd);
 	assert_true(atomic_load(&app_ep(r, ep)->flags) & EP_RX_EOF);
-	assert_int_equal(ep_level(&r->arena, app_ep(r, ep)), EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLOUT | EPOLLWRNORM);
+	assert_int_equal(ep_level(&r->arena, app_ep(r, ep)),
+	        EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLOUT | EPOLLWRNORM);
 	assert_int_equal(app_read(r, ep, big, 100), 10);
 	app_close(r, ep);
 	expect(&p, FIN | ACK, p.irs + 1, 0);
@@ -318,7 +319,8 @@ static void close_sends_what_was_written_before_fin(void **state)
 	assert_int_equal(off, 200000);
 	assert_int_equal(p.rcv, p.irs + 200002); /* the FIN came with or after the last byte */
 	peer_ack(&p);
-	assert_int_equal(app_ep(r, ep)->state, EP_ESTABLISHED); /* nobody looks at it any more; freed in TIME_WAIT */
+	assert_int_equal(
+	        app_ep(r, ep)->state, EP_ESTABLISHED); /* nobody looks at it any more; freed in TIME_WAIT */
 	peer_send(&p, FIN | ACK, NULL, 0);
 	assert_int_equal(app_ep(r, ep)->state, EP_FREE);
 	peer_skip(&p);
@@ -622,7 +624,8 @@ static void shutdown_of_reading_ends_reading_here_only(void **state)
 	(void)state;
 	app_shutdown(r, ep, SHUT_RD);
 	expect_none(&p);
-	assert_int_equal(ep_level(&r->arena, app_ep(r, ep)) & (EPOLLIN | EPOLLRDHUP | EPOLLHUP), EPOLLIN | EPOLLRDHUP);
+	assert_int_equal(
+	        ep_level(&r->arena, app_ep(r, ep)) & (EPOLLIN | EPOLLRDHUP | EPOLLHUP), EPOLLIN | EPOLLRDHUP);
 	app_write(r, ep, "x", 1);
 	expect(&p, ACK, p.irs + 1, 1);
 	peer_ack(&p);
@@ -647,38 +650,38 @@ static void close_twice_by_two_processes_ends_with_the_second(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(peer_closes_first_then_we_close_and_all_is_freed_at_once),
-		WIRE_TEST(we_close_first_and_stay_in_time_wait),
-		WIRE_TEST(fin_and_ack_of_ours_come_in_one_segment),
-		WIRE_TEST(both_close_at_once),
-		WIRE_TEST(half_closed_by_peer_still_takes_data_from_us),
-		WIRE_TEST(half_closed_by_us_still_receives),
-		WIRE_TEST(half_closed_by_us_then_closed_ends_after_fin_wait_2),
-		WIRE_TEST(both_shut_down_and_then_the_sockets_close),
-		WIRE_TEST(data_after_we_closed_is_answered_with_reset),
-		WIRE_TEST(data_after_the_peers_fin_is_not_delivered),
-		WIRE_TEST(fin_before_its_data_ends_the_stream_only_after_it),
-		WIRE_TEST(fin_with_data_delivers_both),
-		WIRE_TEST(close_with_unread_data_sends_reset),
-		WIRE_TEST(close_with_partly_read_piece_sends_reset),
-		WIRE_TEST(close_after_reading_without_doorbell_sends_fin),
-		WIRE_TEST(close_sends_what_was_written_before_fin),
-		WIRE_TEST(close_with_a_closed_window_waits_for_it),
-		WIRE_TEST(abortive_release_sends_reset),
-		WIRE_TEST(fin_never_acknowledged_is_given_up),
-		WIRE_TEST(fin_wait_2_ends_after_a_minute),
-		WIRE_TEST(time_wait_lasts_a_minute_as_configured_and_answers_repeated_fins),
-		WIRE_TEST(time_wait_ignores_resets),
-		WIRE_TEST(time_wait_gives_way_to_a_new_syn_with_higher_sequence),
-		WIRE_TEST(time_wait_keeps_an_old_syn_out),
-		WIRE_TEST(reset_of_established_connection_is_econnreset),
-		WIRE_TEST(reset_with_data_in_flight_frees_the_send_ring),
-		WIRE_TEST(reset_after_the_peers_fin_is_epipe),
-		WIRE_TEST(reset_ends_every_closing_state),
-		WIRE_TEST(reset_that_is_not_exact_is_challenged),
-		WIRE_TEST(syn_on_an_open_connection_is_challenged),
-		WIRE_TEST(shutdown_of_reading_ends_reading_here_only),
-		WIRE_TEST(close_twice_by_two_processes_ends_with_the_second),
+	        WIRE_TEST(peer_closes_first_then_we_close_and_all_is_freed_at_once),
+	        WIRE_TEST(we_close_first_and_stay_in_time_wait),
+	        WIRE_TEST(fin_and_ack_of_ours_come_in_one_segment),
+	        WIRE_TEST(both_close_at_once),
+	        WIRE_TEST(half_closed_by_peer_still_takes_data_from_us),
+	        WIRE_TEST(half_closed_by_us_still_receives),
+	        WIRE_TEST(half_closed_by_us_then_closed_ends_after_fin_wait_2),
+	        WIRE_TEST(both_shut_down_and_then_the_sockets_close),
+	        WIRE_TEST(data_after_we_closed_is_answered_with_reset),
+	        WIRE_TEST(data_after_the_peers_fin_is_not_delivered),
+	        WIRE_TEST(fin_before_its_data_ends_the_stream_only_after_it),
+	        WIRE_TEST(fin_with_data_delivers_both),
+	        WIRE_TEST(close_with_unread_data_sends_reset),
+	        WIRE_TEST(close_with_partly_read_piece_sends_reset),
+	        WIRE_TEST(close_after_reading_without_doorbell_sends_fin),
+	        WIRE_TEST(close_sends_what_was_written_before_fin),
+	        WIRE_TEST(close_with_a_closed_window_waits_for_it),
+	        WIRE_TEST(abortive_release_sends_reset),
+	        WIRE_TEST(fin_never_acknowledged_is_given_up),
+	        WIRE_TEST(fin_wait_2_ends_after_a_minute),
+	        WIRE_TEST(time_wait_lasts_a_minute_as_configured_and_answers_repeated_fins),
+	        WIRE_TEST(time_wait_ignores_resets),
+	        WIRE_TEST(time_wait_gives_way_to_a_new_syn_with_higher_sequence),
+	        WIRE_TEST(time_wait_keeps_an_old_syn_out),
+	        WIRE_TEST(reset_of_established_connection_is_econnreset),
+	        WIRE_TEST(reset_with_data_in_flight_frees_the_send_ring),
+	        WIRE_TEST(reset_after_the_peers_fin_is_epipe),
+	        WIRE_TEST(reset_ends_every_closing_state),
+	        WIRE_TEST(reset_that_is_not_exact_is_challenged),
+	        WIRE_TEST(syn_on_an_open_connection_is_challenged),
+	        WIRE_TEST(shutdown_of_reading_ends_reading_here_only),
+	        WIRE_TEST(close_twice_by_two_processes_ends_with_the_second),
 	};
 
 	return cmocka_run_group_tests_name("close", tests, NULL, NULL);

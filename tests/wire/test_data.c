@@ -1,4 +1,5 @@
-/* test_data.c - bytes in both directions: order, content, acknowledgements, the receive ring and the send ring.
+/* test_data.c - bytes in both directions: order, content, acknowledgements, the receive ring and the send
+ * ring.
  */
 #include "peer.h"
 
@@ -134,8 +135,8 @@ static void overlapping_segments_are_delivered_once(void **state)
 {
 	static const struct {
 		uint32_t off, size;
-	} part[] = {{0, 1000}, {500, 1000}, {200, 300}, {3000, 1000}, {2500, 1000}, {2600, 100}, {3500, 1400}, {1400, 1200},
-		{4000, 1000}, {6000, 100}, {5900, 300}, {4900, 1300}, {0, 1460}};
+	} part[] = {{0, 1000}, {500, 1000}, {200, 300}, {3000, 1000}, {2500, 1000}, {2600, 100}, {3500, 1400},
+	        {1400, 1200}, {4000, 1000}, {6000, 100}, {5900, 300}, {4900, 1300}, {0, 1460}};
 	struct rig *r = rig_up(NULL);
 	struct peer p;
 	uint32_t ep = peer_pair(&p, r);
@@ -438,7 +439,8 @@ static void blocks_used_up_starve_writers_until_some_are_free(void **state)
 	assert_in_range(sent[0] + sent[1] + sent[2], 500000, 1 << 20);
 	assert_true(sent[2] < 600000);
 	assert_int_equal(atomic_load(&app_ep(r, ep[2])->tx_want), 1);
-	/* all the blocks are somewhere in the rings: when the first peer reads, the third connection may go on */
+	/* all the blocks are somewhere in the rings: when the first peer reads, the third connection may go
+	 * on */
 	off = peer_drain(&p[0], 0);
 	assert_int_equal(off, sent[0]);
 	rig_jump(r, 1500, 10);
@@ -487,29 +489,29 @@ static void watch_is_queued_once_for_many_segments(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(data_both_ways_arrives_unchanged),
-		WIRE_TEST(connection_opened_here_carries_data_both_ways),
-		WIRE_TEST(ack_is_delayed_for_one_segment_and_sent_at_once_for_the_second),
-		WIRE_TEST(ack_rides_on_data),
-		WIRE_TEST(reordered_segments_are_delivered_in_order),
-		WIRE_TEST(duplicate_is_acknowledged_and_delivered_once),
-		WIRE_TEST(overlapping_segments_are_delivered_once),
-		WIRE_TEST(segment_out_of_window_is_acknowledged_and_dropped),
-		WIRE_TEST(ack_for_what_was_never_sent_is_answered_and_changes_nothing),
-		WIRE_TEST(tiny_segments_fill_the_ring_are_gathered_and_keep_their_order),
-		WIRE_TEST(end_of_stream_comes_after_what_waits_behind_a_full_ring),
-		WIRE_TEST(reader_without_doorbell_gets_buffers_freed_by_the_timer),
-		WIRE_TEST(nagle_holds_small_writes_until_the_first_is_acknowledged),
-		WIRE_TEST(nodelay_sends_small_writes_at_once),
-		WIRE_TEST(cork_holds_a_part_segment_until_it_is_pulled),
-		WIRE_TEST(send_ring_wraps_and_crosses_blocks),
-		WIRE_TEST(largest_send_buffer_full_behind_a_partly_acknowledged_block_stays_whole),
-		WIRE_TEST(stream_of_three_megabytes_is_received),
-		WIRE_TEST(full_send_ring_refuses_and_tells_when_a_third_is_free),
-		WIRE_TEST(idle_connection_gives_its_last_block_back),
-		WIRE_TEST(blocks_used_up_starve_writers_until_some_are_free),
-		WIRE_TEST(urgent_data_is_plain_data),
-		WIRE_TEST(watch_is_queued_once_for_many_segments),
+	        WIRE_TEST(data_both_ways_arrives_unchanged),
+	        WIRE_TEST(connection_opened_here_carries_data_both_ways),
+	        WIRE_TEST(ack_is_delayed_for_one_segment_and_sent_at_once_for_the_second),
+	        WIRE_TEST(ack_rides_on_data),
+	        WIRE_TEST(reordered_segments_are_delivered_in_order),
+	        WIRE_TEST(duplicate_is_acknowledged_and_delivered_once),
+	        WIRE_TEST(overlapping_segments_are_delivered_once),
+	        WIRE_TEST(segment_out_of_window_is_acknowledged_and_dropped),
+	        WIRE_TEST(ack_for_what_was_never_sent_is_answered_and_changes_nothing),
+	        WIRE_TEST(tiny_segments_fill_the_ring_are_gathered_and_keep_their_order),
+	        WIRE_TEST(end_of_stream_comes_after_what_waits_behind_a_full_ring),
+	        WIRE_TEST(reader_without_doorbell_gets_buffers_freed_by_the_timer),
+	        WIRE_TEST(nagle_holds_small_writes_until_the_first_is_acknowledged),
+	        WIRE_TEST(nodelay_sends_small_writes_at_once),
+	        WIRE_TEST(cork_holds_a_part_segment_until_it_is_pulled),
+	        WIRE_TEST(send_ring_wraps_and_crosses_blocks),
+	        WIRE_TEST(largest_send_buffer_full_behind_a_partly_acknowledged_block_stays_whole),
+	        WIRE_TEST(stream_of_three_megabytes_is_received),
+	        WIRE_TEST(full_send_ring_refuses_and_tells_when_a_third_is_free),
+	        WIRE_TEST(idle_connection_gives_its_last_block_back),
+	        WIRE_TEST(blocks_used_up_starve_writers_until_some_are_free),
+	        WIRE_TEST(urgent_data_is_plain_data),
+	        WIRE_TEST(watch_is_queued_once_for_many_segments),
 	};
 
 	return cmocka_run_group_tests_name("data", tests, NULL, NULL);

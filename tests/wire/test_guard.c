@@ -1,5 +1,5 @@
-/* test_guard.c - what no honest peer sends, and what is not TCP: malformed segments, foreign frames, fragments, ICMP, UDP,
- * ARP, and a peer that never says anything again (keep-alive).
+/* test_guard.c - what no honest peer sends, and what is not TCP: malformed segments, foreign frames,
+ * fragments, ICMP, UDP, ARP, and a peer that never says anything again (keep-alive).
  */
 #include "peer.h"
 
@@ -45,8 +45,8 @@ static void options_with_wrong_lengths_are_dropped_and_counted(void **state)
 	static const struct {
 		uint8_t bytes[8];
 	} row[] = {{{2, 0, 5, 180, 0, 0, 0, 0}}, {{2, 1, 5, 180, 0, 0, 0, 0}}, {{2, 9, 5, 180, 0, 0, 0, 0}},
-		{{1, 1, 1, 1, 1, 1, 1, 5}}, {{5, 255, 0, 0, 0, 0, 0, 0}}, {{3, 3, 1, 8, 10, 0, 0, 0}},
-		{{253, 0, 0, 0, 0, 0, 0, 0}}, {{1, 1, 1, 4, 3, 1, 1, 2}}};
+	        {{1, 1, 1, 1, 1, 1, 1, 5}}, {{5, 255, 0, 0, 0, 0, 0, 0}}, {{3, 3, 1, 8, 10, 0, 0, 0}},
+	        {{253, 0, 0, 0, 0, 0, 0, 0}}, {{1, 1, 1, 4, 3, 1, 1, 2}}};
 	struct rig *r = rig_up(NULL);
 	int lep = app_listen(r, 80, 16);
 	struct peer p, q;
@@ -72,9 +72,9 @@ static void options_that_are_odd_but_right_are_taken(void **state)
 	static const struct {
 		uint8_t bytes[12];
 	} row[] = {{{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}}, {{0, 7, 200, 9, 9, 9, 9, 9, 9, 9, 9, 9}},
-		{{253, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9}}, {{8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1}},
-		{{2, 3, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1}}, {{3, 2, 4, 2, 2, 2, 3, 2, 4, 4, 9, 9}},
-		{{2, 4, 0, 1, 2, 4, 5, 180, 3, 3, 99, 0}}};
+	        {{253, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9}}, {{8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1}},
+	        {{2, 3, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1}}, {{3, 2, 4, 2, 2, 2, 3, 2, 4, 4, 9, 9}},
+	        {{2, 4, 0, 1, 2, 4, 5, 180, 3, 3, 99, 0}}};
 	struct rig *r = rig_up(NULL);
 	struct peer p, q;
 	uint32_t ep = peer_pair(&q, r), n = 0;
@@ -130,7 +130,8 @@ static void header_lengths_that_do_not_fit_are_dropped_and_counted(void **state)
 		memset(ip_frame(f, 6, size), 0, 40);
 		rig_frame(r, f, 60);
 	}
-	assert_int_equal(nic_stats(r->stack[0]->queue)->drop_rx_short + rig_stat(r, STAT_drop_rx_guard), 14 + 20);
+	assert_int_equal(
+	        nic_stats(r->stack[0]->queue)->drop_rx_short + rig_stat(r, STAT_drop_rx_guard), 14 + 20);
 	assert_int_equal(rig_conns(r), 0);
 }
 
@@ -496,25 +497,25 @@ static void options_out_of_range_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(options_with_wrong_lengths_are_dropped_and_counted),
-		WIRE_TEST(options_that_are_odd_but_right_are_taken),
-		WIRE_TEST(sack_blocks_from_the_peer_change_nothing),
-		WIRE_TEST(header_lengths_that_do_not_fit_are_dropped_and_counted),
-		WIRE_TEST(flags_that_make_no_sense_change_nothing),
-		WIRE_TEST(foreign_and_short_frames_are_dropped_and_counted),
-		WIRE_TEST(segment_in_fragments_is_put_together),
-		WIRE_TEST(fragment_that_stays_alone_is_forgotten),
-		WIRE_TEST(echo_request_is_answered_with_the_same_bytes),
-		WIRE_TEST(udp_to_a_closed_port_gets_port_unreachable),
-		WIRE_TEST(next_hop_unknown_queues_and_sends_after_the_answer),
-		WIRE_TEST(next_hop_that_never_answers_is_ehostunreach),
-		WIRE_TEST(next_hop_unknown_keeps_the_newest_packets),
-		WIRE_TEST(arp_request_for_us_is_answered_and_teaches_the_asker),
-		WIRE_TEST(neighbour_in_use_is_asked_again_when_old_and_forgotten_when_silent),
-		WIRE_TEST(packet_memory_nearly_used_up_drops_unread_payload_only),
-		WIRE_TEST(keepalive_probes_and_gives_up_a_silent_peer),
-		WIRE_TEST(keepalive_goes_on_while_the_peer_answers),
-		WIRE_TEST(options_out_of_range_are_refused),
+	        WIRE_TEST(options_with_wrong_lengths_are_dropped_and_counted),
+	        WIRE_TEST(options_that_are_odd_but_right_are_taken),
+	        WIRE_TEST(sack_blocks_from_the_peer_change_nothing),
+	        WIRE_TEST(header_lengths_that_do_not_fit_are_dropped_and_counted),
+	        WIRE_TEST(flags_that_make_no_sense_change_nothing),
+	        WIRE_TEST(foreign_and_short_frames_are_dropped_and_counted),
+	        WIRE_TEST(segment_in_fragments_is_put_together),
+	        WIRE_TEST(fragment_that_stays_alone_is_forgotten),
+	        WIRE_TEST(echo_request_is_answered_with_the_same_bytes),
+	        WIRE_TEST(udp_to_a_closed_port_gets_port_unreachable),
+	        WIRE_TEST(next_hop_unknown_queues_and_sends_after_the_answer),
+	        WIRE_TEST(next_hop_that_never_answers_is_ehostunreach),
+	        WIRE_TEST(next_hop_unknown_keeps_the_newest_packets),
+	        WIRE_TEST(arp_request_for_us_is_answered_and_teaches_the_asker),
+	        WIRE_TEST(neighbour_in_use_is_asked_again_when_old_and_forgotten_when_silent),
+	        WIRE_TEST(packet_memory_nearly_used_up_drops_unread_payload_only),
+	        WIRE_TEST(keepalive_probes_and_gives_up_a_silent_peer),
+	        WIRE_TEST(keepalive_goes_on_while_the_peer_answers),
+	        WIRE_TEST(options_out_of_range_are_refused),
 	};
 
 	return cmocka_run_group_tests_name("guard", tests, NULL, NULL);

@@ -378,7 +378,7 @@ static void window_scale_is_used_when_both_offer_it(void **state)
 	s = peer_next(&p);
 	assert_int_equal(s->wscale, 5);
 	assert_int_equal(s->wnd, 65535); /* never scaled in a SYN */
-	p.wnd = 1000; /* means 8000 */
+	p.wnd = 1000;                    /* means 8000 */
 	peer_ack(&p);
 	ep = app_accept(r, (uint32_t)lep);
 	peer_data(&p, 10);
@@ -529,30 +529,30 @@ static void endpoints_used_up_drop_syns_and_fail_connect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(passive_open_completes_and_is_accepted),
-		WIRE_TEST(active_open_completes_and_is_writable),
-		WIRE_TEST(syn_unanswered_is_repeated_with_backoff_until_connect_times_out),
-		WIRE_TEST(syn_lost_once_connects_after_a_second),
-		WIRE_TEST(synack_lost_is_repeated_with_backoff),
-		WIRE_TEST(synack_never_acknowledged_is_given_up),
-		WIRE_TEST(syn_repeated_gets_the_same_synack),
-		WIRE_TEST(handshake_ack_lost_data_completes_it),
-		WIRE_TEST(synack_with_wrong_ack_is_reset_and_connect_goes_on),
-		WIRE_TEST(syn_to_closed_port_gets_reset),
-		WIRE_TEST(reset_in_syn_received_frees_it_and_the_listener_goes_on),
-		WIRE_TEST(reset_refuses_connect),
-		WIRE_TEST(close_while_connecting_is_quiet_and_frees_it),
-		WIRE_TEST(isns_and_ports_differ_between_connections),
-		WIRE_TEST(mss_of_peer_limits_segments),
-		WIRE_TEST(mss_of_one_is_survived),
-		WIRE_TEST(window_scale_is_used_when_both_offer_it),
-		WIRE_TEST(window_scale_is_left_out_when_peer_does_not_offer_it),
-		WIRE_TEST(window_scale_beyond_14_counts_as_14),
-		WIRE_TEST(sack_is_offered_back_and_used_on_reorder),
-		WIRE_TEST(bind_and_connect_share_the_rules_of_ports),
-		WIRE_TEST(connect_without_a_route_is_enetunreach),
-		WIRE_TEST(connect_beyond_the_network_goes_to_the_gateway),
-		WIRE_TEST(endpoints_used_up_drop_syns_and_fail_connect),
+	        WIRE_TEST(passive_open_completes_and_is_accepted),
+	        WIRE_TEST(active_open_completes_and_is_writable),
+	        WIRE_TEST(syn_unanswered_is_repeated_with_backoff_until_connect_times_out),
+	        WIRE_TEST(syn_lost_once_connects_after_a_second),
+	        WIRE_TEST(synack_lost_is_repeated_with_backoff),
+	        WIRE_TEST(synack_never_acknowledged_is_given_up),
+	        WIRE_TEST(syn_repeated_gets_the_same_synack),
+	        WIRE_TEST(handshake_ack_lost_data_completes_it),
+	        WIRE_TEST(synack_with_wrong_ack_is_reset_and_connect_goes_on),
+	        WIRE_TEST(syn_to_closed_port_gets_reset),
+	        WIRE_TEST(reset_in_syn_received_frees_it_and_the_listener_goes_on),
+	        WIRE_TEST(reset_refuses_connect),
+	        WIRE_TEST(close_while_connecting_is_quiet_and_frees_it),
+	        WIRE_TEST(isns_and_ports_differ_between_connections),
+	        WIRE_TEST(mss_of_peer_limits_segments),
+	        WIRE_TEST(mss_of_one_is_survived),
+	        WIRE_TEST(window_scale_is_used_when_both_offer_it),
+	        WIRE_TEST(window_scale_is_left_out_when_peer_does_not_offer_it),
+	        WIRE_TEST(window_scale_beyond_14_counts_as_14),
+	        WIRE_TEST(sack_is_offered_back_and_used_on_reorder),
+	        WIRE_TEST(bind_and_connect_share_the_rules_of_ports),
+	        WIRE_TEST(connect_without_a_route_is_enetunreach),
+	        WIRE_TEST(connect_beyond_the_network_goes_to_the_gateway),
+	        WIRE_TEST(endpoints_used_up_drop_syns_and_fail_connect),
 	};
 
 	return cmocka_run_group_tests_name("handshake", tests, NULL, NULL);

@@ -124,9 +124,11 @@ static void listen_on_a_port_that_somebody_listens_on_is_eaddrinuse(void **state
 	lep = app_bind(r, 81, CALL_F_REUSEADDR);
 	other = app_bind(r, 81, CALL_F_REUSEADDR);
 	assert_true(lep >= 0 && other >= 0);
-	assert_int_equal(app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = (uint32_t)lep, .value = 1}), 0);
 	assert_int_equal(
-		app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = (uint32_t)other, .value = 1}), -EADDRINUSE);
+	        app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = (uint32_t)lep, .value = 1}), 0);
+	assert_int_equal(
+	        app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = (uint32_t)other, .value = 1}),
+	        -EADDRINUSE);
 }
 
 static void listen_on_a_connection_is_einval(void **state)
@@ -136,8 +138,10 @@ static void listen_on_a_connection_is_einval(void **state)
 	uint32_t ep = peer_pair(&p, r);
 
 	(void)state;
-	assert_int_equal(app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = ep, .value = 1}), -EINVAL);
-	assert_int_equal(app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = 60, .value = 1}), -EBADF);
+	assert_int_equal(
+	        app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = ep, .value = 1}), -EINVAL);
+	assert_int_equal(
+	        app_call(r, 0, &(struct call){.op = CALL_LISTEN, .endpoint = 60, .value = 1}), -EBADF);
 }
 
 static void accept_ring_keeps_the_order_and_wraps(void **state)
@@ -173,13 +177,13 @@ static void listener_with_an_address_goes_before_the_wildcard(void **state)
 {
 	struct rig *r = rig_up(NULL);
 	struct call b = {.op = CALL_BIND,
-		.endpoint = ENDPOINT_NONE,
-		.local = {.family = AF_INET, .port = 80, .ip = {10, 1, 0, 1}},
-		.flags = CALL_F_REUSEPORT};
+	        .endpoint = ENDPOINT_NONE,
+	        .local = {.family = AF_INET, .port = 80, .ip = {10, 1, 0, 1}},
+	        .flags = CALL_F_REUSEPORT};
 	struct call w = {.op = CALL_BIND,
-		.endpoint = ENDPOINT_NONE,
-		.local = {.family = AF_INET, .port = 80},
-		.flags = CALL_F_REUSEPORT};
+	        .endpoint = ENDPOINT_NONE,
+	        .local = {.family = AF_INET, .port = 80},
+	        .flags = CALL_F_REUSEPORT};
 	struct call l = {.op = CALL_LISTEN, .value = 16, .flags = CALL_F_REUSEPORT};
 	struct peer p;
 
@@ -242,7 +246,8 @@ static void watch_of_a_listener_tells_of_connections(void **state)
 	(void)state;
 	/* more watches than fit the endpoint itself */
 	for (int i = 0; i < WATCH_INLINE + WATCH_LISTENER; i++)
-		assert_int_not_equal(watch_claim(&r->arena, (uint32_t)lep, (uint32_t)poller, EPOLLIN), WATCH_NONE);
+		assert_int_not_equal(
+		        watch_claim(&r->arena, (uint32_t)lep, (uint32_t)poller, EPOLLIN), WATCH_NONE);
 	assert_int_equal(watch_claim(&r->arena, (uint32_t)lep, (uint32_t)poller, EPOLLIN), WATCH_NONE);
 	peer_init(&p, r, 40000, 80);
 	peer_open(&p, (uint32_t)lep);
@@ -262,7 +267,10 @@ static void options_of_the_listener_pass_to_its_connections(void **state)
 {
 	struct rig *r = rig_up(NULL);
 	int lep = app_bind(r, 80, 0);
-	struct call c = {.op = CALL_LISTEN, .endpoint = (uint32_t)lep, .value = 16, .opt = APP_NODELAY | APP_KEEPALIVE};
+	struct call c = {.op = CALL_LISTEN,
+	        .endpoint = (uint32_t)lep,
+	        .value = 16,
+	        .opt = APP_NODELAY | APP_KEEPALIVE};
 	struct peer p;
 	uint32_t ep;
 
@@ -280,17 +288,17 @@ static void options_of_the_listener_pass_to_its_connections(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(backlog_full_of_finished_connections_drops_syns_until_one_is_accepted),
-		WIRE_TEST(backlog_counts_connections_under_way),
-		WIRE_TEST(second_listen_changes_the_backlog),
-		WIRE_TEST(listener_close_resets_queued_and_unfinished_connections),
-		WIRE_TEST(listen_on_a_port_that_somebody_listens_on_is_eaddrinuse),
-		WIRE_TEST(listen_on_a_connection_is_einval),
-		WIRE_TEST(accept_ring_keeps_the_order_and_wraps),
-		WIRE_TEST(listener_with_an_address_goes_before_the_wildcard),
-		WIRE_TEST(listeners_that_share_a_port_get_a_part_each),
-		WIRE_TEST(watch_of_a_listener_tells_of_connections),
-		WIRE_TEST(options_of_the_listener_pass_to_its_connections),
+	        WIRE_TEST(backlog_full_of_finished_connections_drops_syns_until_one_is_accepted),
+	        WIRE_TEST(backlog_counts_connections_under_way),
+	        WIRE_TEST(second_listen_changes_the_backlog),
+	        WIRE_TEST(listener_close_resets_queued_and_unfinished_connections),
+	        WIRE_TEST(listen_on_a_port_that_somebody_listens_on_is_eaddrinuse),
+	        WIRE_TEST(listen_on_a_connection_is_einval),
+	        WIRE_TEST(accept_ring_keeps_the_order_and_wraps),
+	        WIRE_TEST(listener_with_an_address_goes_before_the_wildcard),
+	        WIRE_TEST(listeners_that_share_a_port_get_a_part_each),
+	        WIRE_TEST(watch_of_a_listener_tells_of_connections),
+	        WIRE_TEST(options_of_the_listener_pass_to_its_connections),
 	};
 
 	return cmocka_run_group_tests_name("listen", tests, NULL, NULL);

@@ -302,7 +302,7 @@ static void peer_that_never_answers_data_is_given_up_after_fifteen_minutes(void 
 	assert_int_equal(app_ep(r, ep)->state, EP_CLOSED);
 	assert_int_equal(app_ep(r, ep)->error, ETIMEDOUT);
 	assert_int_equal(ep_level(&r->arena, app_ep(r, ep)) & (EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLOUT),
-		EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLOUT);
+	        EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLOUT);
 	assert_int_equal(rig_conns(r), 0);
 }
 
@@ -387,23 +387,23 @@ static void no_packet_buffer_to_send_with_is_made_up_for_later(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(data_lost_is_repeated_from_the_floor_on_with_backoff),
-		WIRE_TEST(floor_follows_the_configuration),
-		WIRE_TEST(time_out_follows_the_measured_round_trip),
-		WIRE_TEST(handshake_of_a_repeated_syn_is_no_round_trip_sample),
-		WIRE_TEST(ack_lost_repetition_settles_it),
-		WIRE_TEST(partial_ack_restarts_the_timer_for_the_rest),
-		WIRE_TEST(three_duplicate_acks_repeat_the_segment_at_once),
-		WIRE_TEST(two_losses_in_one_window_are_both_repeated),
-		WIRE_TEST(whole_window_lost_is_repeated_and_arrives),
-		WIRE_TEST(fin_lost_is_repeated_with_backoff),
-		WIRE_TEST(last_fin_lost_is_repeated),
-		WIRE_TEST(last_ack_lost_is_repeated_in_time_wait),
-		WIRE_TEST(peer_that_never_answers_data_is_given_up_after_fifteen_minutes),
-		WIRE_TEST(user_timeout_gives_up_earlier),
-		WIRE_TEST(millisecond_clock_wraps_unnoticed),
-		WIRE_TEST(port_that_refuses_frames_is_like_loss),
-		WIRE_TEST(no_packet_buffer_to_send_with_is_made_up_for_later),
+	        WIRE_TEST(data_lost_is_repeated_from_the_floor_on_with_backoff),
+	        WIRE_TEST(floor_follows_the_configuration),
+	        WIRE_TEST(time_out_follows_the_measured_round_trip),
+	        WIRE_TEST(handshake_of_a_repeated_syn_is_no_round_trip_sample),
+	        WIRE_TEST(ack_lost_repetition_settles_it),
+	        WIRE_TEST(partial_ack_restarts_the_timer_for_the_rest),
+	        WIRE_TEST(three_duplicate_acks_repeat_the_segment_at_once),
+	        WIRE_TEST(two_losses_in_one_window_are_both_repeated),
+	        WIRE_TEST(whole_window_lost_is_repeated_and_arrives),
+	        WIRE_TEST(fin_lost_is_repeated_with_backoff),
+	        WIRE_TEST(last_fin_lost_is_repeated),
+	        WIRE_TEST(last_ack_lost_is_repeated_in_time_wait),
+	        WIRE_TEST(peer_that_never_answers_data_is_given_up_after_fifteen_minutes),
+	        WIRE_TEST(user_timeout_gives_up_earlier),
+	        WIRE_TEST(millisecond_clock_wraps_unnoticed),
+	        WIRE_TEST(port_that_refuses_frames_is_like_loss),
+	        WIRE_TEST(no_packet_buffer_to_send_with_is_made_up_for_later),
 	};
 
 	return cmocka_run_group_tests_name("loss", tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* test_stacks.c - two stacks on one port that spreads by software: every connection belongs to one of them, a listener to both.
+/* test_stacks.c - two stacks on one port that spreads by software: every connection belongs to one of them, a
+ * listener to both.
  */
 #include "peer.h"
 
@@ -12,7 +13,8 @@ static const struct rig_spec two = {.stacks = 2};
 /* Which stack a segment of this peer comes to. */
 static uint32_t owner(const struct peer *p)
 {
-	return nic_owner(p->r->nic, AF_INET, (uint8_t[]){10, 1, 0, 2}, p->port, (uint8_t[]){10, 1, 0, 1}, p->local_port);
+	return nic_owner(p->r->nic, AF_INET, (uint8_t[]){10, 1, 0, 2}, p->port, (uint8_t[]){10, 1, 0, 1},
+	        p->local_port);
 }
 
 static void connections_are_served_by_their_owner(void **state)
@@ -53,7 +55,8 @@ static void connections_are_served_by_their_owner(void **state)
 	assert_int_equal(of[1], 8);
 	rig_jump(r, 600, 100);
 	assert_true(nic_stats(r->stack[0]->queue)->rx_handoff > 0);
-	assert_int_equal(nic_stats(r->stack[0]->queue)->rx_handoff, nic_stats(r->stack[1]->queue)->rx_handoff_in);
+	assert_int_equal(
+	        nic_stats(r->stack[0]->queue)->rx_handoff, nic_stats(r->stack[1]->queue)->rx_handoff_in);
 }
 
 static void listener_close_resets_what_is_queued_at_both(void **state)
@@ -112,8 +115,8 @@ static void connect_takes_a_port_whose_answers_come_to_the_stack(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < 12; i++) {
 		struct call c = {.op = CALL_CONNECT,
-			.endpoint = ENDPOINT_NONE,
-			.remote = {.family = AF_INET, .port = 7000, .ip = {10, 1, 0, 2}}};
+		        .endpoint = ENDPOINT_NONE,
+		        .remote = {.family = AF_INET, .port = 7000, .ip = {10, 1, 0, 2}}};
 		struct peer p;
 		struct seg *s;
 
@@ -137,8 +140,8 @@ static void connect_from_a_bound_port_names_the_stack_and_frees_the_port_at_the_
 	for (uint16_t port = 5000; port < 5002; port++) {
 		int b = app_bind(r, port, 0);
 		struct call c = {.op = CALL_CONNECT,
-			.local = {.family = AF_INET, .port = port},
-			.remote = {.family = AF_INET, .port = 7000, .ip = {10, 1, 0, 2}}};
+		        .local = {.family = AF_INET, .port = port},
+		        .remote = {.family = AF_INET, .port = 7000, .ip = {10, 1, 0, 2}}};
 		struct call again = c;
 
 		peer_init(&p, r, 7000, port);
@@ -162,7 +165,8 @@ static void connect_from_a_bound_port_names_the_stack_and_frees_the_port_at_the_
 static void only_the_first_stack_answers_arp_and_both_learn(void **state)
 {
 	struct rig *r = rig_up(&two);
-	struct call c = {.op = CALL_CONNECT, .remote = {.family = AF_INET, .port = 7000, .ip = {10, 1, 0, 2}}};
+	struct call c = {
+	        .op = CALL_CONNECT, .remote = {.family = AF_INET, .port = 7000, .ip = {10, 1, 0, 2}}};
 
 	(void)state;
 	rig_arp(r, 1, RIG_PEER, RIG_ADDRESS);
@@ -219,14 +223,14 @@ static void death_of_a_client_frees_at_both(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(connections_are_served_by_their_owner),
-		WIRE_TEST(listener_close_resets_what_is_queued_at_both),
-		WIRE_TEST(backlog_is_counted_by_each_stack),
-		WIRE_TEST(connect_takes_a_port_whose_answers_come_to_the_stack),
-		WIRE_TEST(connect_from_a_bound_port_names_the_stack_and_frees_the_port_at_the_end),
-		WIRE_TEST(only_the_first_stack_answers_arp_and_both_learn),
-		WIRE_TEST(bind_and_listen_belong_to_the_first_stack),
-		WIRE_TEST(death_of_a_client_frees_at_both),
+	        WIRE_TEST(connections_are_served_by_their_owner),
+	        WIRE_TEST(listener_close_resets_what_is_queued_at_both),
+	        WIRE_TEST(backlog_is_counted_by_each_stack),
+	        WIRE_TEST(connect_takes_a_port_whose_answers_come_to_the_stack),
+	        WIRE_TEST(connect_from_a_bound_port_names_the_stack_and_frees_the_port_at_the_end),
+	        WIRE_TEST(only_the_first_stack_answers_arp_and_both_learn),
+	        WIRE_TEST(bind_and_listen_belong_to_the_first_stack),
+	        WIRE_TEST(death_of_a_client_frees_at_both),
 	};
 
 	return cmocka_run_group_tests_name("stacks", tests, NULL, NULL);

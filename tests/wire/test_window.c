@@ -1,4 +1,5 @@
-/* test_window.c - flow control: closed windows on either side, probes, updates, and segments that reach beyond.
+/* test_window.c - flow control: closed windows on either side, probes, updates, and segments that reach
+ * beyond.
  */
 #include "peer.h"
 
@@ -281,8 +282,8 @@ static void fin_beyond_the_window_is_not_taken(void **state)
 	peer_skip(&p);
 }
 
-/* An early segment that starts inside the window and ends beyond it, and then the gap is filled: lwIP alone loses count of its
- * window here. */
+/* An early segment that starts inside the window and ends beyond it, and then the gap is filled: lwIP alone
+ * loses count of its window here. */
 static void early_segment_over_the_edge_then_gap_filled_keeps_the_window_right(void **state)
 {
 	struct rig *r = rig_up(&(struct rig_spec){.receive_buffer = 20000});
@@ -354,20 +355,20 @@ static void right_edge_never_moves_back(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WIRE_TEST(closed_window_of_peer_is_probed_with_backoff_until_it_opens),
-		WIRE_TEST(probe_byte_that_is_taken_is_not_sent_twice),
-		WIRE_TEST(closed_window_is_waited_for_as_long_as_probes_are_answered),
-		WIRE_TEST(closed_window_with_unanswered_probes_is_given_up),
-		WIRE_TEST(window_smaller_than_a_segment_gets_a_part_of_it),
-		WIRE_TEST(window_small_from_the_start_is_filled),
-		WIRE_TEST(window_that_shrinks_below_what_is_sent_is_survived),
-		WIRE_TEST(our_window_closes_when_nobody_reads_and_opens_again),
-		WIRE_TEST(window_opens_by_the_timer_when_the_reader_rings_no_bell),
-		WIRE_TEST(segment_beyond_the_window_is_trimmed),
-		WIRE_TEST(fin_beyond_the_window_is_not_taken),
-		WIRE_TEST(early_segment_over_the_edge_then_gap_filled_keeps_the_window_right),
-		WIRE_TEST(early_fin_over_the_edge_then_gap_filled_does_not_end_the_stream),
-		WIRE_TEST(right_edge_never_moves_back),
+	        WIRE_TEST(closed_window_of_peer_is_probed_with_backoff_until_it_opens),
+	        WIRE_TEST(probe_byte_that_is_taken_is_not_sent_twice),
+	        WIRE_TEST(closed_window_is_waited_for_as_long_as_probes_are_answered),
+	        WIRE_TEST(closed_window_with_unanswered_probes_is_given_up),
+	        WIRE_TEST(window_smaller_than_a_segment_gets_a_part_of_it),
+	        WIRE_TEST(window_small_from_the_start_is_filled),
+	        WIRE_TEST(window_that_shrinks_below_what_is_sent_is_survived),
+	        WIRE_TEST(our_window_closes_when_nobody_reads_and_opens_again),
+	        WIRE_TEST(window_opens_by_the_timer_when_the_reader_rings_no_bell),
+	        WIRE_TEST(segment_beyond_the_window_is_trimmed),
+	        WIRE_TEST(fin_beyond_the_window_is_not_taken),
+	        WIRE_TEST(early_segment_over_the_edge_then_gap_filled_keeps_the_window_right),
+	        WIRE_TEST(early_fin_over_the_edge_then_gap_filled_does_not_end_the_stream),
+	        WIRE_TEST(right_edge_never_moves_back),
 	};
 
 	return cmocka_run_group_tests_name("window", tests, NULL, NULL);

@@ -1,7 +1,8 @@
-/* stress_file.c - the descriptor table of src/sock under threads that open, look up, duplicate and close: nobody may ever hold a
- * file that has ended, and every file ends once. For TSan as well.
+/* stress_file.c - the descriptor table of src/sock under threads that open, look up, duplicate and close:
+ * nobody may ever hold a file that has ended, and every file ends once. For TSan as well.
  *
- * As in a process, a number belongs to one thread at a time as long as it is being opened and closed; lookups may name any number.
+ * As in a process, a number belongs to one thread at a time as long as it is being opened and closed; lookups
+ * may name any number.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -18,7 +19,8 @@ static _Atomic uint32_t opened, ended, left_sets;
 #define CHECK(condition)                                                                                     \
 	do {                                                                                                 \
 		if (!(condition)) {                                                                          \
-			fprintf(stderr, "stress_file: %s:%d: %s is not so\n", __FILE__, __LINE__, #condition);      \
+			fprintf(stderr, "stress_file: %s:%d: %s is not so\n", __FILE__, __LINE__,            \
+			        #condition);                                                                 \
 			abort();                                                                             \
 		}                                                                                            \
 	} while (0)

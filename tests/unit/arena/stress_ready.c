@@ -1,8 +1,10 @@
-/* stress_ready.c - several notifiers against one sleeper: no notification may be lost, and none may be left over.
+/* stress_ready.c - several notifiers against one sleeper: no notification may be lost, and none may be left
+ * over.
  *
- * A notifier raises an endpoint's generation and tells its watch; the sleeper drains, clears, looks, and sleeps on a
- * semaphore when nothing is ready. A lost notification leaves it asleep while a generation is unseen: then the time limit
- * ends the test. Watches are given back and claimed again all the while. For TSan as well.
+ * A notifier raises an endpoint's generation and tells its watch; the sleeper drains, clears, looks, and
+ * sleeps on a semaphore when nothing is ready. A lost notification leaves it asleep while a generation is
+ * unseen: then the time limit ends the test. Watches are given back and claimed again all the while. For TSan
+ * as well.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -24,7 +26,8 @@ static uint64_t sleeps, drains, claims;
 #define CHECK(condition)                                                                                     \
 	do {                                                                                                 \
 		if (!(condition)) {                                                                          \
-			fprintf(stderr, "stress_ready: %s:%d: %s is not so\n", __FILE__, __LINE__, #condition);     \
+			fprintf(stderr, "stress_ready: %s:%d: %s is not so\n", __FILE__, __LINE__,           \
+			        #condition);                                                                 \
 			abort();                                                                             \
 		}                                                                                            \
 	} while (0)
@@ -76,8 +79,12 @@ static void sleep_until_bell(void)
 
 int main(void)
 {
-	struct arena_spec spec = {
-		.name = "stress", .stack_count = 1, .endpoint_count = 64, .client_count = 1, .block_memory = 1 << 20, .huge = -1};
+	struct arena_spec spec = {.name = "stress",
+	        .stack_count = 1,
+	        .endpoint_count = 64,
+	        .client_count = 1,
+	        .block_memory = 1 << 20,
+	        .huge = -1};
 	uint32_t seen[ENDPOINTS] = {0}, watch[ENDPOINTS];
 	pthread_t thread[NOTIFIERS];
 	char err[128];
@@ -130,8 +137,8 @@ int main(void)
 	for (uint32_t i = 0; i < ENDPOINTS; i++)
 		CHECK(seen[i] == atomic_load(&a.endpoints[i].rx_gen));
 	CHECK(!poller_has_ready(&a, 0));
-	printf("drained %lu watches, slept %lu times, exchanged %lu watches\n", (unsigned long)drains, (unsigned long)sleeps,
-		(unsigned long)claims);
+	printf("drained %lu watches, slept %lu times, exchanged %lu watches\n", (unsigned long)drains,
+	        (unsigned long)sleeps, (unsigned long)claims);
 	sem_destroy(&bell);
 	arena_close(&a);
 	return 0;

@@ -1,8 +1,8 @@
-/* stress_rings.c - posts and grants between the threads of one client and a stack that sleeps: every post arrives once and in
- * its thread's order, every block is granted once.
+/* stress_rings.c - posts and grants between the threads of one client and a stack that sleeps: every post
+ * arrives once and in its thread's order, every block is granted once.
  *
- * The stack's side is written out here as src/stack does it (request.c, tx.c, stack.c); the client's is src/arena. For TSan as
- * well.
+ * The stack's side is written out here as src/stack does it (request.c, tx.c, stack.c); the client's is
+ * src/arena. For TSan as well.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -24,7 +24,8 @@ static uint32_t next_block, sleeps;
 #define CHECK(condition)                                                                                     \
 	do {                                                                                                 \
 		if (!(condition)) {                                                                          \
-			fprintf(stderr, "stress_rings: %s:%d: %s is not so\n", __FILE__, __LINE__, #condition);     \
+			fprintf(stderr, "stress_rings: %s:%d: %s is not so\n", __FILE__, __LINE__,           \
+			        #condition);                                                                 \
 			abort();                                                                             \
 		}                                                                                            \
 	} while (0)
@@ -114,8 +115,12 @@ static void sleep_until_post(void)
 
 int main(void)
 {
-	struct arena_spec spec = {
-		.name = "stress", .stack_count = 1, .endpoint_count = 64, .client_count = 1, .block_memory = 1 << 20, .huge = -1};
+	struct arena_spec spec = {.name = "stress",
+	        .stack_count = 1,
+	        .endpoint_count = 64,
+	        .client_count = 1,
+	        .block_memory = 1 << 20,
+	        .huge = -1};
 	uint32_t expected[PRODUCERS] = {0}, total = 0;
 	pthread_t thread[PRODUCERS];
 	char err[128];

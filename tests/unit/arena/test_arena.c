@@ -18,8 +18,12 @@ static struct arena made;
 
 static int setup(void **state)
 {
-	struct arena_spec spec = {
-		.name = "test", .stack_count = 2, .endpoint_count = 100, .client_count = 3, .block_memory = 1 << 20, .huge = -1};
+	struct arena_spec spec = {.name = "test",
+	        .stack_count = 2,
+	        .endpoint_count = 100,
+	        .client_count = 3,
+	        .block_memory = 1 << 20,
+	        .huge = -1};
 	char err[128];
 	bool is_huge = true;
 
@@ -39,19 +43,20 @@ static void create_lays_everything_out_inside_the_file_without_overlap(void **st
 {
 	const struct arena_header *h = made.hdr;
 	uint64_t end[9][2] = {{0, sizeof(*h)}, {h->stacks_off, h->stack_count * sizeof(struct stack_shared)},
-		{h->pollers_off, (uint64_t)h->poller_count * sizeof(struct poller)},
-		{h->listeners_off, (uint64_t)h->listener_count * h->listener_stride},
-		{h->clients_off, (uint64_t)h->client_count * h->client_stride},
-		{h->holds_off, (uint64_t)h->client_count * h->holds_stride},
-		{h->endpoints_off, (uint64_t)h->endpoint_count * sizeof(struct endpoint)},
-		{h->rx_rings_off, (uint64_t)h->endpoint_count * RX_RING_SIZE * sizeof(struct rx_desc)},
-		{h->blocks_off, (uint64_t)h->block_count * TX_BLOCK_SIZE}};
+	        {h->pollers_off, (uint64_t)h->poller_count * sizeof(struct poller)},
+	        {h->listeners_off, (uint64_t)h->listener_count * h->listener_stride},
+	        {h->clients_off, (uint64_t)h->client_count * h->client_stride},
+	        {h->holds_off, (uint64_t)h->client_count * h->holds_stride},
+	        {h->endpoints_off, (uint64_t)h->endpoint_count * sizeof(struct endpoint)},
+	        {h->rx_rings_off, (uint64_t)h->endpoint_count * RX_RING_SIZE * sizeof(struct rx_desc)},
+	        {h->blocks_off, (uint64_t)h->block_count * TX_BLOCK_SIZE}};
 
 	(void)state;
 	for (int i = 0; i < 9; i++) {
 		assert_true(end[i][0] + end[i][1] <= h->size);
 		for (int k = 0; k < 9; k++)
-			assert_true(k == i || end[k][0] >= end[i][0] + end[i][1] || end[k][0] + end[k][1] <= end[i][0]);
+			assert_true(k == i || end[k][0] >= end[i][0] + end[i][1] ||
+			            end[k][0] + end[k][1] <= end[i][0]);
 	}
 	assert_int_equal(h->endpoint_count % (64 * h->stack_count), 0);
 	assert_true(h->endpoint_count >= 100);
@@ -162,7 +167,11 @@ static void map_refuses_a_file_that_is_too_short(void **state)
 
 static void create_without_hugepages_to_have_fails_only_when_they_are_demanded(void **state)
 {
-	struct arena_spec spec = {.name = "test", .stack_count = 1, .endpoint_count = 64, .client_count = 1, .block_memory = 1ull << 44};
+	struct arena_spec spec = {.name = "test",
+	        .stack_count = 1,
+	        .endpoint_count = 64,
+	        .client_count = 1,
+	        .block_memory = 1ull << 44};
 	struct arena a;
 	char err[128] = "";
 	bool is_huge;
@@ -242,16 +251,19 @@ static void holds_are_one_bit_for_each_client_and_endpoint(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(create_lays_everything_out_inside_the_file_without_overlap, setup, teardown),
-		cmocka_unit_test_setup_teardown(map_finds_what_the_maker_wrote, setup, teardown),
-		cmocka_unit_test_setup_teardown(file_cannot_be_cut_short, setup, teardown),
-		cmocka_unit_test_setup_teardown(map_refuses_a_header_that_is_not_right, setup, teardown),
-		cmocka_unit_test_setup_teardown(map_refuses_a_file_that_is_too_short, setup, teardown),
-		cmocka_unit_test_setup_teardown(
-			create_without_hugepages_to_have_fails_only_when_they_are_demanded, setup, teardown),
-		cmocka_unit_test_setup_teardown(received_data_outside_packet_memory_is_not_found, setup, teardown),
-		cmocka_unit_test_setup_teardown(region_count_is_limited, setup, teardown),
-		cmocka_unit_test_setup_teardown(holds_are_one_bit_for_each_client_and_endpoint, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                create_lays_everything_out_inside_the_file_without_overlap, setup, teardown),
+	        cmocka_unit_test_setup_teardown(map_finds_what_the_maker_wrote, setup, teardown),
+	        cmocka_unit_test_setup_teardown(file_cannot_be_cut_short, setup, teardown),
+	        cmocka_unit_test_setup_teardown(map_refuses_a_header_that_is_not_right, setup, teardown),
+	        cmocka_unit_test_setup_teardown(map_refuses_a_file_that_is_too_short, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                create_without_hugepages_to_have_fails_only_when_they_are_demanded, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                received_data_outside_packet_memory_is_not_found, setup, teardown),
+	        cmocka_unit_test_setup_teardown(region_count_is_limited, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                holds_are_one_bit_for_each_client_and_endpoint, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("arena", tests, NULL, NULL);

@@ -15,8 +15,12 @@ static struct arena a;
 
 static int setup(void **state)
 {
-	struct arena_spec spec = {
-		.name = "test", .stack_count = 1, .endpoint_count = 64, .client_count = 2, .block_memory = 1 << 20, .huge = -1};
+	struct arena_spec spec = {.name = "test",
+	        .stack_count = 1,
+	        .endpoint_count = 64,
+	        .client_count = 2,
+	        .block_memory = 1 << 20,
+	        .huge = -1};
 	char err[128];
 	bool is_huge;
 	int rc = arena_create(&a, &spec, &is_huge, err, sizeof(err));
@@ -47,8 +51,8 @@ static void claim_takes_the_endpoints_watches_then_the_listeners_then_none(void 
 	assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), WATCH_NONE);
 	a.endpoints[5].listener = 2;
 	for (uint32_t i = 0; i < WATCH_LISTENER; i++)
-		assert_int_equal(
-			watch_claim(&a, 5, 3, EPOLLIN), a.endpoint_count * WATCH_INLINE + 2 * WATCH_LISTENER + i);
+		assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN),
+		        a.endpoint_count * WATCH_INLINE + 2 * WATCH_LISTENER + i);
 	assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), WATCH_NONE);
 	assert_true(watch_release(&a, 5 * WATCH_INLINE + 2));
 	assert_int_equal(watch_claim(&a, 5, 4, EPOLLOUT), 5 * WATCH_INLINE + 2);
@@ -196,16 +200,19 @@ static void sleeper_is_woken_by_exactly_one(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(
-			claim_takes_the_endpoints_watches_then_the_listeners_then_none, setup, teardown),
-		cmocka_unit_test_setup_teardown(notify_queues_once_and_only_what_the_mask_wants, setup, teardown),
-		cmocka_unit_test_setup_teardown(drain_gives_the_oldest_first, setup, teardown),
-		cmocka_unit_test_setup_teardown(release_of_a_queued_watch_frees_it_when_it_is_drained, setup, teardown),
-		cmocka_unit_test_setup_teardown(release_between_drain_and_look_frees_at_the_look, setup, teardown),
-		cmocka_unit_test_setup_teardown(remask_keeps_the_queue_state_and_the_poller, setup, teardown),
-		cmocka_unit_test_setup_teardown(nonsense_in_a_watch_or_a_list_stays_inside, setup, teardown),
-		cmocka_unit_test_setup_teardown(poller_is_claimed_once_and_comes_back_empty, setup, teardown),
-		cmocka_unit_test_setup_teardown(sleeper_is_woken_by_exactly_one, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                claim_takes_the_endpoints_watches_then_the_listeners_then_none, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                notify_queues_once_and_only_what_the_mask_wants, setup, teardown),
+	        cmocka_unit_test_setup_teardown(drain_gives_the_oldest_first, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                release_of_a_queued_watch_frees_it_when_it_is_drained, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                release_between_drain_and_look_frees_at_the_look, setup, teardown),
+	        cmocka_unit_test_setup_teardown(remask_keeps_the_queue_state_and_the_poller, setup, teardown),
+	        cmocka_unit_test_setup_teardown(nonsense_in_a_watch_or_a_list_stays_inside, setup, teardown),
+	        cmocka_unit_test_setup_teardown(poller_is_claimed_once_and_comes_back_empty, setup, teardown),
+	        cmocka_unit_test_setup_teardown(sleeper_is_woken_by_exactly_one, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("ready", tests, NULL, NULL);
