@@ -18,6 +18,7 @@
 
 #include "clock.h"
 #include "compiler.h"
+#include "log.h"
 
 enum { FD_FLOOR = 100, JOIN_TIMEOUT_MS = 5000, FD_MAX = 2 + ARENA_STACK_MAX + ARENA_REGION_MAX };
 
@@ -352,7 +353,8 @@ bool attach_check_dead(struct attach *at)
 	n = libc.recv(at->ctl_fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
 	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
 		return false;
-	atomic_store(&at->is_dead, 1);
+	if (!atomic_exchange(&at->is_dead, 1) && at->client)
+		log_warning("the service has ended: its sockets report errors, new ones are the kernel's");
 	return true;
 }
 

@@ -147,6 +147,7 @@ enum {
 	APP_SHUT_RD = 1 << 2,
 	APP_SHUT_WR = 1 << 3,
 	APP_KEEPALIVE = 1 << 4,
+	APP_NONBLOCK = 1 << 5, /* O_NONBLOCK: shared like an open file description's */
 };
 
 _Static_assert(offsetof(struct endpoint, rx_tail) == 64, "stack's line first, then the app's");

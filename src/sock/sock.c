@@ -48,6 +48,28 @@ void sock_opened(int fd, int domain, int type, int protocol)
 	f->rcvlowat = 1;
 }
 
+bool sock_is_nonblocking(struct file *f)
+{
+	uint32_t ep = atomic_load_explicit(&f->ep, memory_order_relaxed);
+
+	if (ep == ENDPOINT_NONE)
+		return atomic_load(&f->is_nonblocking);
+	return atomic_load_explicit(&proc_ep(ep)->app_flags, memory_order_relaxed) & APP_NONBLOCK;
+}
+
+void sock_set_nonblocking(struct file *f, bool on)
+{
+	uint32_t ep = atomic_load(&f->ep);
+
+	atomic_store(&f->is_nonblocking, on);
+	if (ep == ENDPOINT_NONE)
+		return;
+	if (on)
+		atomic_fetch_or(&proc_ep(ep)->app_flags, APP_NONBLOCK);
+	else
+		atomic_fetch_and(&proc_ep(ep)->app_flags, ~(uint32_t)APP_NONBLOCK);
+}
+
 static void stay_kernel(struct file *f, int fd, const char *reason)
 {
 	atomic_store(&f->mode, MODE_KERNEL);
@@ -96,8 +118,8 @@ static uint32_t option_flags(const struct file *f)
 
 static uint32_t app_flags(const struct file *f)
 {
-	return (f->nodelay ? APP_NODELAY : 0u) | (f->cork ? APP_CORK : 0u) |
-	       (f->keepalive ? APP_KEEPALIVE : 0u);
+	return (atomic_load(&f->is_nonblocking) ? APP_NONBLOCK : 0u) | (f->nodelay ? APP_NODELAY : 0u) |
+	       (f->cork ? APP_CORK : 0u) | (f->keepalive ? APP_KEEPALIVE : 0u);
 }
 
 static void ep_release(uint32_t ep, uint32_t how)
@@ -118,6 +140,7 @@ static int pronk_bind(struct file *f, struct sock_addr *a)
 		return rc;
 	a->port = c.local.port;
 	atomic_store(&f->ep, c.endpoint);
+	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
 	f->is_bound_here = true;
 	return 0;
 }
@@ -212,6 +235,7 @@ static void publish_fd(struct file *f)
 	if (ep == ENDPOINT_NONE)
 		return;
 	atomic_store_explicit(&proc_ep(ep)->app_fd, f->fd, memory_order_relaxed);
+	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
 	if (f->sndbuf_set)
 		atomic_store_explicit(&proc_ep(ep)->tx_limit, (uint32_t)f->sndbuf, memory_order_relaxed);
 }
@@ -443,9 +467,10 @@ static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, i
 	nf->rcvtimeo_ns = f->rcvtimeo_ns;
 	nf->sndtimeo_ns = f->sndtimeo_ns;
 	nf->has_connected = true;
-	atomic_store(&nf->is_nonblocking, (flags & SOCK_NONBLOCK) != 0);
+
 	atomic_store(&nf->connect_reported, true);
 	atomic_store(&nf->ep, idx);
+	sock_set_nonblocking(nf, (flags & SOCK_NONBLOCK) != 0);
 	atomic_store_explicit(&ep->creator, proc.at.client_idx, memory_order_relaxed);
 	atomic_store_explicit(&ep->app_fd, fd, memory_order_relaxed);
 	atomic_store(&nf->mode, MODE_PRONK);
@@ -485,7 +510,7 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 		} else if (proc_is_dead()) {
 			return -ECONNABORTED;
 		}
-		if (atomic_load(&f->is_nonblocking))
+		if (sock_is_nonblocking(f))
 			return -EAGAIN;
 		if (!deadline)
 			deadline = deadline_after(f->rcvtimeo_ns);
@@ -691,7 +716,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		/* after a failure the socket may try again */
 		if (rc != -EALREADY && rc != -EISCONN && rc != 0 && atomic_load(&ep->state) == EP_CLOSED)
 			connect_undo(f, 0);
-		if (rc == -EALREADY && !atomic_load(&f->is_nonblocking)) {
+		if (rc == -EALREADY && !sock_is_nonblocking(f)) {
 			spin_unlock(&f->lock);
 			return connect_wait(f);
 		}
@@ -711,7 +736,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 	spin_unlock(&f->lock);
 	if (rc)
 		return rc;
-	if (atomic_load(&f->is_nonblocking))
+	if (sock_is_nonblocking(f))
 		return -EINPROGRESS;
 	return connect_wait(f);
 out:
@@ -745,6 +770,9 @@ int sock_shutdown(struct file *f, int how)
 			wait_for(f, 0, deadline, -1);
 		return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : rc;
 	}
+	if (state == EP_CONNECTING) /* ends the attempt */
+		return post(&proc.at, ep->stack_idx,
+		        POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
 	if (state != EP_ESTABLISHED)
 		return -ENOTCONN;
 	bits = (how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u);
@@ -793,19 +821,19 @@ int sock_getfl(struct file *f, int fd)
 	fl = libc.fcntl(fd, F_GETFL);
 	if (fl < 0)
 		return -errno;
-	return (fl & ~O_NONBLOCK) | (atomic_load(&f->is_nonblocking) ? O_NONBLOCK : 0);
+	return (fl & ~O_NONBLOCK) | (sock_is_nonblocking(f) ? O_NONBLOCK : 0);
 }
 
 int sock_setfl(struct file *f, int fd, int flags)
 {
 	(void)fd;
 	if (!sock_is_ours(f)) {
-		atomic_store(&f->is_nonblocking, (flags & O_NONBLOCK) != 0);
+		sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
 		return SOCK_LIBC;
 	}
 	if (flags & O_ASYNC)
 		return -EOPNOTSUPP; /* no SIGIO from here */
-	atomic_store(&f->is_nonblocking, (flags & O_NONBLOCK) != 0);
+	sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
 	return 0;
 }
 
@@ -816,7 +844,7 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	(void)fd;
 	if (!sock_is_ours(f)) {
 		if (request == FIONBIO && arg)
-			atomic_store(&f->is_nonblocking, *(int *)arg != 0);
+			sock_set_nonblocking(f, *(int *)arg != 0);
 		return SOCK_LIBC;
 	}
 	ep = proc_ep(atomic_load(&f->ep));
@@ -824,7 +852,7 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	case FIONBIO:
 		if (!arg)
 			return -EFAULT;
-		atomic_store(&f->is_nonblocking, *(int *)arg != 0);
+		sock_set_nonblocking(f, *(int *)arg != 0);
 		return 0;
 	case FIONREAD:
 		if (!arg)

@@ -57,6 +57,11 @@ static inline bool sock_is_ours(const struct file *f)
 	return m == MODE_PRONK || m == MODE_DUAL;
 }
 
+/* O_NONBLOCK. Once there is an endpoint it is kept there, as processes that share the socket share the flag.
+ */
+bool sock_is_nonblocking(struct file *f);
+void sock_set_nonblocking(struct file *f, bool on);
+
 /* 0 and the address (IPv4-mapped IPv6 as IPv4), or -EINVAL / -EAFNOSUPPORT. */
 int addr_from_user(struct sock_addr *a, const struct sockaddr *addr, socklen_t len);
 /* Writes an address as a socket of this domain shows it; truncates as the kernel does. */

@@ -116,7 +116,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 {
 	size_t want = iov_total(iov, count), done = 0;
 	struct cursor cur = {.iov = iov, .count = count};
-	bool is_peek = flags & MSG_PEEK, is_dont = (flags & MSG_DONTWAIT) || atomic_load(&f->is_nonblocking);
+	bool is_peek = flags & MSG_PEEK, is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
 	uint64_t deadline = 0;
 	struct endpoint *ep;
 
@@ -290,7 +290,7 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 {
 	size_t want = iov_total(iov, count), done = 0;
 	struct cursor cur = {.iov = iov, .count = count};
-	bool is_dont = (flags & MSG_DONTWAIT) || atomic_load(&f->is_nonblocking);
+	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
 	uint64_t deadline = 0;
 	struct endpoint *ep;
 
@@ -391,7 +391,7 @@ ssize_t sock_sendfile(struct file *f, int in, off64_t *offset, size_t count)
 		ssize_t n, sent;
 
 		/* read no more than the socket takes, for a descriptor that cannot be read again */
-		if (atomic_load(&f->is_nonblocking)) {
+		if (sock_is_nonblocking(f)) {
 			/* a connection that has ended never drains: sock_send says how it ended */
 			if (used >= limit && atomic_load(&ep->state) == EP_ESTABLISHED &&
 			        !(atomic_load(&ep->flags) & EP_TX_CLOSED)) {

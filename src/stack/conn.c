@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "lwip/ip.h"
 #include "lwip/prot/tcp.h"
@@ -396,6 +397,15 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	}
 	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_FIN)) == (TCP_SYN | TCP_FIN))
 		goto drop; /* nobody opens and closes in one segment */
+	/* fragments come to the stack of their addresses: put together, the segment may be another's, whom a
+	 * reset would hurt */
+	if (s->count > 1 &&
+	        nic_owner(s->nic, AF_INET, &ip_2_ip4(ip_current_src_addr())->addr, lwip_ntohs(h->src),
+	                &ip_2_ip4(ip_current_dest_addr())->addr, lwip_ntohs(h->dest)) != s->idx) {
+		COUNT(s, drop_rx_fragment, 1);
+		pbuf_free(p);
+		return;
+	}
 	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
 		struct listener_local *l = listener_find(s, lwip_ntohs(h->dest),
 		        ip_2_ip4(ip_current_dest_addr())->addr,

@@ -28,7 +28,8 @@ static void take(struct stack *s, uint16_t port, uint32_t flags)
 	        &s->arena->hdr->port_used[port / 32], 1u << (port % 32), memory_order_relaxed);
 }
 
-/* Connections on the port that outlived their listener, on any stack; TIME_WAIT counts. A look without order: it may be a moment old. */
+/* Connections on the port that outlived their listener, on any stack; TIME_WAIT counts. A look without order:
+ * it may be a moment old. */
 static bool has_connections(const struct stack *s, uint16_t port)
 {
 	for (uint32_t i = 0; i < s->count; i++)

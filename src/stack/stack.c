@@ -120,8 +120,7 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 		s->port_listens = calloc(65536, sizeof(*s->port_listens));
 	}
 	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->own || !s->ep_free ||
-	        !s->block_free || !s->block_owner || !s->grant_level || !s->slabs ||
-	        !s->port_conns ||
+	        !s->block_free || !s->block_owner || !s->grant_level || !s->slabs || !s->port_conns ||
 	        (s->idx == 0 && (!s->port_refs || !s->port_flags || !s->port_listens)) || neigh_create(s))
 		goto no_memory;
 	for (uint32_t i = 0; i < per_ep; i++)
@@ -275,6 +274,8 @@ static void housekeeping(struct stack *s)
 	}
 	stat_set(s->stats, STAT_blocks_free, s->block_free_count);
 	stat_set(s->stats, STAT_pcbs_used, s->conn_count);
+	stat_set(s->stats, STAT_tcp_established, s->established_count);
+	stat_set(s->stats, STAT_time_wait, s->time_wait_count);
 	stat_set(s->stats, STAT_turns, s->turn);
 	block_starved_wake(s);
 }

@@ -28,7 +28,7 @@ enum {
 	PORT_LAST = 60999,    /* ip_local_port_range */
 	FIN_WAIT2_MS = 60000, /* tcp_fin_timeout */
 	RECLAIM_MS = 10,
-	CORK_MS = 200,          /* tcp(7), TCP_CORK */
+	CORK_MS = 200, /* tcp(7), TCP_CORK */
 	RTO_FLOOR_MAX_MS = 250,
 	ACCEPT_HASH = 256,
 };
@@ -46,6 +46,7 @@ struct conn {
 	uint8_t is_released; /* the applications have closed it */
 	uint8_t fin_wanted;  /* send FIN once the ring is drained */
 	uint8_t fin_sent;
+	uint8_t is_counted, is_tw; /* in the gauges of established and TIME_WAIT connections */
 	uint8_t fin_seen;          /* the peer's came */
 	uint8_t cork_armed;        /* a corked rest waits until cork_due */
 	uint32_t cork_due;
@@ -172,7 +173,7 @@ struct stack {
 	struct listener_local *listeners[ACCEPT_HASH];
 	struct neigh *neigh;
 	uint64_t rand_state;
-	uint32_t time_wait_count;
+	uint32_t time_wait_count, established_count;
 	struct conn *input_conn; /* connection that lwip_tcp_input works on; NULL when freed meanwhile */
 
 	/* send blocks */
@@ -187,7 +188,7 @@ struct stack {
 
 	/* stack 0: ports, by number */
 	uint16_t *port_refs;
-	uint8_t *port_flags; /* PORT_* */
+	uint8_t *port_flags;    /* PORT_* */
 	uint16_t *port_listens; /* listeners */
 
 	/* slabs for lwIP's pools */

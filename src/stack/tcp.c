@@ -140,6 +140,9 @@ static void mark_closed(struct stack *s, struct conn *c)
 /* The pcb has been freed by lwIP (from inside its code: nothing here may call back into TCP). */
 void tcp_conn_gone(struct stack *s, struct conn *c)
 {
+	s->established_count -= c->is_counted;
+	s->time_wait_count -= c->is_tw;
+	c->is_counted = c->is_tw = 0;
 	if (c->listener) {
 		c->listener->embryonic--;
 		c->listener = NULL;
@@ -260,6 +263,8 @@ static void established(struct stack *s, struct conn *c)
 	uint64_t rtt_ns = s->now_ns - c->syn_ns;
 	uint32_t rtt_ms = (uint32_t)(rtt_ns / 1000000);
 
+	c->is_counted = 1;
+	s->established_count++;
 	tcp_arg(pcb, c);
 	tcp_recv(pcb, on_recv);
 	tcp_sent(pcb, on_sent);
@@ -690,6 +695,12 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 	}
 	if (!c || c->is_released)
 		return;
+	if (c->is_connecting) {
+		/* the attempt ends, as tcp_disconnect does it in the kernel: an error, but no end of file */
+		tcp_fail(s, c, ECONNRESET, true);
+		atomic_fetch_and(&stack_ep(s, ep_idx)->flags, ~(uint32_t)EP_RX_EOF);
+		return;
+	}
 	if (how == SHUT_WR || how == SHUT_RDWR) {
 		c->fin_wanted = 1;
 		conn_touch(s, c);
@@ -707,11 +718,15 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 	struct tcp_pcb *pcb = c->pcb;
 	struct endpoint *ep;
 
-	if (c->ep == ENDPOINT_NONE)
+	if (pcb && pcb->state == TIME_WAIT && !c->is_tw) {
+		s->established_count -= c->is_counted;
+		c->is_counted = 0;
+		c->is_tw = 1;
+		s->time_wait_count++;
+	}
+	if (c->ep == ENDPOINT_NONE || !pcb)
 		return;
 	ep = stack_ep(s, c->ep);
-	if (!pcb)
-		return;
 	atomic_store_explicit(&ep->tcp_state, pcb->state, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_cwnd, pcb->cwnd, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_ssthresh, pcb->ssthresh, memory_order_relaxed);

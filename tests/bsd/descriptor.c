@@ -277,7 +277,8 @@ CASE_BOTH(stdio_on_a_socket)
 	peer_ok("text %d abcdefg", c.id);
 	peer_ok("shut %d 1", c.id);
 	out("line=%s", fgets(line, sizeof(line), f));
-	out("eof=%d close=%d", fgets(line, sizeof(line), f) == NULL, fclose(f));
+	out("eof=%d", fgets(line, sizeof(line), f) == NULL);
+	out("close=%d", fclose(f));
 }
 
 CASE_BOTH(ownership_of_signals)

@@ -22,7 +22,7 @@ application_killed() {
 	watcher=$spawned
 	wait_until 10 grep -q open "$work/watch.log" || because "no connection" || return
 	start=$(now_us)
-	kill -KILL "$redis_pid"
+	app_kill "$redis_pid"
 	wait_until 10 process_gone "$watcher" || because "the peer does not see the end" || return
 	took=$(ended_after "$work/watch.log" "$start")
 	[ -n "$took" ] && [ "$took" -lt 1000 ] || because "the peer saw the end after ${took:-no} ms: $(tail -1 "$work/watch.log")" || return
@@ -38,7 +38,7 @@ application_killed_under_load() {
 	loader=$spawned
 	wait_until 10 eval "[ \"\$(stat tcp_established)\" -ge 50 ]" || because "no load" || return
 	sleep 0.5
-	kill -KILL "$redis_pid"
+	app_kill "$redis_pid"
 	wait_until 10 process_gone "$loader" || kill "$loader"
 	wait_until 5 nothing_of "$redis_pid" || because "pronkctl sockets still shows it" || return
 	process_end "$loader"
@@ -56,7 +56,7 @@ client_killed_under_load() {
 	loader=$spawned
 	wait_until 10 eval "[ \"\$(stat tcp_established)\" -ge 50 ]" || because "no load" || return
 	sleep 0.5
-	kill -KILL "$loader"
+	app_kill "$loader"
 	wait_until 5 nothing_of "$loader" || because "pronkctl sockets still shows it" || return
 	memory_back || return
 	app_end "$redis_pid"
@@ -87,7 +87,7 @@ service_killed() {
 	wait_until 20 eval "grep -q ready '$work/waits.log' || process_gone $waiter"
 	grep -q ready "$work/waits.log" || because "$(tail -1 "$work/waits.log")" || return
 	start=$(now_us)
-	kill -KILL "$service_pid"
+	app_kill "$service_pid"
 	wait_until 25 eval "grep -q alive '$work/waits.log' || process_gone $waiter"
 	exec 9>&-
 	while read -r name result at; do
@@ -124,11 +124,13 @@ service_again() {
 [ $# -gt 0 ] || set -- tap afpacket afxdp memif
 for kind; do
 	up "$kind"
-	# a connection from here, so that the neighbour and the first blocks are there
 	memory_note
 	scenario "$link: kill -9 of the application" application_killed
+	apps_end
 	scenario "$link: kill -9 of a server under load" application_killed_under_load
+	apps_end
 	scenario "$link: kill -9 of a client under load" client_killed_under_load
+	apps_end
 	scenario "$link: a stopped application" application_stopped
 	apps_end
 	scenario "$link: kill -9 of the service" service_killed

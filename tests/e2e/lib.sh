@@ -127,10 +127,10 @@ veth_make() {
 		ip netns add "$ns_m"
 		ip link add pkp netns "$ns_p" type veth peer name mp netns "$ns_m"
 		ip link add pkk netns "$ns_k" type veth peer name mk netns "$ns_m"
-		ip -n "$ns_m" link add br type bridge
-		ip -n "$ns_m" link set mp master br up
-		ip -n "$ns_m" link set mk master br up
-		ip -n "$ns_m" link set br up
+		ip -n "$ns_m" link add name pkbr type bridge
+		ip -n "$ns_m" link set dev mp master pkbr up
+		ip -n "$ns_m" link set dev mk master pkbr up
+		ip -n "$ns_m" link set pkbr up
 	else
 		ip link add pkp netns "$ns_p" type veth peer name pkk netns "$ns_k"
 	fi
@@ -282,6 +282,14 @@ exec_in() {
 
 # app_end PID: an orderly end
 app_end() { process_end "$1" 10; }
+
+# app_kill PID: the sudden end
+app_kill() {
+	kill -KILL "$1"
+	# or the shell would write a line about it
+	wait "$1" 2>/dev/null
+	true
+}
 
 apps_end() {
 	local pid

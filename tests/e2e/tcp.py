@@ -146,9 +146,10 @@ def waits(addr, port):
 		p.register(sock, select.EPOLLIN)
 		return outcome(lambda: p.poll(20) and sock.recv(1))
 
-	def in_accept(_):
+	def in_accept(sock):
+		# on the address of this side of the link: a wildcard listener is the kernel's, too, and goes on there
 		listener = socket.socket()
-		listener.bind(('0.0.0.0', 7999))
+		listener.bind((sock.getsockname()[0], 7999))
 		listener.listen(5)
 		return outcome(listener.accept)
 
