@@ -744,6 +744,18 @@ out:
 	return rc;
 }
 
+/* Posts a shutdown and waits until the endpoint has left a state, at most a second: what the kernel has done
+ * when its call returns. */
+static int shutdown_and_leave(struct file *f, struct endpoint *ep, int how, uint32_t state)
+{
+	uint64_t deadline = clock_now_ns() + 1000000000u;
+	int rc = post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+
+	while (!rc && atomic_load(&ep->state) == state && !proc_is_dead() && clock_now_ns() < deadline)
+		wait_for(f, 0, deadline, -1);
+	return rc;
+}
+
 int sock_shutdown(struct file *f, int how)
 {
 	struct endpoint *ep;
@@ -760,19 +772,13 @@ int sock_shutdown(struct file *f, int how)
 	if (state == EP_LISTEN) {
 		if (how == SHUT_WR)
 			return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : 0;
-		/* listening ends; whoever waits in accept gets EINVAL. It has ended when this returns */
-		uint64_t deadline = clock_now_ns() + 1000000000u;
-		int rc = post(&proc.at, ep->stack_idx,
-		        POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+		/* listening ends; whoever waits in accept gets EINVAL */
+		int rc = shutdown_and_leave(f, ep, how, EP_LISTEN);
 
-		while (!rc && atomic_load(&ep->state) == EP_LISTEN && !proc_is_dead() &&
-		        clock_now_ns() < deadline)
-			wait_for(f, 0, deadline, -1);
 		return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : rc;
 	}
 	if (state == EP_CONNECTING) /* ends the attempt */
-		return post(&proc.at, ep->stack_idx,
-		        POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+		return shutdown_and_leave(f, ep, how, EP_CONNECTING);
 	if (state != EP_ESTABLISHED)
 		return -ENOTCONN;
 	bits = (how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u);
