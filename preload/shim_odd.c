@@ -140,7 +140,8 @@ EXPORT int close_range(unsigned int first, unsigned int last, int flags)
 		errno = ENOSYS;
 		return -1;
 	}
-	if (first > last || (flags & CLOSE_RANGE_CLOEXEC))
+	/* what closes nothing, and what the kernel refuses */
+	if (first > last || (flags & ~CLOSE_RANGE_UNSHARE))
 		return libc.close_range(first, last, flags);
 	file_each((int)(first > INT32_MAX ? INT32_MAX : first), (int)(last > INT32_MAX ? INT32_MAX : last),
 	        forget);

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { RCVBUF_MIN = 2304, RCVBUF_MAX = 1 << 20 };
+enum { CC_NAME_MAX = 16, RCVBUF_MIN = 2304, RCVBUF_MAX = 1 << 20 };
 
 enum row_kind {
 	ROW_INT,     /* an int field of struct file */
@@ -88,7 +88,8 @@ static int set_linger(struct file *f, const void *value, socklen_t len)
 		return -EINVAL;
 	memcpy(&lg, value, sizeof(lg));
 	f->linger_on = !!lg.l_onoff;
-	f->linger_s = lg.l_onoff ? lg.l_linger : f->linger_s;
+	if (f->linger_on) /* unsigned to the kernel: a negative time is the longest */
+		f->linger_s = lg.l_linger < 0 ? INT_MAX : lg.l_linger;
 	return 0;
 }
 
@@ -187,8 +188,21 @@ static int get_info(struct file *f, void *value, socklen_t *len)
 
 static int get_congestion(struct file *f, void *value, socklen_t *len)
 {
+	static const char name[CC_NAME_MAX] = "reno";
+
 	(void)f;
-	return give(value, len, "reno", 5);
+	return give(value, len, name, sizeof(name));
+}
+
+static int set_congestion(struct file *f, const void *value, socklen_t len)
+{
+	char name[CC_NAME_MAX] = "";
+
+	(void)f;
+	if (len < 1)
+		return -EINVAL;
+	memcpy(name, value, len < sizeof(name) - 1 ? len : sizeof(name) - 1);
+	return strcmp(name, "reno") ? -ENOENT : 0;
 }
 
 static const struct row rows[] = {
@@ -216,8 +230,8 @@ static const struct row rows[] = {
                 NULL},
         {IPPROTO_TCP, TCP_MAXSEG, ROW_SPECIAL, 0, 0, 0, 0, 0, get_mss, NULL},
         {IPPROTO_TCP, TCP_INFO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_info, NULL},
-        {IPPROTO_TCP, TCP_CONGESTION, ROW_SPECIAL, 0, 0, 0, 0, 0, get_congestion, NULL},
-        {IPPROTO_IP, IP_TOS, ROW_INT, OFF(tos), 0, 255, OPT_TOS, 0, NULL, NULL},
+        {IPPROTO_TCP, TCP_CONGESTION, ROW_SPECIAL, 0, 0, 0, 0, 0, get_congestion, set_congestion},
+        {IPPROTO_IP, IP_TOS, ROW_INT, OFF(tos), INT_MIN, INT_MAX, OPT_TOS, 0, NULL, NULL},
         {IPPROTO_IP, IP_TTL, ROW_INT, OFF(ttl), 1, 255, OPT_TTL, 0, NULL, NULL},
 };
 
@@ -243,10 +257,16 @@ int sock_getopt(struct file *f, int fd, int level, int name, void *value, sockle
 		return -EINVAL;
 	r = row_find(level, name);
 	if (!r)
-		return -ENOPROTOOPT;
+		return level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP ||
+		                       (level == IPPROTO_IPV6 && f->domain == AF_INET6)
+		               ? -ENOPROTOOPT
+		               : -EOPNOTSUPP;
 	if (r->get)
 		return r->get(f, value, len);
 	v = r->kind == ROW_CONST && r->min >= 0 ? (int)r->off : FIELD(f, r->off);
+	/* with little room the kernel gives a value of this level as one byte. ip_getsockopt */
+	if (level == IPPROTO_IP && *len > 0 && *len < sizeof(v) && v >= 0 && v <= 255)
+		*len = 1;
 	return give(value, len, &v, sizeof(v));
 }
 
@@ -297,6 +317,8 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 		if (rc < 0 || !r)
 			return rc < 0 ? -errno : 0;
 	}
+	if ((int)len < 0)
+		return -EINVAL;
 	if (!r || (!r->set && (r->kind == ROW_SPECIAL || r->kind == ROW_CONST)))
 		return -ENOPROTOOPT;
 	if (!value)
@@ -314,6 +336,8 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 		v = !!v;
 	else if (level == IPPROTO_IP && name == IP_TTL && v == -1)
 		v = 64;
+	else if (level == IPPROTO_IP && name == IP_TOS)
+		v &= 0xfc; /* one byte, and ECN's two bits belong to TCP */
 	else if (v < r->min || v > r->max)
 		return -EINVAL;
 	if (r->stack_opt) {

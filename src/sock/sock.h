@@ -62,6 +62,10 @@ static inline bool sock_is_ours(const struct file *f)
 bool sock_is_nonblocking(struct file *f);
 void sock_set_nonblocking(struct file *f, bool on);
 
+/* Tells the stack that this process no longer holds the endpoint (RELEASE_*). Nothing happens for
+ * ENDPOINT_NONE. */
+void sock_ep_release(uint32_t ep, uint32_t how);
+
 /* 0 and the address (IPv4-mapped IPv6 as IPv4), or -EINVAL / -EAFNOSUPPORT. */
 int addr_from_user(struct sock_addr *a, const struct sockaddr *addr, socklen_t len);
 /* Writes an address as a socket of this domain shows it; truncates as the kernel does. */

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { RX_BELL_PIECES = 16, RX_BELL_BYTES = 32768, TX_PUBLISH_BYTES = 65536, SENDFILE_PART = 65536 };
 
@@ -374,12 +375,17 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 
 ssize_t sock_sendfile(struct file *f, int in, off64_t *offset, size_t count)
 {
+	struct stat st;
 	char *buf;
 	size_t done = 0;
 	ssize_t rc = 0;
 
 	if (!sock_is_ours(f))
 		return SOCK_LIBC;
+	if (fstat(in, &st) < 0)
+		return -errno;
+	if (S_ISSOCK(st.st_mode)) /* the kernel has no sendfile from a socket */
+		return -EINVAL;
 	buf = malloc(SENDFILE_PART);
 	if (!buf)
 		return -ENOMEM;
