@@ -1,0 +1,81 @@
+/* epoll_int.h - what the two files of epoll sets share: sets and their members. epoll_set.c says who may
+ * touch what. */
+#pragma once
+#include "epoll_set.h"
+
+#include "attach.h"
+
+enum { ALWAYS = EPOLLERR | EPOLLHUP };
+
+struct epoll_item {
+	struct epoll_item *file_next;
+	struct epoll_item *set_next, **set_prev;
+	struct epoll_item *ready_next, **ready_prev; /* in the set's ready list when ready_prev is set */
+	struct epoll_set *set;
+	struct file *file;
+	int fd;
+	uint32_t events;
+	epoll_data_t data;
+	uint32_t watch;    /* WATCH_NONE: none */
+	bool in_kernel;    /* the kernel's set has the descriptor */
+	bool is_unwatched; /* ours, but all watches were taken: counted in unwatched_count */
+	bool is_spent;     /* one-shot, delivered */
+};
+
+struct epoll_set {
+	_Atomic uint32_t lock;
+	int epfd;
+	_Atomic int poller; /* -1: no Pronk member yet */
+	int event_fd;
+	struct epoll_item *items;
+	struct epoll_item *ready, **ready_tail;
+	_Atomic uint32_t ready_count, unwatched_count;
+	_Atomic uint32_t sleepers;
+	_Atomic uint32_t kernel_members;
+	uint64_t kernel_looked_ns;
+	bool is_nested;         /* somebody waits on the epoll descriptor itself */
+	bool has_sets;          /* other sets are members */
+	bool needs_rebuild;     /* inherited over fork */
+	struct epoll_set *next; /* all sets of the process */
+};
+
+/* All sets of the process, under epoll_sets_lock. */
+extern struct epoll_set *epoll_sets;
+extern _Atomic uint32_t epoll_sets_lock;
+
+/* What internal members of the kernel's set carry as data: addresses inside us, which no application uses. */
+extern char epoll_mark_event, epoll_mark_ctl;
+
+/* With the set's lock: gives the set its poller; watches a member and queues it if it is ready; moves watches
+ * that stacks have queued to the local list. */
+int epoll_poller_start(struct epoll_set *s);
+void epoll_item_watch(struct epoll_set *s, struct epoll_item *it);
+void epoll_drain(struct epoll_set *s);
+
+/* Brings a thread that sleeps on the set back to look at the list. Any thread. */
+void epoll_kick(struct epoll_set *s);
+
+/* The local ready list; with the set's lock. */
+static inline void ready_add(struct epoll_set *s, struct epoll_item *it)
+{
+	if (it->ready_prev)
+		return;
+	it->ready_next = NULL;
+	it->ready_prev = s->ready_tail;
+	*s->ready_tail = it;
+	s->ready_tail = &it->ready_next;
+	s->ready_count++;
+}
+
+static inline void ready_remove(struct epoll_set *s, struct epoll_item *it)
+{
+	if (!it->ready_prev)
+		return;
+	*it->ready_prev = it->ready_next;
+	if (it->ready_next)
+		it->ready_next->ready_prev = it->ready_prev;
+	else
+		s->ready_tail = it->ready_prev;
+	it->ready_prev = NULL;
+	s->ready_count--;
+}
