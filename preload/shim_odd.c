@@ -167,6 +167,39 @@ EXPORT void closefrom(int first)
 		errno = saved;
 }
 
+/* stdio's own reads and writes do not come through the exported calls: a stream on a socket of ours gets
+ * these. */
+static ssize_t stream_read(void *cookie, char *buf, size_t size)
+{
+	return read((int)(intptr_t)cookie, buf, size);
+}
+
+static ssize_t stream_write(void *cookie, const char *buf, size_t size)
+{
+	ssize_t n = write((int)(intptr_t)cookie, buf, size);
+
+	return n < 0 ? 0 : n; /* fopencookie(3): a write error is 0 */
+}
+
+static int stream_close(void *cookie)
+{
+	return close((int)(intptr_t)cookie);
+}
+
+EXPORT FILE *fdopen(int fd, const char *mode)
+{
+	static const cookie_io_functions_t calls = {stream_read, stream_write, NULL, stream_close};
+	struct file *f;
+	bool is_ours;
+
+	shim_enter();
+	f = file_get(fd);
+	is_ours = f && f->kind == FILE_SOCKET && sock_is_ours(f);
+	if (f)
+		file_put(f);
+	return is_ours ? fopencookie((void *)(intptr_t)fd, mode, calls) : libc.fdopen(fd, mode);
+}
+
 /* A vfork child shares our memory: closing its descriptors there would close the parent's sockets. */
 EXPORT pid_t vfork(void)
 {

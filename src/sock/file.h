@@ -32,8 +32,9 @@ struct file {
 	uint8_t kind;              /* enum file_kind */
 	_Atomic uint8_t mode;      /* enum file_mode */
 	_Atomic bool is_nonblocking;
-	bool is_bound_here; /* ep is a bound endpoint (not connected, not listening) */
-	bool has_connected; /* connect() succeeded, or the socket was accepted */
+	_Atomic bool is_append; /* O_APPEND means nothing to a socket, but is shown as it was set */
+	bool is_bound_here;     /* ep is a bound endpoint (not connected, not listening) */
+	bool has_connected;     /* connect() succeeded, or the socket was accepted */
 	_Atomic bool connect_reported;
 	uint16_t domain, type;
 	int fd;                       /* the first number, for tools and messages */
@@ -45,6 +46,7 @@ struct file {
 	int nodelay, keepalive, reuseaddr, reuseport, cork, oobinline, tos, ttl;
 	int keepidle, keepintvl, keepcnt, user_timeout, sndbuf, rcvbuf, rcvlowat;
 	bool sndbuf_set, rcvbuf_set; /* by the program */
+	int append;                  /* O_APPEND or 0 */
 	int linger_on, linger_s;
 	uint64_t rcvtimeo_ns, sndtimeo_ns; /* 0 = none */
 

@@ -559,7 +559,8 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 			connect_undo(f, 0);
 		if (rc == -EALREADY && !sock_is_nonblocking(f)) {
 			spin_unlock(&f->lock);
-			return connect_wait(f);
+			rc = connect_wait(f);
+			return rc == -EINPROGRESS ? -EALREADY : rc;
 		}
 		goto out;
 	}
@@ -668,7 +669,8 @@ int sock_getfl(struct file *f, int fd)
 	fl = libc.fcntl(fd, F_GETFL);
 	if (fl < 0)
 		return -errno;
-	return (fl & ~O_NONBLOCK) | (sock_is_nonblocking(f) ? O_NONBLOCK : 0);
+	return (fl & ~(O_NONBLOCK | O_APPEND)) | (sock_is_nonblocking(f) ? O_NONBLOCK : 0) |
+	       (atomic_load(&f->is_append) ? O_APPEND : 0);
 }
 
 int sock_setfl(struct file *f, int fd, int flags)
@@ -681,6 +683,7 @@ int sock_setfl(struct file *f, int fd, int flags)
 	if (flags & O_ASYNC)
 		return -EOPNOTSUPP; /* no SIGIO from here */
 	sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
+	atomic_store(&f->is_append, (flags & O_APPEND) != 0);
 	return 0;
 }
 

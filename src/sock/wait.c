@@ -188,6 +188,25 @@ static int sleep_on(int wake_fd, int kernel_fd, uint64_t deadline_ns, bool is_sl
 	return p[1].revents && kernel_fd >= 0 ? 1 : 0;
 }
 
+/* A thread that cannot have a poller (no descriptors or pollers are left) looks every millisecond. */
+static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
+{
+	struct pollfd p = {.fd = kernel_fd, .events = POLLIN};
+	const struct timespec nap = {.tv_nsec = 1000000};
+
+	while (!attach_check_dead(&proc.at) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP))) {
+		int n = libc.ppoll(&p, kernel_fd >= 0, &nap, NULL);
+
+		if (n < 0)
+			return -errno;
+		if (n)
+			return 0;
+		if (clock_now_ns() >= deadline_ns)
+			return -EAGAIN;
+	}
+	return 0;
+}
+
 int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
 	const struct arena *a = &proc.at.arena;
@@ -208,7 +227,7 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 	}
 	poller = wait_poller(&wake_fd);
 	if (poller < 0)
-		return proc_is_dead() ? 0 : poller;
+		return wait_napping(f, events, deadline_ns, kernel_fd);
 	watch = watch_claim(a, atomic_load(&f->ep), (uint32_t)poller, (want | EPOLLRDHUP) & 0xffff);
 	for (;;) {
 		wait_drain(poller, -1);
