@@ -128,7 +128,9 @@ struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv);
  * before the cut. The frame leaves with nic_tx_flush or when a burst is full. Queue's thread; never
  * blocks; what the port refuses is counted and freed. */
 void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size);
-void nic_tx_flush(struct nic_queue *q);
+/* Offers everything queued to the port. Returns how many frames it did not take: they wait for the next call.
+ * Queue's thread; never blocks. */
+uint32_t nic_tx_flush(struct nic_queue *q);
 
 /* Packet memory address of p: region index << 48 | offset from the region's base. p must lie in packet
  * memory. UINT64_MAX if it does not. */

@@ -26,6 +26,7 @@ enum {
 	NIC_BURST = 32,            /* frames taken from or given to the port at a time */
 	NIC_HANDOFF_SIZE = 4096,   /* slots of a stack's ring of handed-over frames */
 	NIC_TX_SHARED_SIZE = 2048, /* slots of a hardware queue's ring of other stacks' frames */
+	NIC_TX_BACKLOG = 1024,     /* frames that wait for a full port before more are dropped */
 	NIC_TX_TRIES = 8,          /* bursts offered to a full port before frames are dropped */
 	NIC_DATA_ROOM = 2048,      /* smallest data room behind the headroom */
 	RSS_TABLE_SIZE = 128,
@@ -119,7 +120,7 @@ struct nic_queue {
 	bool up;               /* the port may be called */
 	uint8_t link_patience; /* looks in a row that saw no link */
 	uint64_t link_next_tsc;
-	struct rte_mbuf *tx[NIC_BURST];
+	struct rte_mbuf *tx[NIC_TX_BACKLOG]; /* the first tx_count wait for the port */
 	struct nic_queue_stats stats;
 
 	/* wait.c: constant after nic_open */

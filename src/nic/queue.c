@@ -140,29 +140,34 @@ drop:
 	return false;
 }
 
-/* Gives frames to the port; what it does not take after a few tries is dropped. All of m is consumed. Counted
- * as sent here only when own; another stack's frames were counted by that stack. */
-static void port_send(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, bool own)
+/* Gives frames to the port. Returns how many it took; they are counted as sent here only when own: another
+ * stack's frames were counted by that stack. */
+static uint32_t port_send(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, bool own)
 {
 	uint32_t sent = 0;
 	uint64_t bytes = 0;
 
-	for (uint32_t i = 0; i < count; i++)
-		bytes += m[i]->pkt_len;
-	if (likely(q->up)) {
-		for (int tries = 0; sent < count && tries < NIC_TX_TRIES; tries++)
-			sent += rte_eth_tx_burst(q->port, q->hw, m + sent, (uint16_t)(count - sent));
-	}
-	if (unlikely(sent < count)) {
-		for (uint32_t i = sent; i < count; i++)
-			bytes -= m[i]->pkt_len;
-		q->stats.drop_tx_full += count - sent;
-		rte_pktmbuf_free_bulk(m + sent, count - sent);
+	if (unlikely(!q->up))
+		return 0;
+	while (sent < count) {
+		/* the frames are the port's once it has taken them: add up before */
+		uint32_t burst = RTE_MIN(count - sent, (uint32_t)NIC_BURST), took;
+		uint64_t sizes[NIC_BURST];
+
+		for (uint32_t i = 0; i < burst; i++)
+			sizes[i] = m[sent + i]->pkt_len;
+		took = rte_eth_tx_burst(q->port, q->hw, m + sent, (uint16_t)burst);
+		for (uint32_t i = 0; i < took; i++)
+			bytes += sizes[i];
+		sent += took;
+		if (took < burst)
+			break;
 	}
 	if (own) {
 		q->stats.tx_packets += sent;
 		q->stats.tx_bytes += bytes;
 	}
+	return sent;
 }
 
 /* Leaves this stack's frames to the stack that owns the hardware queue. */
@@ -191,8 +196,19 @@ static void tx_shared_drain(struct nic_queue *q)
 	struct rte_mbuf *m[NIC_BURST];
 	uint32_t count;
 
-	while ((count = rte_ring_sc_dequeue_burst(q->tx_shared, (void **)m, NIC_BURST, NULL)) != 0)
-		port_send(q, m, count, false);
+	/* no more than the port takes: what stays in the ring waits, and a full ring tells its stack to drop
+	 */
+	while ((count = rte_ring_sc_dequeue_burst(q->tx_shared, (void **)m, NIC_BURST, NULL)) != 0) {
+		uint32_t sent = 0;
+
+		for (int tries = 0; sent < count && tries < NIC_TX_TRIES; tries++)
+			sent += port_send(q, m + sent, count - sent, false);
+		if (likely(sent == count))
+			continue;
+		q->stats.drop_tx_full += count - sent;
+		rte_pktmbuf_free_bulk(m + sent, count - sent);
+		break;
+	}
 }
 
 /* memif: a client's port can only be started once the peer is there, and must be started again after the peer
@@ -313,22 +329,37 @@ void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t si
 	m->ol_flags = 0;
 	m->tx_offload = 0;
 	cksum_tx(q, m, data, size);
+	if (unlikely(q->tx_count == NIC_TX_BACKLOG)) {
+		q->stats.drop_tx_full++;
+		rte_pktmbuf_free(m);
+		return;
+	}
 	q->tx[q->tx_count++] = m;
-	if (q->tx_count == NIC_BURST)
+	if (q->tx_count % NIC_BURST == 0)
 		nic_tx_flush(q);
 }
 
-void nic_tx_flush(struct nic_queue *q)
+uint32_t nic_tx_flush(struct nic_queue *q)
 {
-	uint32_t count = q->tx_count;
+	uint32_t count = q->tx_count, sent;
 
-	q->tx_count = 0;
-	if (count != 0 && q->has_hw)
-		port_send(q, q->tx, count, true);
-	else if (count != 0)
+	if (count != 0 && q->has_hw && likely(q->up)) {
+		/* a full port gets the rest later: frames that wait a moment cost less than their loss */
+		sent = port_send(q, q->tx, count, true);
+		q->tx_count = count - sent;
+		if (unlikely(sent != 0 && sent < count))
+			memmove(q->tx, q->tx + sent, (count - sent) * sizeof(q->tx[0]));
+	} else if (count != 0 && q->has_hw) {
+		q->stats.drop_tx_full += count;
+		rte_pktmbuf_free_bulk(q->tx, count);
+		q->tx_count = 0;
+	} else if (count != 0) {
 		tx_leave(q, count);
+		q->tx_count = 0;
+	}
 	if (q->tx_shared != NULL && !rte_ring_empty(q->tx_shared))
 		tx_shared_drain(q);
+	return q->tx_count;
 }
 
 uint64_t nic_addr(const struct nic_queue *q, const void *p)

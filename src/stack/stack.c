@@ -30,6 +30,7 @@ enum {
 	NAP_MAX_US = 500,
 	SLAB_ROOM = 65536,
 	FULL_BURSTS_MAX = 64,
+	TX_STUCK_NS = 2000000,
 };
 
 __thread struct stack *stack_current;
@@ -236,7 +237,11 @@ static void phase_tx(struct stack *s)
 		else
 			conn_put(s, c);
 	}
-	nic_tx_flush(s->queue);
+	s->tx_waiting = nic_tx_flush(s->queue);
+	if (unlikely(s->tx_waiting) && nic_stats(s->queue)->tx_packets != s->tx_packets_seen) {
+		s->tx_packets_seen = nic_stats(s->queue)->tx_packets;
+		s->tx_moved_ns = s->now_ns;
+	}
 }
 
 static void housekeeping(struct stack *s)
@@ -299,6 +304,8 @@ uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 	clock_take(s, now_ns);
 	n = netif_rx(s);
 	is_full = n >= RX_BURST;
+	/* a full port is tried again at once, as long as it takes something now and then */
+	n += s->tx_waiting && s->now_ns - s->tx_moved_ns < TX_STUCK_NS;
 	n += request_run(s);
 	/* A full burst means that more waits, perhaps the very acknowledgements whose time-out is due: this
 	 * thread may have lost its core for a while. Timers wait until the queue is empty, a few turns at
@@ -348,7 +355,7 @@ static void sleep_until_work(struct stack *s)
 		goto awake;
 	}
 	if (s->wait_fd_count) {
-		n = epoll_wait(s->epoll_fd, ev, 8, (int)timer_next(s, SLEEP_MAX_MS));
+		n = epoll_wait(s->epoll_fd, ev, 8, (int)timer_next(s, s->tx_waiting ? 1 : SLEEP_MAX_MS));
 		COUNT(s, sleeps, 1);
 	} else {
 		/* the driver has nothing to wait on: bounded naps, longer the longer nothing happens */

@@ -201,6 +201,8 @@ struct stack {
 	bool is_entered;
 	uint64_t last_work_ns;
 	uint32_t nap_us;
+	uint64_t tx_packets_seen, tx_moved_ns; /* when the port last took frames while some waited */
+	uint32_t tx_waiting;  /* frames that a full port did not take yet */
 	uint32_t full_bursts; /* turns in a row that found more packets than they took */
 };
 

@@ -3,6 +3,7 @@
 #   - a 10 MB value set and read back byte-exact
 #   - a load without an error, and what was sent again
 #   - clients under Pronk: the same against a kernel server
+#   - an outage of 5 s in the middle of a load: no connection is given up (RFC 1122, 4.2.3.5: not before 100 s)
 #   - all memory comes back
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -34,16 +35,37 @@ load() {
 	remark "$(printf '%.0f requests/s, p50 %s ms, p99 %s ms' "$rps" "$p50" "$p99"); $(stat tcp_retransmits) sent again, $(stat tcp_timeouts) timers"
 }
 
+loss_off() { ip netns exec "$ns_m" nft delete table netdev loss; }
+
+# outage SIDE: everything is lost for 5 s while a load runs against the server on SIDE
+outage() {
+	local from=k addr=$addr_p
+	[ "$1" = p ] || { from=p addr=$addr_k; }
+	spawn outage "$from" redis-benchmark -h "$addr" -p 7001 -c 20 -d 20000 -n 60000 -t set,get --csv
+	wait_until 10 eval "[ \"\$(stat tcp_established)\" -ge 20 ]" || because "no load" || return
+	sleep 0.3
+	! process_gone "$spawned" || because "the load was over too soon" || return
+	loss_on 1
+	sleep 5
+	loss_off
+	wait_until 60 process_gone "$spawned" || because "it never goes on" || return
+	wait "$spawned" || because "redis-benchmark: $(grep -aihE -m1 'error|reset|timed' "$work/outage.log")"
+}
+
 lossy=1
 up afpacket
 memory_note
 scenario "loss: redis-server under Pronk starts" redis_start p 7001
 scenario "loss: without loss, a load" load p 7001 -c 20 -n 10000 -t set,get
+scenario "loss: an outage, server under Pronk" outage p
 loss_on 50
 scenario "loss: 10 MB to and from a server under Pronk" value p
 scenario "loss: a load on a server under Pronk" load p 7001 -c 20 -n 10000 -t set,get
 app_end "$redis_pid"
 scenario "loss: a kernel redis-server starts" redis_start k 7001
+loss_off
+scenario "loss: an outage, client under Pronk" outage k
+loss_on 50
 scenario "loss: 10 MB to and from a kernel server" value k
 scenario "loss: a load on a kernel server" load k 7001 -c 20 -n 10000 -t set,get
 app_end "$redis_pid"

@@ -602,11 +602,12 @@ void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t si
 	pthread_mutex_unlock(&nic->lock);
 }
 
-void nic_tx_flush(struct nic_queue *q)
+uint32_t nic_tx_flush(struct nic_queue *q)
 {
 	pthread_mutex_lock(&q->nic->lock);
 	flush(q);
 	pthread_mutex_unlock(&q->nic->lock);
+	return 0;
 }
 
 uint64_t nic_addr(const struct nic_queue *q, const void *p)
