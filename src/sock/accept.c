@@ -146,7 +146,12 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 			if (errno != EAGAIN)
 				return -errno;
 		} else if (proc_is_dead()) {
-			return -ECONNABORTED;
+			const struct timespec nap = {.tv_nsec = 200000000};
+
+			if (sock_is_nonblocking(f))
+				return -EAGAIN;
+			/* for programs that try again whatever the error: not as fast as they can */
+			return libc.ppoll(NULL, 0, &nap, NULL) < 0 ? -errno : -ENETDOWN;
 		}
 		if (sock_is_nonblocking(f))
 			return -EAGAIN;

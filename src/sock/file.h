@@ -36,6 +36,7 @@ struct file {
 	bool is_bound_here;     /* ep is a bound endpoint (not connected, not listening) */
 	bool has_connected;     /* connect() succeeded, or the socket was accepted */
 	_Atomic bool connect_reported;
+	_Atomic bool death_told; /* ECONNRESET for the service's death was returned once */
 	uint16_t domain, type;
 	int fd;                       /* the first number, for tools and messages */
 	_Atomic uint32_t ep;          /* endpoint index, or ENDPOINT_NONE */

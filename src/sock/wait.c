@@ -137,10 +137,10 @@ uint32_t wait_level(struct file *f, uint32_t want)
 
 	if (unlikely(idx == ENDPOINT_NONE))
 		return EPOLLOUT | EPOLLHUP;
+	/* A dead service ends connections. A listener just has no more guests: an event that accept cannot
+	 * take away would make event loops spin. */
 	if (unlikely(proc_is_dead()))
-		return atomic_load(&f->mode) == MODE_DUAL
-		               ? 0
-		               : EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP;
+		return f->has_connected ? EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP : 0;
 	ep = &a->endpoints[idx];
 	ev = ep_level(a, ep);
 	if ((want & EPOLLOUT) && !(ev & EPOLLOUT) &&

@@ -134,9 +134,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 		size_t n;
 
 		if (unlikely(proc_is_dead()))
-			return done                                           ? (ssize_t)done
-			       : atomic_exchange(&f->connect_reported, false) ? -ECONNRESET
-			                                                      : 0;
+			return done ? (ssize_t)done : atomic_exchange(&f->death_told, true) ? 0 : -ECONNRESET;
 		state = atomic_load_explicit(&ep->state, memory_order_acquire);
 		fl = atomic_load_explicit(&ep->flags, memory_order_acquire);
 		if (unlikely(state == EP_LISTEN || state == EP_BOUND))

@@ -134,8 +134,8 @@ veth_make() {
 	else
 		ip link add pkp netns "$ns_p" type veth peer name pkk netns "$ns_k"
 	fi
-	# a merged segment of the kernel does not fit into a frame: a wire would never carry one
-	[ "$link" != afpacket ] || [ -n "${PKE_MERGED:-}" ] || quiet_in "$ns_k" ethtool -K pkk tso off gso off
+	# one lost frame must be one lost segment
+	[ -z "$lossy" ] || quiet_in "$ns_k" ethtool -K pkk tso off gso off
 	ip -n "$ns_k" link set lo up
 	ip -n "$ns_k" addr add "$addr_k/24" dev pkk
 	ip -n "$ns_k" link set pkk up
