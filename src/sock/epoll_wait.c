@@ -58,7 +58,8 @@ static int collect(struct epoll_set *s, struct epoll_event *events, int max)
 			        (proc_is_dead() || it->watch == WATCH_NONE))
 				ready_add(s, it);
 	if (atomic_load(&s->poller) >= 0)
-		epoll_drain(s); /* after the service's death, too: what it queued last would keep waits awake */
+		epoll_drain(
+		        s); /* after the service's death, too: what it queued last would keep waits awake */
 	for (todo = s->ready_count; todo && n < max; todo--) {
 		uint32_t ev;
 

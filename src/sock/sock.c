@@ -764,7 +764,16 @@ void sock_end(struct file *f)
 {
 	uint32_t ep = atomic_load(&f->ep);
 
-	if (ep != ENDPOINT_NONE)
+	if (ep != ENDPOINT_NONE) {
+		bool is_listener = atomic_load(&proc_ep(ep)->state) == EP_LISTEN &&
+		                   !hold_any(&proc.at.arena, ep, proc.at.client_idx);
+		uint64_t deadline = clock_now_ns() + 20000000u;
+
 		sock_ep_release(ep, f->linger_on && f->linger_s == 0 ? RELEASE_ABORT : 0);
+		/* nobody is let in once close has returned */
+		while (is_listener && atomic_load(&proc_ep(ep)->state) == EP_LISTEN && !proc_is_dead() &&
+		        clock_now_ns() < deadline)
+			cpu_relax();
+	}
 	atomic_store(&f->ep, ENDPOINT_NONE);
 }

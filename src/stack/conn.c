@@ -350,6 +350,46 @@ static bool time_wait_reuse(struct stack *s, struct conn *c, const struct tcp_hd
 	return true;
 }
 
+/* Whether the first SACK block lies below the acknowledgement: then it reports a duplicate (RFC 2883).
+ * Options are valid. */
+static bool has_dsack(const uint8_t *opt, uint32_t size, uint32_t ack)
+{
+	for (uint32_t i = 0; i < size && opt[i];) {
+		uint32_t right;
+
+		if (opt[i] == 1) {
+			i++;
+			continue;
+		}
+		if (opt[i] == 5 && opt[i + 1] >= 10) {
+			memcpy(&right, &opt[i + 6], 4);
+			return (int32_t)(lwip_ntohl(right) - ack) <= 0;
+		}
+		i += opt[i + 1];
+	}
+	return false;
+}
+
+/* NewReno (RFC 6582 section 3.2): lwIP leaves fast recovery at the first new acknowledgement; one that covers
+ * only a part says that the next segment was lost, too. It is sent again at once, instead of waiting for its
+ * time-out. */
+static void recovery_go_on(struct stack *s, struct conn *c, bool was_in_recovery)
+{
+	struct tcp_pcb *pcb = c->pcb;
+
+	if (!was_in_recovery) {
+		if (pcb->flags & TF_INFR)
+			c->recover = pcb->snd_nxt;
+		return;
+	}
+	if ((pcb->flags & TF_INFR) || (int32_t)(pcb->lastack - c->recover) >= 0 || !pcb->unacked)
+		return;
+	if (tcp_rexmit(pcb) != ERR_OK)
+		return;
+	tcp_set_flags(pcb, TF_INFR);
+	COUNT(s, tcp_retransmits, 1);
+}
+
 void tcp_input(struct pbuf *p, struct netif *inp)
 {
 	struct stack *s = stack_current;
@@ -381,6 +421,9 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 			COUNT(s, tcp_out_of_order, 1);
 		dup_acks = c->pcb->dupacks;
 		in_recovery = c->pcb->flags & TF_INFR;
+		if ((c->rexmit_open || c->dsack_wait) &&
+		        has_dsack((uint8_t *)h + TCP_HLEN, header - TCP_HLEN, lwip_ntohl(h->ackno)))
+			timer_dsack(s, c);
 		focus_enter(c);
 		s->input_conn = c;
 		lwip_tcp_input(p, inp);
@@ -390,6 +433,7 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 				COUNT(s, tcp_dup_acks, 1);
 			if (!in_recovery && (c->pcb->flags & TF_INFR))
 				COUNT(s, tcp_retransmits, 1); /* the fast one; time-outs are timer.c's */
+			recovery_go_on(s, c, in_recovery);
 			conn_touch(s, c);
 		}
 		s->input_conn = NULL;

@@ -82,11 +82,15 @@ struct conn {
 	uint32_t rcv_debt;                   /* bytes that a smaller SO_RCVBUF keeps back from the window */
 	uint32_t rcv_limit;                  /* receive window of this connection */
 	uint32_t user_timeout_ms;
-	uint64_t syn_ns;     /* when the SYN left: first RTT sample */
-	uint16_t rto_floor;  /* ms; above the configured one while acknowledgements turn out slower than it */
-	uint8_t clean_acks;  /* acknowledgements without a time-out, modulo 256 */
-	uint8_t rexmit_open; /* a retransmission by time-out is not acknowledged yet */
-	uint32_t rexmit_first; /* when the segment that timed out was first sent */
+	uint64_t syn_ns;    /* when the SYN left: first RTT sample */
+	uint16_t rto_floor; /* ms; above the configured one while acknowledgements turn out slower than it */
+	uint8_t clean_acks; /* acknowledgements without a time-out, modulo 256 */
+	uint8_t dsack_wait, dsack_seen; /* a DSACK would tell, or told, that the last time-out was in vain */
+	uint16_t late_ms;               /* how long the acknowledgement took then */
+	uint32_t cwnd_before, ssthresh_before; /* the time-out */
+	uint32_t recover;                      /* fast recovery ends when this is acknowledged (RFC 6582) */
+	uint8_t rexmit_open;                   /* a retransmission by time-out is not acknowledged yet */
+	uint32_t rexmit_first;                 /* when the segment that timed out was first sent */
 };
 
 /* This stack's part of a listener. */
@@ -202,8 +206,8 @@ struct stack {
 	uint64_t last_work_ns;
 	uint32_t nap_us;
 	uint64_t tx_packets_seen, tx_moved_ns; /* when the port last took frames while some waited */
-	uint32_t tx_waiting;  /* frames that a full port did not take yet */
-	uint32_t full_bursts; /* turns in a row that found more packets than they took */
+	uint32_t tx_waiting;                   /* frames that a full port did not take yet */
+	uint32_t full_bursts;                  /* turns in a row that found more packets than they took */
 };
 
 enum { PORT_LISTEN = 1, PORT_REUSEPORT = 2, PORT_REUSEADDR = 4 };
@@ -262,8 +266,10 @@ void listener_remove(struct stack *s, uint32_t ep_idx);
 struct listener_local *listener_of(struct stack *s, uint32_t ep_idx);
 
 /* --- timer.c --- */
-/* New data was acknowledged: settles the floor of the retransmission time-out. */
+/* New data was acknowledged: an episode of time-outs is over. */
 void timer_acked(struct stack *s, struct conn *c);
+/* The peer reported that it got a segment twice (RFC 2883). */
+void timer_dsack(struct stack *s, struct conn *c);
 void timer_arm(struct stack *s, struct conn *c);
 void timer_drop(struct stack *s, struct conn *c);
 uint32_t timer_run(struct stack *s);

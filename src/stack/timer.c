@@ -122,25 +122,47 @@ void timer_arm(struct stack *s, struct conn *c)
 	wheel_insert(s, c, due);
 }
 
-/* A peer may take longer to acknowledge than the configured floor (delayed acknowledgements of 40 ms and
- * more, a busy core). A time-out that such a peer caused is seen when its acknowledgement comes: the floor
- * follows the time it really took, and sinks again slowly. */
+/* The peer's DSACK says that a time-out was in vain (RFC 3708): it acknowledges later than the floor allows.
+ * The floor follows the time it took, and what the time-out did to the window is taken back. */
+static void timeout_was_vain(struct conn *c, uint32_t took)
+{
+	struct tcp_pcb *pcb = c->pcb;
+
+	took += took / 4;
+	if (took > RTO_FLOOR_MAX_MS)
+		took = RTO_FLOOR_MAX_MS;
+	if (took > c->rto_floor)
+		c->rto_floor = (uint16_t)took;
+	if (pcb && pcb->cwnd < c->cwnd_before) {
+		pcb->cwnd = c->cwnd_before;
+		pcb->ssthresh = c->ssthresh_before;
+	}
+}
+
 void timer_acked(struct stack *s, struct conn *c)
 {
-	uint32_t took;
-
 	if (!c->rexmit_open) {
 		if (c->rto_floor > s->cfg.rto_min_ms && ++c->clean_acks == 0)
 			c->rto_floor--;
 		return;
 	}
 	c->rexmit_open = 0;
-	took = s->now_ms - c->rexmit_first;
-	took += took / 4;
-	if (took > RTO_FLOOR_MAX_MS)
-		took = RTO_FLOOR_MAX_MS;
-	if (took > c->rto_floor)
-		c->rto_floor = (uint16_t)took;
+	c->late_ms = (uint16_t)LWIP_MIN(s->now_ms - c->rexmit_first, 60000u);
+	c->dsack_wait = !c->dsack_seen;
+	if (c->dsack_seen)
+		timeout_was_vain(c, c->late_ms);
+	c->dsack_seen = 0;
+}
+
+void timer_dsack(struct stack *s, struct conn *c)
+{
+	(void)s;
+	if (c->rexmit_open) {
+		c->dsack_seen = 1; /* the acknowledgement comes with it, or right after */
+	} else if (c->dsack_wait) {
+		c->dsack_wait = 0;
+		timeout_was_vain(c, c->late_ms);
+	}
 }
 
 /* The segment at the head was not acknowledged in time (RFC 6298 section 5.4 to 5.7). */
@@ -152,11 +174,13 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 	uint32_t rto;
 
 	COUNT(s, tcp_timeouts, 1);
-	if (pcb->nrtx == 0)
-		c->rexmit_since = c->rto_start;
+	/* lwIP's nrtx counts fast retransmissions too: an episode of time-outs is told by our own flag */
 	if (!c->rexmit_open) {
 		c->rexmit_open = 1;
-		c->rexmit_first = c->rto_start;
+		c->dsack_wait = c->dsack_seen = 0;
+		c->rexmit_first = c->rexmit_since = c->rto_start;
+		c->cwnd_before = pcb->cwnd;
+		c->ssthresh_before = pcb->ssthresh;
 	}
 	if (pcb->state == SYN_SENT || pcb->state == SYN_RCVD) {
 		if (c->syn_tries++ >= SYN_RETRIES)
