@@ -196,7 +196,9 @@ void cfg_socket_path(const struct cfg *cfg, char *buf, size_t size)
 
 const char *cfg_default_path(void)
 {
-	static const char *const places[] = {SYSCONFDIR "/pronk/pronk.conf", "/etc/pronk/pronk.conf"};
+	/* what the documents tell people to write comes before what an installation under another prefix
+	 * brought */
+	static const char *const places[] = {"/etc/pronk/pronk.conf", SYSCONFDIR "/pronk/pronk.conf"};
 	const char *path = secure_getenv("PRONK_CONFIG");
 
 	if (path != NULL && path[0] != '\0')

@@ -119,7 +119,7 @@ int cfg_check(const struct cfg *cfg, char *err, size_t err_size);
 int cfg_dump(const struct cfg *cfg, FILE *file, bool json);
 
 /* The config file to use when the user names none: $PRONK_CONFIG if set and not empty (whether or not it
- * exists), else the installation's pronk/pronk.conf or /etc/pronk/pronk.conf if readable, else NULL. Any
+ * exists), else /etc/pronk/pronk.conf, else the installation's pronk/pronk.conf, if readable, else NULL. Any
  * thread; the result is the environment's or constant. */
 const char *cfg_default_path(void);
 

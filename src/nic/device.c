@@ -349,8 +349,11 @@ int device_after_start(struct device *device, const struct cfg *cfg, char *err, 
 	if (device->kind != DEVICE_TAP || strcmp(text, "none") == 0)
 		return 0;
 	if (strcmp(text, "auto") == 0) {
-		if (strcmp(cfg->address, "auto") != 0)
+		if (strcmp(cfg->address, "auto") != 0) {
+			log_notice("%s: the kernel's end has no address: set host_address, or give it one",
+			        device->arg);
 			return 0;
+		}
 		text = "198.18.0.1/24";
 	}
 	if (cfg_parse_ipv4_prefix(text, addr, &prefix) != 0)

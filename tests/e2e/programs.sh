@@ -8,7 +8,7 @@
 memcached_load() {
 	spawn memcached p memcached -u root -l "$addr_p" -p 11211 -t 4 -c 4096
 	wait_until 10 k_port_open 11211 || because "memcached does not listen" || return
-	k timeout 120 "$python" "$e2e_dir/tcp.py" memcached "$addr_p" 11211 40 "${quick:+20}${quick:-100}" 2>"$work/mc-load.log" ||
+	k timeout 120 "$python" "$e2e_dir/tcp.py" memcached "$addr_p" 11211 40 "$values" 2>"$work/mc-load.log" ||
 		because "$(tail -1 "$work/mc-load.log")" || return
 	app_end "$spawned"
 }
@@ -77,7 +77,8 @@ nginx_serves() {
 	app_end "$nginx_pid"
 }
 
-[ -z "$quick" ] || { iperf_s=1 wrk_s=2; }
+values=100
+[ -z "$quick" ] || { iperf_s=1 wrk_s=2 values=20; }
 [ $# -gt 0 ] || set -- tap
 for kind; do
 	up "$kind"
