@@ -350,20 +350,22 @@ static bool time_wait_reuse(struct stack *s, struct conn *c, const struct tcp_hd
 	return true;
 }
 
-/* Whether the first SACK block lies below the acknowledgement: then it reports a duplicate (RFC 2883).
- * Options are valid. */
-static bool has_dsack(const uint8_t *opt, uint32_t size, uint32_t ack)
+/* Whether the first SACK block reports a duplicate (RFC 2883: it lies below the acknowledgement) of the
+ * segment at seq, the one that timed out. After a time-out lwIP sends everything behind it again, too:
+ * duplicates of those prove nothing. Options are valid. */
+static bool has_dsack(const uint8_t *opt, uint32_t size, uint32_t ack, uint32_t seq)
 {
 	for (uint32_t i = 0; i < size && opt[i];) {
-		uint32_t right;
+		uint32_t left, right;
 
 		if (opt[i] == 1) {
 			i++;
 			continue;
 		}
 		if (opt[i] == 5 && opt[i + 1] >= 10) {
+			memcpy(&left, &opt[i + 2], 4);
 			memcpy(&right, &opt[i + 6], 4);
-			return (int32_t)(lwip_ntohl(right) - ack) <= 0;
+			return (int32_t)(lwip_ntohl(right) - ack) <= 0 && lwip_ntohl(left) == seq;
 		}
 		i += opt[i + 1];
 	}
@@ -421,8 +423,8 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 			COUNT(s, tcp_out_of_order, 1);
 		dup_acks = c->pcb->dupacks;
 		in_recovery = c->pcb->flags & TF_INFR;
-		if ((c->rexmit_open || c->dsack_wait) &&
-		        has_dsack((uint8_t *)h + TCP_HLEN, header - TCP_HLEN, lwip_ntohl(h->ackno)))
+		if ((c->rexmit_open || c->dsack_wait) && has_dsack((uint8_t *)h + TCP_HLEN, header - TCP_HLEN,
+		                                                 lwip_ntohl(h->ackno), c->rexmit_seq))
 			timer_dsack(s, c);
 		focus_enter(c);
 		s->input_conn = c;

@@ -87,6 +87,7 @@ struct conn {
 	uint8_t clean_acks; /* acknowledgements without a time-out, modulo 256 */
 	uint8_t dsack_wait, dsack_seen; /* a DSACK would tell, or told, that the last time-out was in vain */
 	uint16_t late_ms;               /* how long the acknowledgement took then */
+	uint32_t rexmit_seq;            /* first byte of the segment that timed out */
 	uint32_t cwnd_before, ssthresh_before; /* the time-out */
 	uint32_t recover;                      /* fast recovery ends when this is acknowledged (RFC 6582) */
 	uint8_t rexmit_open;                   /* a retransmission by time-out is not acknowledged yet */

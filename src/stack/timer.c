@@ -179,6 +179,7 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 		c->rexmit_open = 1;
 		c->dsack_wait = c->dsack_seen = 0;
 		c->rexmit_first = c->rexmit_since = c->rto_start;
+		c->rexmit_seq = pcb->lastack;
 		c->cwnd_before = pcb->cwnd;
 		c->ssthresh_before = pcb->ssthresh;
 	}
