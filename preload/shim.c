@@ -5,7 +5,11 @@
  */
 #include "shim.h"
 
+#include "dgram.h"
+
 #include <limits.h>
+#include <linux/if_packet.h>
+#include <pthread.h>
 #include <string.h>
 
 ssize_t shim_result(ssize_t rc)
@@ -15,6 +19,13 @@ ssize_t shim_result(ssize_t rc)
 	errno = (int)-rc;
 	return -1;
 }
+
+/* pthreads(7): these calls are cancellation points, also when they need not wait. While nothing is held; what
+ * a wait holds is given back by its own handler (wait.c, epoll_wait.c, poll_set.c). libc's own look for
+ * themselves. */
+#define CANCEL_POINT(fd)                                                                                     \
+	if (file_known(fd))                                                                                  \
+	pthread_testcancel()
 
 /* f = the file behind fd, or the call goes to libc. */
 #define OURS_OR_LIBC(name, fd, ...)                                                                          \
@@ -40,6 +51,8 @@ EXPORT int socket(int domain, int type, int protocol)
 
 	shim_enter();
 	fd = libc.socket(domain, type, protocol);
+	if (unlikely(libc_inside))
+		return number_inside(fd);
 	if (fd >= 0)
 		sock_opened(fd, domain, type, protocol);
 	return fd;
@@ -59,22 +72,51 @@ EXPORT int listen(int fd, int backlog)
 	FINISH(listen, fd, backlog);
 }
 
+/* A number that the kernel hands out: what was known of it is of the past. */
+static int accepted(int fd)
+{
+	if (unlikely(libc_inside))
+		return number_inside(fd);
+	if (fd >= 0 && unlikely(file_known(fd)))
+		file_close(fd);
+	return fd;
+}
+
+static ssize_t accept_any(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	ssize_t rc = SOCK_LIBC;
+	struct file *f;
+
+	shim_enter();
+	CANCEL_POINT(fd);
+	f = file_get(fd);
+	if (!f)
+		return rc;
+	if (f->kind == FILE_SOCKET)
+		rc = sock_accept(f, fd, addr, len, flags);
+	file_put(f);
+	if (rc >= 0)
+		stdio_follow((int)rc);
+	return rc;
+}
+
 EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
-	OURS_OR_LIBC(accept, fd, fd, addr, len)
-	rc = sock_accept(f, fd, addr, len, 0);
-	FINISH(accept, fd, addr, len);
+	ssize_t rc = accept_any(fd, addr, len, 0);
+
+	return rc == SOCK_LIBC ? accepted(libc.accept(fd, addr, len)) : (int)shim_result(rc);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-	OURS_OR_LIBC(accept4, fd, fd, addr, len, flags)
-	rc = sock_accept(f, fd, addr, len, flags);
-	FINISH(accept4, fd, addr, len, flags);
+	ssize_t rc = accept_any(fd, addr, len, flags);
+
+	return rc == SOCK_LIBC ? accepted(libc.accept4(fd, addr, len, flags)) : (int)shim_result(rc);
 }
 
 EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(connect, fd, fd, addr, len)
 	rc = sock_connect(f, fd, addr, len);
 	FINISH(connect, fd, addr, len);
@@ -83,7 +125,7 @@ EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 EXPORT int shutdown(int fd, int how)
 {
 	OURS_OR_LIBC(shutdown, fd, fd, how)
-	rc = sock_shutdown(f, how);
+	rc = sock_shutdown(f, fd, how);
 	FINISH(shutdown, fd, how);
 }
 
@@ -110,9 +152,50 @@ EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 
 EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
+	int fanout;
+
+	/* the engine's packet sockets take fragments as they are: src/nic/device.c says why */
+	if (unlikely(libc_inside) && level == SOL_PACKET && name == PACKET_FANOUT && len == sizeof(fanout)) {
+		memcpy(&fanout, value, sizeof(fanout));
+		fanout &= ~(PACKET_FANOUT_FLAG_DEFRAG << 16);
+		return libc.setsockopt(fd, level, name, &fanout, len);
+	}
 	OURS_OR_LIBC(setsockopt, fd, fd, level, name, value, len)
 	rc = sock_setopt(f, fd, level, name, value, len);
 	FINISH(setsockopt, fd, level, name, value, len);
+}
+
+/* Datagram sockets: every call is a message. */
+static ssize_t dgram_in(struct file *f, int fd, const struct iovec *iov, size_t count, int flags,
+        struct sockaddr *addr, socklen_t *len)
+{
+	struct msghdr msg = {.msg_name = addr,
+	        .msg_namelen = addr && len ? *len : 0,
+	        .msg_iov = (struct iovec *)(uintptr_t)iov,
+	        .msg_iovlen = count};
+	ssize_t rc = dgram_recv(f, fd, &msg, flags);
+
+	if (rc >= 0 && addr && len)
+		*len = msg.msg_namelen;
+	return rc;
+}
+
+static ssize_t dgram_out(struct file *f, int fd, const struct iovec *iov, size_t count, int flags,
+        const struct sockaddr *addr, socklen_t len)
+{
+	struct msghdr msg = {.msg_name = (void *)(uintptr_t)addr,
+	        .msg_namelen = addr ? len : 0,
+	        .msg_iov = (struct iovec *)(uintptr_t)iov,
+	        .msg_iovlen = count};
+
+	if (unlikely(addr && (int)len < 0))
+		return -EINVAL;
+	return dgram_send(f, fd, &msg, flags, false);
+}
+
+static inline bool is_dgram(const struct file *f)
+{
+	return f->type == SOCK_DGRAM;
 }
 
 EXPORT ssize_t read(int fd, void *buf, size_t size)
@@ -120,10 +203,14 @@ EXPORT ssize_t read(int fd, void *buf, size_t size)
 	struct iovec iov = {buf, size};
 
 	if (unlikely(!libc_is_ready()))
-		return syscall(SYS_read, fd, buf, size);
+		return shim_result(RAW(SYS_read, fd, buf, size));
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(read, fd, fd, buf, size)
 	/* the kernel's read(2) of nothing never asks the socket */
-	rc = sock_is_ours(f) && !size ? 0 : sock_recv(f, &iov, 1, 0);
+	if (sock_is_ours(f) && !size)
+		rc = 0;
+	else
+		rc = is_dgram(f) ? dgram_in(f, fd, &iov, 1, 0, NULL, NULL) : sock_recv(f, &iov, 1, 0);
 	FINISH(read, fd, buf, size);
 }
 
@@ -132,9 +219,10 @@ EXPORT ssize_t write(int fd, const void *buf, size_t size)
 	struct iovec iov = {(void *)(uintptr_t)buf, size};
 
 	if (unlikely(!libc_is_ready()))
-		return syscall(SYS_write, fd, buf, size);
+		return shim_result(RAW(SYS_write, fd, buf, size));
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(write, fd, fd, buf, size)
-	rc = sock_send(f, &iov, 1, 0);
+	rc = is_dgram(f) ? dgram_out(f, fd, &iov, 1, 0, NULL, 0) : sock_send(f, &iov, 1, 0);
 	FINISH(write, fd, buf, size);
 }
 
@@ -158,36 +246,47 @@ static inline ssize_t iov_check(const struct iovec *iov, int count, size_t *sum)
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
 {
 	size_t sum;
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(readv, fd, fd, iov, count)
 	rc = sock_is_ours(f) ? iov_check(iov, count, &sum) : SOCK_LIBC;
 	if (!rc && sum)
-		rc = sock_recv(f, iov, count, 0);
+		rc = is_dgram(f) ? dgram_in(f, fd, iov, (size_t)count, 0, NULL, NULL)
+		                 : sock_recv(f, iov, count, 0);
 	FINISH(readv, fd, iov, count);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 {
-	size_t sum;
+	size_t sum = 0;
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(writev, fd, fd, iov, count)
-	rc = sock_is_ours(f) ? iov_check(iov, count, &sum) : SOCK_LIBC;
-	if (!rc)
-		rc = sock_send(f, iov, count, 0);
+	rc = is_dgram(f) && (count < 0 || count > IOV_MAX) ? SOCK_LIBC
+	     : sock_is_ours(f)                             ? iov_check(iov, count, &sum)
+	     : is_dgram(f)                                 ? 0
+	                                                   : SOCK_LIBC;
+	if (!rc && is_dgram(f) && sock_is_ours(f) && !sum)
+		rc = 0; /* to write nothing never asks the socket, unlike write(2) */
+	else if (!rc && (sum || is_dgram(f)))
+		rc = is_dgram(f) ? dgram_out(f, fd, iov, (size_t)count, 0, NULL, 0)
+		                 : sock_send(f, iov, count, 0);
 	FINISH(writev, fd, iov, count);
 }
 
 EXPORT ssize_t recv(int fd, void *buf, size_t size, int flags)
 {
 	struct iovec iov = {buf, size};
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(recv, fd, fd, buf, size, flags)
-	rc = sock_recv(f, &iov, 1, flags);
+	rc = is_dgram(f) ? dgram_in(f, fd, &iov, 1, flags, NULL, NULL) : sock_recv(f, &iov, 1, flags);
 	FINISH(recv, fd, buf, size, flags);
 }
 
 EXPORT ssize_t send(int fd, const void *buf, size_t size, int flags)
 {
 	struct iovec iov = {(void *)(uintptr_t)buf, size};
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(send, fd, fd, buf, size, flags)
-	rc = sock_send(f, &iov, 1, flags);
+	rc = is_dgram(f) ? dgram_out(f, fd, &iov, 1, flags, NULL, 0) : sock_send(f, &iov, 1, flags);
 	FINISH(send, fd, buf, size, flags);
 }
 
@@ -197,10 +296,15 @@ EXPORT ssize_t recvfrom(
         int fd, void *buf, size_t size, int flags, struct sockaddr *restrict addr, socklen_t *restrict len)
 {
 	struct iovec iov = {buf, size};
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(recvfrom, fd, fd, buf, size, flags, addr, len)
-	rc = sock_recv(f, &iov, 1, flags);
-	if (rc >= 0 && addr && len)
-		*len = 0;
+	if (is_dgram(f)) {
+		rc = sock_is_ours(f) && addr && !len ? -EFAULT : dgram_in(f, fd, &iov, 1, flags, addr, len);
+	} else {
+		rc = sock_recv(f, &iov, 1, flags);
+		if (rc >= 0 && addr && len)
+			*len = 0;
+	}
 	FINISH(recvfrom, fd, buf, size, flags, addr, len);
 }
 
@@ -208,8 +312,9 @@ EXPORT ssize_t sendto(
         int fd, const void *buf, size_t size, int flags, const struct sockaddr *addr, socklen_t len)
 {
 	struct iovec iov = {(void *)(uintptr_t)buf, size};
+	CANCEL_POINT(fd);
 	OURS_OR_LIBC(sendto, fd, fd, buf, size, flags, addr, len)
-	rc = sock_send(f, &iov, 1, flags);
+	rc = is_dgram(f) ? dgram_out(f, fd, &iov, 1, flags, addr, len) : sock_send(f, &iov, 1, flags);
 	FINISH(sendto, fd, buf, size, flags, addr, len);
 }
 
@@ -224,9 +329,41 @@ static ssize_t msg_check(const struct file *f, const struct msghdr *msg)
 	return msg->msg_iovlen > IOV_MAX ? -EMSGSIZE : iov_check(msg->msg_iov, (int)msg->msg_iovlen, &sum);
 }
 
+/* Descriptors that came in a message to the engine. */
+static void received_inside(struct msghdr *msg)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		int *fds = (int *)(void *)CMSG_DATA(c);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++)
+			fds[i] = number_inside(fds[i]);
+	}
+}
+
 EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
-	OURS_OR_LIBC(recvmsg, fd, fd, msg, flags)
+	struct file *f;
+	ssize_t rc;
+
+	shim_enter();
+	CANCEL_POINT(fd);
+	f = file_get(fd);
+	if (likely(!f) || f->kind != FILE_SOCKET) {
+		if (f)
+			file_put(f);
+		rc = libc.recvmsg(fd, msg, flags);
+		if (rc >= 0 && unlikely(libc_inside))
+			received_inside(msg);
+		else if (rc >= 0)
+			pass_received(msg, flags);
+		return rc;
+	}
+	if (is_dgram(f)) {
+		rc = dgram_recv(f, fd, msg, flags);
+		FINISH(recvmsg, fd, msg, flags);
+	}
 	rc = msg_check(f, msg);
 	if (!rc)
 		rc = sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
@@ -240,24 +377,100 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-	OURS_OR_LIBC(sendmsg, fd, fd, msg, flags)
+	struct file *f;
+	ssize_t rc;
+
+	shim_enter();
+	CANCEL_POINT(fd);
+	f = file_get(fd);
+	if (likely(!f) || f->kind != FILE_SOCKET) {
+		struct pass_message m;
+
+		if (f)
+			file_put(f);
+		rc = pass_sending(fd, msg, &m);
+		if (rc)
+			return shim_result(rc);
+		rc = libc.sendmsg(fd, m.control ? &m.msg : msg, flags);
+		pass_sent(&m);
+		return rc;
+	}
+	if (is_dgram(f)) {
+		rc = dgram_send(f, fd, msg, flags, false);
+		FINISH(sendmsg, fd, msg, flags);
+	}
 	rc = msg_check(f, msg);
 	if (!rc)
 		rc = sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
 	FINISH(sendmsg, fd, msg, flags);
 }
 
+/* To a unix socket, say: one by one where a message carries sockets of ours. */
+static int sendmmsg_kernel(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
+{
+	bool has_control = false;
+
+	shim_enter();
+	for (unsigned int i = 0; i < count && i < IOV_MAX; i++)
+		has_control |= msgs[i].msg_hdr.msg_control && msgs[i].msg_hdr.msg_controllen;
+	if (likely(!has_control))
+		return libc.sendmmsg(fd, msgs, count, flags);
+	for (unsigned int i = 0; i < count && i < IOV_MAX; i++) {
+		ssize_t n = sendmsg(fd, &msgs[i].msg_hdr, flags);
+
+		if (n < 0)
+			return i ? (int)i : -1;
+		msgs[i].msg_len = (unsigned int)n;
+	}
+	return (int)(count < IOV_MAX ? count : IOV_MAX);
+}
+
+EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
+{
+	if (!file_known(fd) && file_any())
+		return sendmmsg_kernel(fd, msgs, count, flags);
+	CANCEL_POINT(fd);
+	OURS_OR_LIBC(sendmmsg, fd, fd, msgs, count, flags)
+	rc = sock_sendmmsg(f, fd, msgs, count, flags);
+	FINISH(sendmmsg, fd, msgs, count, flags);
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout)
+{
+	if (!file_known(fd)) {
+		int n;
+
+		shim_enter();
+		n = libc.recvmmsg(fd, msgs, count, flags, timeout);
+		for (int i = 0; i < n; i++)
+			pass_received(&msgs[i].msg_hdr, flags);
+		return n;
+	}
+	CANCEL_POINT(fd);
+	OURS_OR_LIBC(recvmmsg, fd, fd, msgs, count, flags, timeout)
+	rc = sock_recvmmsg(f, fd, msgs, count, flags, timeout);
+	FINISH(recvmmsg, fd, msgs, count, flags, timeout);
+}
+
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
 {
+	int cancel;
+	CANCEL_POINT(out);
 	OURS_OR_LIBC(sendfile, out, out, in, offset, count)
-	rc = sock_sendfile(f, in, (off64_t *)offset, count);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	rc = sock_sendfile(f, out, in, (off64_t *)offset, count);
+	pthread_setcancelstate(cancel, NULL);
 	FINISH(sendfile, out, in, offset, count);
 }
 
 EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t count)
 {
+	int cancel;
+	CANCEL_POINT(out);
 	OURS_OR_LIBC(sendfile64, out, out, in, offset, count)
-	rc = sock_sendfile(f, in, offset, count);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	rc = sock_sendfile(f, out, in, offset, count);
+	pthread_setcancelstate(cancel, NULL);
 	FINISH(sendfile64, out, in, offset, count);
 }
 
@@ -269,12 +482,17 @@ EXPORT int close(int fd)
 	int rc;
 
 	if (unlikely(!libc_is_ready()))
-		return (int)syscall(SYS_close, fd);
+		return (int)shim_result(RAW(SYS_close, fd));
 	if (unlikely(proc_is_internal_fd(fd))) {
+		if (libc_inside) {
+			proc_engine_fd_remove(fd);
+			return libc.close(fd);
+		}
 		/* ours, and no business of the application: to it the number is not open */
 		errno = EBADF;
 		return -1;
 	}
+	pthread_testcancel();
 	f = file_get(fd);
 	if (!f) {
 		if (unlikely(proc_is_attached()))
@@ -371,6 +589,8 @@ EXPORT int epoll_create(int size)
 
 	shim_enter();
 	fd = libc.epoll_create(size);
+	if (unlikely(libc_inside))
+		return number_inside(fd);
 	if (fd >= 0)
 		epoll_opened(fd);
 	return fd;
@@ -382,6 +602,8 @@ EXPORT int epoll_create1(int flags)
 
 	shim_enter();
 	fd = libc.epoll_create1(flags);
+	if (unlikely(libc_inside))
+		return number_inside(fd);
 	if (fd >= 0)
 		epoll_opened(fd);
 	return fd;
@@ -409,6 +631,7 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, uint64_t ns,
 	struct file *ef;
 	int rc;
 
+	CANCEL_POINT(epfd);
 	ef = file_get(epfd);
 	if (!ef)
 		return SOCK_LIBC;

@@ -1,5 +1,5 @@
 /* shim_odd.c - calls that do not fit the one-lookup form: fcntl, ioctl, dup and friends, closing ranges,
- * fortified forms, vfork.
+ * fortified forms.
  *
  * As shim.c: decides and forwards. The fortified forms abort on an overflow that the compiler's bound proves,
  * as glibc's do.
@@ -8,30 +8,36 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
 
 /* A copy of fd got the number to: both mean the same file now. */
 static int dup_done(int fd, int to)
 {
 	struct file *f;
+	int rc;
 
 	if (to < 0)
 		return to;
+	if (unlikely(libc_inside) && to != fd)
+		return number_inside(to);
 	f = file_get(fd);
 	if (!f) {
 		file_close(to);
+		stdio_follow(to);
 		return to;
 	}
-	if (fd != to && file_dup(f, to)) {
-		file_put(f);
-		libc.close(to);
-		errno = EMFILE;
-		return -1;
-	}
+	rc = fd != to ? file_dup(f, to) : 0;
 	file_put(f);
-	return to;
+	stdio_follow(to);
+	if (!rc)
+		return to;
+	libc.close(to);
+	return (int)shim_result(rc);
 }
 
 EXPORT int dup(int fd)
@@ -52,6 +58,8 @@ static bool is_taken(int to)
 EXPORT int dup2(int fd, int to)
 {
 	shim_enter();
+	if (unlikely(libc_inside))
+		return libc.dup2(fd, to);
 	if (is_taken(to))
 		return -1;
 	return dup_done(fd, libc.dup2(fd, to));
@@ -60,6 +68,8 @@ EXPORT int dup2(int fd, int to)
 EXPORT int dup3(int fd, int to, int flags)
 {
 	shim_enter();
+	if (unlikely(libc_inside))
+		return libc.dup3(fd, to, flags);
 	if (is_taken(to))
 		return -1;
 	return dup_done(fd, libc.dup3(fd, to, flags));
@@ -140,6 +150,9 @@ EXPORT int close_range(unsigned int first, unsigned int last, int flags)
 		errno = ENOSYS;
 		return -1;
 	}
+	/* the threads of a stack in this process would keep the application's descriptors open for ever */
+	if (proc.at.driver)
+		flags &= ~CLOSE_RANGE_UNSHARE;
 	/* what closes nothing, and what the kernel refuses */
 	if (first > last || (flags & ~CLOSE_RANGE_UNSHARE))
 		return libc.close_range(first, last, flags);
@@ -167,44 +180,124 @@ EXPORT void closefrom(int first)
 		errno = saved;
 }
 
-/* stdio's own reads and writes do not come through the exported calls: a stream on a socket of ours gets
- * these. */
-static ssize_t stream_read(void *cookie, char *buf, size_t size)
+EXPORT ssize_t splice(
+        int in, off64_t *in_offset, int out, off64_t *out_offset, size_t count, unsigned int flags)
 {
-	return read((int)(intptr_t)cookie, buf, size);
-}
-
-static ssize_t stream_write(void *cookie, const char *buf, size_t size)
-{
-	ssize_t n = write((int)(intptr_t)cookie, buf, size);
-
-	return n < 0 ? 0 : n; /* fopencookie(3): a write error is 0 */
-}
-
-static int stream_close(void *cookie)
-{
-	return close((int)(intptr_t)cookie);
-}
-
-EXPORT FILE *fdopen(int fd, const char *mode)
-{
-	static const cookie_io_functions_t calls = {stream_read, stream_write, NULL, stream_close};
-	struct file *f;
-	bool is_ours;
+	struct file *f, *g;
+	ssize_t rc = SOCK_LIBC;
+	int cancel;
 
 	shim_enter();
-	f = file_get(fd);
-	is_ours = f && f->kind == FILE_SOCKET && sock_is_ours(f);
+	if (likely(!file_known(in) && !file_known(out)))
+		return libc.splice(in, in_offset, out, out_offset, count, flags);
+	/* a cancellation point before and after, not in the middle */
+	pthread_testcancel();
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	f = file_get(in);
+	g = file_get(out);
+	if (f && f->kind == FILE_SOCKET)
+		rc = sock_splice(f, in, true, out, in_offset, out_offset, count, flags);
+	if (rc == SOCK_LIBC && g && g->kind == FILE_SOCKET)
+		rc = sock_splice(g, out, false, in, out_offset, in_offset, count, flags);
 	if (f)
 		file_put(f);
-	return is_ours ? fopencookie((void *)(intptr_t)fd, mode, calls) : libc.fdopen(fd, mode);
+	if (g)
+		file_put(g);
+	pthread_setcancelstate(cancel, NULL);
+	return rc == SOCK_LIBC ? libc.splice(in, in_offset, out, out_offset, count, flags) : shim_result(rc);
 }
 
-/* A vfork child shares our memory: closing its descriptors there would close the parent's sockets. */
-EXPORT pid_t vfork(void)
+/* --- readv and writev with an offset: -1 is the place where a stream is --- */
+
+/* MSG_* for RWF_*, or -1 for what a socket does not know */
+static int rwf_to_msg(int flags)
+{
+	if (flags & ~(RWF_HIPRI | RWF_NOWAIT))
+		return -1;
+	return flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
+}
+
+static ssize_t vector_at(int fd, const struct iovec *iov, int count, int flags, bool is_read)
+{
+	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+	int msg_flags = rwf_to_msg(flags);
+
+	if (!msg_flags)
+		return is_read ? readv(fd, iov, count) : writev(fd, iov, count);
+	if (msg_flags < 0 || count < 0) {
+		errno = msg_flags < 0 ? EOPNOTSUPP : EINVAL;
+		return -1;
+	}
+	return is_read ? recvmsg(fd, &msg, msg_flags) : sendmsg(fd, &msg, msg_flags);
+}
+
+static bool is_ours(int fd)
+{
+	struct file *f = file_get(fd);
+	bool yes = f && f->kind == FILE_SOCKET && sock_is_ours(f);
+
+	if (f)
+		file_put(f);
+	return yes;
+}
+
+EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
 	shim_enter();
-	return libc.fork();
+	return offset == -1 && is_ours(fd) ? vector_at(fd, iov, count, flags, true)
+	                                   : libc.preadv2(fd, iov, count, offset, flags);
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	shim_enter();
+	return offset == -1 && is_ours(fd) ? vector_at(fd, iov, count, flags, false)
+	                                   : libc.pwritev2(fd, iov, count, offset, flags);
+}
+
+EXPORT ssize_t preadv64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags)
+{
+	return preadv2(fd, iov, count, offset, flags);
+}
+
+EXPORT ssize_t pwritev64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags)
+{
+	return pwritev2(fd, iov, count, offset, flags);
+}
+
+/* libc's asks by an ioctl(2) of its own. */
+EXPORT int sockatmark(int fd)
+{
+	int mark;
+
+	return ioctl(fd, SIOCATMARK, &mark) < 0 ? -1 : mark;
+}
+
+/* libc's points 0, 1 and 2 to /dev/null without a word to us. */
+EXPORT int daemon(int nochdir, int noclose)
+{
+	int rc;
+
+	shim_enter();
+	proc_leave(false); /* this process ends inside it */
+	rc = libc.daemon(nochdir, noclose);
+	for (int fd = 0; !rc && !noclose && fd <= 2; fd++) {
+		file_close(fd);
+		stdio_follow(fd);
+	}
+	return rc;
+}
+
+/* --- the engine in this process --- */
+
+/* The application's calls pass; DPDK's interrupt thread may have to wait (driver.h). */
+EXPORT int munmap(void *addr, size_t size)
+{
+	const struct driver *d = proc.at.driver;
+
+	if (unlikely(d != NULL))
+		d->unmapping();
+	return (int)shim_result(RAW(SYS_munmap, addr, size));
 }
 
 /* --- _FORTIFY_SOURCE --- */

@@ -12,6 +12,12 @@ need_root() {
 	[ "$(id -u)" = 0 ] || die "$1 needs root (network namespaces, hugepages): use sudo"
 }
 
+# sources FOLDER...: C files and headers below these folders of the tree, one in a line. Without git on purpose: a tree without a
+# repository, or of another owner, has the same files. False when there are none.
+sources() {
+	find "$@" -name '*.[ch]' -not -path '*/build*/*' | sort | grep .
+}
+
 # wait_until SECONDS COMMAND...: runs COMMAND again and again until it succeeds; false when the time is over
 wait_until() {
 	local end=$((${EPOCHREALTIME/./} + $1 * 1000000))

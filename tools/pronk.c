@@ -82,6 +82,60 @@ static int preload_set(char *err, size_t err_size)
 	return rc;
 }
 
+/* The line of a configuration text that begins with the same key, or NULL. */
+static const char *line_of(const char *text, const char *line)
+{
+	size_t n = strcspn(line, "=") + 1;
+
+	while (text && *text && strncmp(text, line, n)) {
+		text = strchr(text, '\n');
+		text = text ? text + 1 : NULL;
+	}
+	return text && *text ? text : NULL;
+}
+
+/* Says which options of ours the running service does not have: it was started with others, and keeps them.
+ */
+static void differences_tell(const struct cfg *cfg)
+{
+	/* matters of this side, or of the start only */
+	static const char *const own[] = {"autostart ", "strict ", "log_"};
+	char socket_path[CFG_SOCKET_PATH_MAX], err[ERR_SIZE], *theirs = malloc(CTL_TEXT_MAX), *text = NULL;
+	size_t size = 0;
+	struct attach at;
+	FILE *file = open_memstream(&text, &size);
+	bool is_joined = false;
+
+	cfg_socket_path(cfg, socket_path, sizeof(socket_path));
+	if (!theirs || !file || cfg_dump(cfg, file, false) || fflush(file))
+		goto out;
+	is_joined = !attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err));
+	if (!is_joined || attach_config_text(&at, false, theirs, CTL_TEXT_MAX) < 0)
+		goto out;
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		const char *origin = strstr(line, "; # "), *other = line_of(theirs, line);
+		size_t n = origin ? (size_t)(origin - line) : 0;
+		bool is_own = false;
+
+		for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+			is_own |= !strncmp(line, own[i], strlen(own[i]));
+		/* what nobody asked for here is no difference */
+		if (!origin || is_own || !other || !strncmp(origin + 4, "default", 7) ||
+		        !strncmp(origin + 4, "profile", 7))
+			continue;
+		if (strncmp(other, line, n) || other[n] != ';')
+			fprintf(stderr, "pronk: the running service keeps %.*s (here: %.*s)\n",
+			        (int)strcspn(other, ";\n"), other, (int)n, line);
+	}
+out:
+	if (is_joined)
+		attach_leave(&at);
+	if (file)
+		fclose(file);
+	free(text);
+	free(theirs);
+}
+
 static int run(const struct cfg *cfg, const char *config, char **argv)
 {
 	char err[ERR_SIZE] = "", path[PATH_MAX];
@@ -91,7 +145,10 @@ static int run(const struct cfg *cfg, const char *config, char **argv)
 		setenv("PRONK_CONFIG", path, 1);
 		config = path;
 	}
-	rc = service_ensure(cfg, config, err, sizeof(err));
+	/* mode inline: the program starts what it needs itself */
+	rc = cfg->mode == CFG_MODE_INLINE ? 0 : service_ensure(cfg, config, err, sizeof(err));
+	if (!rc && cfg->mode != CFG_MODE_INLINE)
+		differences_tell(cfg);
 	if (!rc)
 		rc = preload_set(err, sizeof(err));
 	if (rc && cfg->strict) {

@@ -20,6 +20,7 @@ struct row {
 	struct sock_addr local, remote;
 	uint32_t rx_queue, tx_queue, tx_unsent; /* of a listener: waiting connections, backlog, 0 */
 	uint32_t cwnd, rtt_us, rto_ms, retransmits, mss, snd_wnd, rcv_wnd, ssthresh;
+	uint32_t drops; /* SOCK_DGRAM: found the receive buffer full */
 };
 
 static const char *state_name(const struct row *r)
@@ -34,6 +35,8 @@ static const char *state_name(const struct row *r)
 		return "LISTEN";
 	case EP_CLOSED:
 		return "CLOSED";
+	case EP_DGRAM:
+		return "UDP";
 	default:
 		return r->tcp_state < sizeof(tcp) / sizeof(tcp[0]) && r->tcp_state ? tcp[r->tcp_state]
 		       : r->state == EP_CONNECTING                                 ? "SYN_SENT"
@@ -111,6 +114,7 @@ static bool row_read(const struct arena *a, uint32_t idx, struct row *r)
 	r->snd_wnd = READ(info_snd_wnd);
 	r->rcv_wnd = READ(info_rcv_wnd);
 	r->ssthresh = READ(info_ssthresh);
+	r->drops = READ(info_drops);
 	r->fd = READ(app_fd);
 	if (r->state == EP_LISTEN) {
 		r->rx_queue = accepts_waiting(a, ep);
@@ -258,6 +262,7 @@ static void json_row(const struct row *r, const char *before)
 	json_number("accept_queue", r->rx_queue, is_listener);
 	json_number("backlog", r->tx_queue, is_listener);
 	json_number("recv_queue", r->rx_queue, !is_listener);
+	json_number("drops", r->drops, r->state == EP_DGRAM);
 	json_number("send_queue", r->tx_queue, !is_listener);
 	json_number("send_unsent", r->tx_unsent, !is_listener);
 	json_number("cwnd", r->cwnd, has_tcp);

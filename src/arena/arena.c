@@ -45,7 +45,9 @@ static void layout(struct arena_header *h)
 	h->endpoints_off = off;
 	off += align_up((uint64_t)h->endpoint_count * sizeof(struct endpoint), 4096);
 	h->rx_rings_off = off;
-	off += align_up((uint64_t)h->endpoint_count * RX_RING_SIZE * sizeof(struct rx_desc), 4096);
+	off += align_up((uint64_t)h->rx_ring_count * RX_RING_SIZE * sizeof(struct rx_desc), 4096);
+	h->tx_maps_off = off;
+	off += align_up((uint64_t)h->block_count * TX_BLOCK_COUNT * sizeof(uint32_t), 4096);
 	h->blocks_off = align_up(off, TX_BLOCK_SIZE);
 	off = h->blocks_off + (uint64_t)h->block_count * TX_BLOCK_SIZE;
 	h->size = align_up(off, HUGE_SIZE);
@@ -59,6 +61,7 @@ static void view(struct arena *a)
 	a->listener_count = h->listener_count;
 	a->poller_count = h->poller_count;
 	a->block_count = h->block_count;
+	a->rx_ring_count = h->rx_ring_count;
 	a->client_stride = h->client_stride;
 	a->listener_stride = h->listener_stride;
 	a->holds_stride = h->holds_stride;
@@ -71,6 +74,7 @@ static void view(struct arena *a)
 	a->watch_count = a->watch_inline_count + h->listener_count * WATCH_LISTENER;
 	a->endpoints = (struct endpoint *)(a->base + h->endpoints_off);
 	a->rx_rings = (struct rx_desc *)(a->base + h->rx_rings_off);
+	a->tx_maps = (_Atomic uint32_t *)(a->base + h->tx_maps_off);
 	a->blocks = a->base + h->blocks_off;
 	a->pollers = (struct poller *)(a->base + h->pollers_off);
 	a->stacks = (struct stack_shared *)(a->base + h->stacks_off);
@@ -90,6 +94,10 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	        .block_count = (uint32_t)(spec->block_memory / TX_BLOCK_SIZE),
 	};
 	int rc = 0;
+
+	h.rx_ring_count = spec->rx_ring_count && spec->rx_ring_count < h.endpoint_count
+	                          ? (uint32_t)align_up(spec->rx_ring_count, spec->stack_count)
+	                          : h.endpoint_count;
 
 	memset(a, 0, sizeof(*a));
 	a->fd = -1;
@@ -175,15 +183,16 @@ int arena_map(struct arena *a, int fd, bool writable)
 		goto out;
 	if (!h->stack_count || h->stack_count > ARENA_STACK_MAX || !h->client_count ||
 	        h->client_count > ARENA_CLIENT_MAX || h->listener_count > ARENA_LISTENER_MAX ||
-	        h->poller_count > ARENA_POLLER_MAX || h->endpoint_count % 64)
+	        h->poller_count > ARENA_POLLER_MAX || h->endpoint_count % 64 || !h->rx_ring_count)
 		goto out;
 	layout(&want);
 	if (want.size != h->size || (uint64_t)st.st_size < h->size || want.blocks_off != h->blocks_off ||
 	        want.endpoints_off != h->endpoints_off || want.clients_off != h->clients_off ||
 	        want.holds_off != h->holds_off || want.listeners_off != h->listeners_off ||
 	        want.pollers_off != h->pollers_off || want.rx_rings_off != h->rx_rings_off ||
-	        want.stacks_off != h->stacks_off || want.client_stride != h->client_stride ||
-	        want.listener_stride != h->listener_stride || want.holds_stride != h->holds_stride)
+	        want.tx_maps_off != h->tx_maps_off || want.stacks_off != h->stacks_off ||
+	        want.client_stride != h->client_stride || want.listener_stride != h->listener_stride ||
+	        want.holds_stride != h->holds_stride)
 		goto out;
 	a->base = p;
 	a->hdr = p;
@@ -226,12 +235,17 @@ void arena_close(struct arena *a)
 
 bool hold_any(const struct arena *a, uint32_t ep_idx, uint32_t except)
 {
-	for (uint32_t i = 0; i < a->client_count; i++) {
-		if (i == except ||
-		        atomic_load_explicit(&arena_client(a, i)->state, memory_order_acquire) == CLIENT_FREE)
-			continue;
-		if (hold_test(a, i, ep_idx))
-			return true;
+	for (uint32_t w = 0; w < (a->client_count + 63) / 64; w++) {
+		uint64_t bits = atomic_load_explicit(&a->hdr->clients_seen[w], memory_order_acquire);
+
+		for (; bits; bits &= bits - 1) {
+			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
+
+			if (i < a->client_count && i != except && hold_test(a, i, ep_idx) &&
+			        atomic_load_explicit(&arena_client(a, i)->state, memory_order_acquire) !=
+			                CLIENT_FREE)
+				return true;
+		}
 	}
 	return false;
 }

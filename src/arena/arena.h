@@ -18,12 +18,14 @@ struct arena {
 	int fd;
 	bool writable;
 	/* copies of the header's, which a client could write over */
-	uint32_t endpoint_count, client_count, stack_count, listener_count, poller_count, block_count;
+	uint32_t endpoint_count, client_count, stack_count, listener_count, poller_count, block_count,
+	        rx_ring_count;
 	uint32_t client_stride, listener_stride, holds_stride;
 	uint64_t clients_off, listeners_off, holds_off;
 	uint32_t watch_inline_count, watch_count;
 	struct endpoint *endpoints;
 	struct rx_desc *rx_rings;
+	_Atomic uint32_t *tx_maps;
 	uint8_t *blocks;
 	struct poller *pollers;
 	struct stack_shared *stacks;
@@ -34,8 +36,9 @@ struct arena {
 struct arena_spec {
 	const char *name;
 	uint32_t stack_count, endpoint_count, client_count;
-	uint64_t block_memory; /* bytes */
-	int huge;              /* 1: hugepages or fail, 0: try, then plain pages; -1: plain pages */
+	uint64_t block_memory;  /* bytes */
+	uint32_t rx_ring_count; /* rings for received data; 0: one for each endpoint */
+	int huge;               /* 1: hugepages or fail, 0: try, then plain pages; -1: plain pages */
 };
 
 /* Makes a new arena (service). Blocks for page allocation. 0, or -E with a reason in err. The arena's memory
@@ -62,9 +65,18 @@ static inline struct listener *arena_listener(const struct arena *a, uint32_t id
 	return (struct listener *)(a->base + a->listeners_off + (uint64_t)idx * a->listener_stride);
 }
 
-static inline struct rx_desc *arena_rx_ring(const struct arena *a, uint32_t ep_idx)
+/* The ring with an endpoint's received data. Look at rx_head first: an endpoint without any has no ring. */
+static inline struct rx_desc *arena_rx_ring(const struct arena *a, const struct endpoint *ep)
 {
-	return a->rx_rings + (uint64_t)ep_idx * RX_RING_SIZE;
+	uint32_t idx = atomic_load_explicit(&ep->rx_ring, memory_order_relaxed);
+
+	return a->rx_rings + (uint64_t)(idx < a->rx_ring_count ? idx : 0) * RX_RING_SIZE;
+}
+
+/* Which blocks are under an endpoint's send ring: TX_BLOCK_COUNT numbers by ring position. */
+static inline _Atomic uint32_t *arena_tx_map(const struct arena *a, uint32_t map)
+{
+	return a->tx_maps + (uint64_t)(map < a->block_count ? map : 0) * TX_BLOCK_COUNT;
 }
 
 static inline uint8_t *arena_block(const struct arena *a, uint32_t idx)
@@ -110,6 +122,12 @@ static inline void hold_set(const struct arena *a, uint32_t client_idx, uint32_t
 static inline void hold_clear(const struct arena *a, uint32_t client_idx, uint32_t ep_idx)
 {
 	atomic_fetch_and(&arena_holds(a, client_idx)[ep_idx / 64], ~(1ull << (ep_idx % 64)));
+}
+
+/* Notes that somebody has taken a client slot. */
+static inline void client_seen(const struct arena *a, uint32_t client_idx)
+{
+	atomic_fetch_or(&a->hdr->clients_seen[client_idx / 64], 1ull << (client_idx % 64));
 }
 
 /* Whether any client but except (UINT32_MAX: none excepted) holds the endpoint. Clients in every state but

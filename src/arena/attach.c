@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,15 +21,55 @@
 #include "clock.h"
 #include "compiler.h"
 #include "log.h"
+#include "raw.h"
 
-enum { FD_FLOOR = 100, JOIN_TIMEOUT_MS = 5000, FD_MAX = 2 + ARENA_STACK_MAX + ARENA_REGION_MAX };
+enum {
+	FD_FLOOR = 100,
+	JOIN_TIMEOUT_MS = 5000,
+	FD_MAX = 2 + ARENA_STACK_MAX + ARENA_REGION_MAX,
+	GRANT_WAIT_NS = 100000000,
+	GRANT_SPIN_NS = 2000000,
+	CALL_SPINS = 128, /* pauses before a caller sleeps: tens of microseconds */
+};
+
+static _Atomic bool is_sandboxed;
+
+void attach_sandbox(void)
+{
+	atomic_store(&is_sandboxed, true);
+}
+
+bool attach_is_sandboxed(void)
+{
+	return atomic_load_explicit(&is_sandboxed, memory_order_relaxed);
+}
+
+static void yield(void)
+{
+	const struct timespec nap = {.tv_nsec = 1000};
+
+	if (unlikely(attach_is_sandboxed()))
+		RAW(SYS_nanosleep, &nap, NULL);
+	else
+		sched_yield();
+}
+
+void spin_pause(void)
+{
+	if (likely(!attach_is_sandboxed())) {
+		sched_yield();
+		return;
+	}
+	for (int i = 0; i < 16; i++)
+		cpu_relax();
+}
 
 void spin_lock(_Atomic uint32_t *lock)
 {
 	for (uint32_t n = 0; atomic_exchange_explicit(lock, 1, memory_order_acquire); n++) {
 		while (atomic_load_explicit(lock, memory_order_relaxed)) {
 			if (n++ > 200)
-				sched_yield();
+				yield();
 			else
 				cpu_relax();
 		}
@@ -42,7 +84,7 @@ static uint64_t lock_tag(const struct attach *at)
 	static __thread uint32_t tid, tid_gen;
 
 	if (unlikely(!tid || tid_gen != fork_gen)) {
-		tid = (uint32_t)syscall(SYS_gettid);
+		tid = (uint32_t)RAW(SYS_gettid);
 		tid_gen = fork_gen;
 	}
 	return (uint64_t)(at->client_idx + 1) << 32 | tid;
@@ -75,7 +117,7 @@ int ep_lock(struct attach *at, _Atomic uint64_t *lock)
 		if (seen == tag)
 			return -EAGAIN;
 		if (n > 64)
-			sched_yield();
+			yield();
 		else
 			cpu_relax();
 		if (n % 1024 == 1023 && seen) {
@@ -92,6 +134,68 @@ int ep_lock(struct attach *at, _Atomic uint64_t *lock)
 void ep_unlock(_Atomic uint64_t *lock)
 {
 	atomic_store_explicit(lock, 0, memory_order_release);
+}
+
+/* Its address is this thread's name; true while the thread works on the stack. */
+static __thread bool driver_mark;
+
+uint32_t attach_drive_here(struct attach *at)
+{
+	uint32_t n;
+
+	atomic_store_explicit(&at->driver->last, &driver_mark, memory_order_relaxed);
+	at->driver->posted = 0;
+	driver_mark = true;
+	n = at->driver->turn();
+	driver_mark = false;
+	return n;
+}
+
+void attach_relax(struct attach *at)
+{
+	if (!attach_drive(at))
+		cpu_relax();
+}
+
+bool attach_drive_seldom(struct attach *at)
+{
+	enum { SELDOM = 16 };
+	static __thread uint32_t looks;
+
+	if (likely(!at->driver) || ++looks % SELDOM)
+		return false;
+	return attach_drive_here(at) != 0;
+}
+
+void attach_push_here(struct attach *at, size_t bytes)
+{
+	/* so much is worth a turn of its own: the peer can begin with it */
+	enum { PUSH_POSTS = 4, PUSH_BYTES = 8192 };
+
+	if (atomic_load_explicit(&at->driver->last, memory_order_relaxed) == &driver_mark) {
+		at->driver->posted += bytes < PUSH_BYTES ? 1 : PUSH_POSTS;
+		if (at->driver->posted >= PUSH_POSTS)
+			attach_drive_here(at);
+		return;
+	}
+	driver_mark = true;
+	at->driver->push();
+	driver_mark = false;
+}
+
+int attach_sleep_here(struct attach *at, uint64_t *limit_ns)
+{
+	int fd;
+
+	driver_mark = true;
+	fd = at->driver->sleep(limit_ns);
+	driver_mark = false;
+	return fd;
+}
+
+bool attach_is_driving(void)
+{
+	return driver_mark;
 }
 
 /* Moves a descriptor out of the range that applications expect to be handed. */
@@ -130,7 +234,7 @@ static int ctl_connect(const char *path)
 
 static void program_name(char *buf, size_t size)
 {
-	int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/comm", O_RDONLY | O_CLOEXEC);
+	int fd = (int)RAW(SYS_openat, AT_FDCWD, "/proc/self/comm", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? 0 : libc.read(fd, buf, size - 1);
 
 	if (fd >= 0)
@@ -303,12 +407,66 @@ dead:
 	return rc;
 }
 
+int attach_ticket(struct attach *at, const char *path, uint32_t slot, int kernel_fd)
+{
+	struct client *c = arena_client(&at->arena, slot);
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+	struct ctl_answer ans;
+	int fd = ctl_connect(path), rc;
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	rc = libc.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) < 0 ? -errno : 0;
+	if (!rc)
+		rc = ctl_send(fd, CTL_FORKED, slot, -1);
+	if (!rc) {
+		n = ctl_recv(fd, &ans, sizeof(ans));
+		rc = n < 0 ? (int)n : n == (ssize_t)sizeof(ans) ? ans.result : -ECONNRESET;
+	}
+	if (!rc && kernel_fd >= 0)
+		rc = ctl_send(fd, CTL_STASH, 0, kernel_fd);
+	if (rc) {
+		libc.close(fd);
+		return rc;
+	}
+	atomic_store(&c->ticket_cookie, cookie);
+	return fd;
+}
+
+int attach_stashed(int ticket_fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct ctl_answer ans;
+	struct iovec iov = {&ans, sizeof(ans)};
+	struct msghdr msg = {
+	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *c;
+	ssize_t n;
+	int fd;
+
+	do
+		n = libc.recvmsg(ticket_fd, &msg, MSG_PEEK | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	c = CMSG_FIRSTHDR(&msg);
+	if (n != (ssize_t)sizeof(ans) || !c || c->cmsg_type != SCM_RIGHTS ||
+	        c->cmsg_len != CMSG_LEN(sizeof(int)))
+		return -EPROTO;
+	memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	return fd;
+}
+
 int attach_poller(struct attach *at, uint32_t poller, int event_fd)
 {
 	struct ctl_answer ans;
 	ssize_t n;
-	int rc;
+	int rc, cancel;
 
+	/* no thread is cancelled with the lock held */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	spin_lock(&at->ctl_lock);
 	rc = ctl_send(at->ctl_fd, CTL_POLLER, poller, event_fd);
 	if (!rc) {
@@ -316,14 +474,19 @@ int attach_poller(struct attach *at, uint32_t poller, int event_fd)
 		rc = n < 0 ? (int)n : n == (ssize_t)sizeof(ans) ? ans.result : -ECONNRESET;
 	}
 	spin_unlock(&at->ctl_lock);
+	pthread_setcancelstate(cancel, NULL);
 	return rc;
 }
 
 void attach_poller_free(struct attach *at, uint32_t poller)
 {
+	int cancel;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	spin_lock(&at->ctl_lock);
 	ctl_send(at->ctl_fd, CTL_POLLER_FREE, poller, -1);
 	spin_unlock(&at->ctl_lock);
+	pthread_setcancelstate(cancel, NULL);
 }
 
 int attach_config_text(struct attach *at, bool json, char *buf, size_t size)
@@ -346,30 +509,37 @@ int attach_config_text(struct attach *at, bool json, char *buf, size_t size)
 bool attach_check_dead(struct attach *at)
 {
 	char c;
-	ssize_t n;
+	long n;
 
 	if (attach_is_dead(at))
 		return true;
-	n = libc.recv(at->ctl_fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
-	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+	if (unlikely(attach_is_sandboxed())) {
+		struct pollfd p = {.fd = at->ctl_fd, .events = POLLRDHUP};
+		const struct timespec none = {0};
+
+		n = RAW(SYS_ppoll, &p, 1, &none, NULL, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR))
+		            ? 0
+		            : 1;
+	} else {
+		n = RAW(SYS_recvfrom, at->ctl_fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+	}
+	if (n > 0 || n == -EAGAIN || n == -EINTR)
 		return false;
 	if (!atomic_exchange(&at->is_dead, 1) && at->client)
 		log_warning("the service has ended: its sockets report errors, new ones are the kernel's");
 	return true;
 }
 
+/* After a sequentially consistent change of what the stack looks at before it sleeps. */
 static void stack_wake(struct attach *at, uint32_t stack_idx)
 {
 	struct stack_shared *s = &at->arena.stacks[stack_idx];
 	uint64_t one = 1;
 
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&s->sleeping, memory_order_relaxed) && atomic_exchange(&s->sleeping, 0)) {
-		int saved = errno;
-
-		if (libc.write(at->stack_fd[stack_idx], &one, sizeof(one)) < 0)
+	if (atomic_load(&s->sleeping) && atomic_exchange(&s->sleeping, 0)) {
+		/* no cancellation point: callers hold locks */
+		if (RAW(SYS_write, at->stack_fd[stack_idx], &one, sizeof(one)) < 0)
 			attach_check_dead(at);
-		errno = saved;
 	}
 }
 
@@ -386,26 +556,30 @@ int post(struct attach *at, uint32_t stack_idx, uint64_t entry)
 	head = atomic_load_explicit(&r->head, memory_order_relaxed);
 	for (uint32_t n = 0; head - atomic_load_explicit(&r->tail, memory_order_acquire) >= REQ_RING_SIZE;
 	        n++) {
+		atomic_fetch_or(pending, bit);
 		stack_wake(at, stack_idx);
+		attach_drive(at);
 		if (n > 100 && attach_check_dead(at)) {
 			spin_unlock(&at->post_lock[stack_idx]);
 			return -ECONNRESET;
 		}
-		sched_yield();
+		yield();
 	}
 	atomic_store_explicit(&r->slot[head % REQ_RING_SIZE], entry, memory_order_relaxed);
-	atomic_store(&r->head, head + 1);
+	atomic_store_explicit(&r->head, head + 1, memory_order_release);
 	spin_unlock(&at->post_lock[stack_idx]);
-	if (!(atomic_load(pending) & bit))
-		atomic_fetch_or(pending, bit);
+	/* also when the bit is there already: the stack's exchange comes after this and so sees the entry, or
+	 * came before and the bit is new */
+	atomic_fetch_or(pending, bit);
 	stack_wake(at, stack_idx);
 	return 0;
 }
 
 void post_doorbell(struct attach *at, struct endpoint *ep, uint32_t bits)
 {
-	if ((atomic_load(&ep->doorbell) & bits) == bits)
-		return;
+	/* Also when the bits are there: the stack takes them by an exchange, which comes after this and then
+	 * sees what was published before, or came before and finds nothing here. A mere look could come
+	 * before the publication, and the last record of a burst would wait for the next. */
 	if (!atomic_fetch_or(&ep->doorbell, bits))
 		post(at, ep->stack_idx, POST_ENTRY(POST_DOORBELL, 0, arena_ep_idx(&at->arena, ep)));
 }
@@ -422,7 +596,8 @@ static struct call *call_take(struct attach *at)
 		}
 		if (attach_check_dead(at))
 			return NULL;
-		sched_yield();
+		attach_drive(at);
+		yield();
 	}
 }
 
@@ -442,19 +617,40 @@ int post_call(struct attach *at, uint32_t stack_idx, struct call *c)
 	        n++) {
 		struct timespec nap = {.tv_nsec = 2000000};
 
-		if (n < 2000) {
-			cpu_relax();
+		if (n < CALL_SPINS) {
+			if (!attach_drive(at))
+				spin_pause();
 			continue;
 		}
-		syscall(SYS_futex, &slot->state, FUTEX_WAIT, CALL_POSTED, &nap, NULL, 0);
+		attach_drive(at);
+		/* only who says so is woken */
+		if (!atomic_compare_exchange_strong(&slot->state, &(uint32_t){CALL_POSTED}, CALL_AWAITED) &&
+		        atomic_load(&slot->state) != CALL_AWAITED)
+			continue;
+		RAW(SYS_futex, &slot->state, FUTEX_WAIT, CALL_AWAITED, &nap, NULL, 0);
 		if (attach_check_dead(at))
 			rc = -ECONNRESET;
-		else if (clock_now_ns() - start > 5000000000ull)
-			return -ETIMEDOUT; /* the slot stays taken: the stack may still answer it */
+		else if (clock_now_ns() - start > 5000000000ull) {
+			uint32_t posted = CALL_AWAITED;
+
+			/* the stack frees the slot when it comes to it; unless it has just answered */
+			if (atomic_compare_exchange_strong(&slot->state, &posted, CALL_ABANDONED))
+				return -ETIMEDOUT;
+		}
 	}
 	memcpy(&c->op, &slot->op, sizeof(*c) - offsetof(struct call, op));
 	atomic_store(&slot->state, CALL_FREE);
 	return rc;
+}
+
+void attach_settle(struct attach *at, uint32_t stack_idx)
+{
+	/* what the first meets has posted its rest by then */
+	for (int i = 0; i < 2 && at->driver; i++) {
+		struct call c = {.op = CALL_BARRIER, .endpoint = ENDPOINT_NONE};
+
+		post_call(at, stack_idx, &c);
+	}
 }
 
 uint32_t grant_peek(struct attach *at, uint32_t stack_idx)
@@ -477,6 +673,18 @@ void grant_take(struct attach *at, uint32_t stack_idx)
 	        &g->tail, atomic_load_explicit(&g->tail, memory_order_relaxed) + 1, memory_order_release);
 }
 
+bool grant_has(struct attach *at, uint32_t stack_idx, uint32_t count)
+{
+	struct grant_ring *g = &at->client->stack[stack_idx].grant;
+
+	if (atomic_load_explicit(&g->head, memory_order_acquire) -
+	                atomic_load_explicit(&g->tail, memory_order_relaxed) >=
+	        count)
+		return true;
+	atomic_store(&g->starved, 1);
+	return false;
+}
+
 static bool has_grant(const struct attach *at, uint32_t stack_idx)
 {
 	const struct grant_ring *g = &at->client->stack[stack_idx].grant;
@@ -486,9 +694,10 @@ static bool has_grant(const struct attach *at, uint32_t stack_idx)
 
 bool post_is_starved(struct attach *at, struct endpoint *ep)
 {
+	uint32_t state = atomic_load_explicit(&ep->state, memory_order_relaxed);
+
 	if (atomic_load_explicit(&ep->tx_head, memory_order_relaxed) % TX_BLOCK_SIZE ||
-	        has_grant(at, ep->stack_idx) ||
-	        atomic_load_explicit(&ep->state, memory_order_relaxed) != EP_ESTABLISHED ||
+	        has_grant(at, ep->stack_idx) || (state != EP_ESTABLISHED && state != EP_DGRAM) ||
 	        (atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_TX_CLOSED) ||
 	        (atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR))
 		return false;
@@ -496,4 +705,66 @@ bool post_is_starved(struct attach *at, struct endpoint *ep)
 	atomic_store(&at->client->stack[ep->stack_idx].grant.starved, 1);
 	post_doorbell(at, ep, DOORBELL_TX);
 	return !has_grant(at, ep->stack_idx);
+}
+
+bool grant_await(struct attach *at, struct endpoint *ep)
+{
+	struct grant_ring *g = &at->client->stack[ep->stack_idx].grant;
+	const struct timespec nap = {.tv_nsec = 100000};
+	uint64_t start = clock_now_ns(), limit;
+
+	/* the first blocks belong to joining, and take as long as that may */
+	limit = atomic_load(&g->head) ? GRANT_WAIT_NS : JOIN_TIMEOUT_MS * 1000000ull;
+	post_doorbell(at, ep, DOORBELL_TX);
+	for (uint32_t n = 1; !has_grant(at, ep->stack_idx); n++) {
+		uint64_t waited;
+
+		if (!atomic_load(&g->starved))
+			return has_grant(at, ep->stack_idx);
+		attach_drive(at);
+		if (n % 64) {
+			cpu_relax();
+			continue;
+		}
+		yield();
+		waited = clock_now_ns() - start;
+		if (waited > GRANT_SPIN_NS)
+			RAW(SYS_ppoll, NULL, 0, &nap, NULL, 0); /* its processor is taken by others */
+		if (n % 1024 == 0 && (attach_check_dead(at) || waited >= limit))
+			return false;
+	}
+	return true;
+}
+
+/* Returns when the service has cleaned up after processes that ended before the call. */
+static void deaths_settle(struct attach *at)
+{
+	uint64_t deadline = clock_now_ns() + 1000000000u;
+	const struct timespec nap = {.tv_nsec = 100000};
+	struct ctl_answer ans;
+	bool is_over = false;
+
+	/* twice: a connection with words left to read is heard out first, one turn of the service for each */
+	for (int i = 0; i < 2 && !is_over; i++) {
+		spin_lock(&at->ctl_lock);
+		is_over = ctl_send(at->ctl_fd, CTL_SYNC, 0, -1) ||
+		          ctl_recv(at->ctl_fd, &ans, sizeof(ans)) != (ssize_t)sizeof(ans);
+		spin_unlock(&at->ctl_lock);
+	}
+	for (uint32_t i = 0; i < at->arena.client_count; i++)
+		while (atomic_load(&arena_client(&at->arena, i)->state) == CLIENT_DEAD &&
+		        clock_now_ns() < deadline)
+			libc.ppoll(NULL, 0, &nap, NULL);
+}
+
+int post_call_port(struct attach *at, uint32_t stack_idx, struct call *c)
+{
+	struct call again = *c;
+	int rc = post_call(at, stack_idx, c);
+
+	if (rc || c->result != -EADDRINUSE)
+		return rc;
+	deaths_settle(at);
+	*c = again;
+	return post_call(at, stack_idx, c);
 }

@@ -6,6 +6,7 @@
 #include "ready.h"
 
 #include <errno.h>
+#include <sys/epoll.h>
 
 static uint32_t claim_in(struct watch *w, uint32_t count, uint64_t word)
 {
@@ -21,10 +22,14 @@ static uint32_t claim_in(struct watch *w, uint32_t count, uint64_t word)
 
 uint32_t watch_claim(const struct arena *a, uint32_t ep_idx, uint32_t poller, uint32_t mask)
 {
-	struct endpoint *ep = &a->endpoints[ep_idx];
-	uint64_t word = WATCH_WORD(poller, mask);
-	uint32_t i = claim_in(ep->watch, WATCH_INLINE, word);
+	uint64_t word = WATCH_WORD(poller, mask) | (mask & EPOLLEXCLUSIVE ? WATCH_EXCLUSIVE : 0);
+	struct endpoint *ep;
+	uint32_t i;
 
+	if (ep_idx >= a->endpoint_count)
+		return WATCH_NONE;
+	ep = &a->endpoints[ep_idx];
+	i = claim_in(ep->watch, WATCH_INLINE, word);
 	if (i != WATCH_NONE)
 		return ep_idx * WATCH_INLINE + i;
 	if (ep->listener >= a->listener_count)
@@ -43,15 +48,30 @@ void watch_remask(const struct arena *a, uint32_t idx, uint32_t mask)
 	} while (!atomic_compare_exchange_weak(&w->word, &word, next));
 }
 
-bool watch_release(const struct arena *a, uint32_t idx)
+bool watch_release(const struct arena *a, uint32_t idx, uint32_t poller)
 {
 	struct watch *w = watch_at(a, idx);
 	uint64_t word = atomic_load(&w->word), next;
 
 	do {
+		if (WATCH_POLLER(word) != poller + 1)
+			return true;
 		next = word & WATCH_QUEUED ? word & ~(0xffffull << 32) : 0;
 	} while (!atomic_compare_exchange_weak(&w->word, &word, next));
 	return next == 0;
+}
+
+void watch_clear(const struct arena *a, struct watch *w)
+{
+	uint64_t word = atomic_load(&w->word), next;
+
+	do {
+		uint32_t poller = WATCH_POLLER(word);
+		bool is_listed = (word & WATCH_QUEUED) && poller && poller <= a->poller_count &&
+		                 atomic_load(&a->pollers[poller - 1].owner);
+
+		next = is_listed ? word & ~(0xffffull << 32) : 0;
+	} while (!atomic_compare_exchange_weak(&w->word, &word, next));
 }
 
 uint32_t watch_notify(const struct arena *a, struct watch *w, uint32_t idx, uint32_t events)

@@ -20,17 +20,22 @@ static inline struct watch *watch_at(const struct arena *a, uint32_t idx)
 	return &arena_listener(a, idx / WATCH_LISTENER)->watch[idx % WATCH_LISTENER];
 }
 
-/* Takes a free watch of the endpoint for a poller and a mask (non-zero EPOLL bits). Returns its index, or
- * WATCH_NONE when all are taken: the caller must then look by itself from time to time. Any app thread; never
- * blocks. */
+/* Takes a free watch of the endpoint for a poller and a mask (non-zero EPOLL bits; EPOLLEXCLUSIVE: of these
+ * one is woken for a connection). Returns its index, or WATCH_NONE when all are taken or there is no such
+ * endpoint: the caller must then look by itself from time to time. Any app thread; never blocks. */
 uint32_t watch_claim(const struct arena *a, uint32_t ep_idx, uint32_t poller, uint32_t mask);
 
 /* Changes the mask (non-zero). Only the poller's owner calls it. */
 void watch_remask(const struct arena *a, uint32_t idx, uint32_t mask);
 
-/* Gives the watch back. Returns true when it is free at once; false when it is on, or on its way to, the
- * poller's ready list: it becomes free when the poller drains it. Only the poller's owner calls it. */
-bool watch_release(const struct arena *a, uint32_t idx);
+/* Gives the poller's watch back; one that is somebody else's by now (its endpoint was given up meanwhile) is
+ * left alone. Returns true when it is free at once; false when it is on, or on its way to, the poller's ready
+ * list: it becomes free when the poller drains it. Only the poller's owner calls it. */
+bool watch_release(const struct arena *a, uint32_t idx, uint32_t poller);
+
+/* The stack takes a watch of an endpoint that is given up from whoever has it. One on a living poller's ready
+ * list stays there, without a mask, until that is drained: used anew before, it would be in two lists. */
+void watch_clear(const struct arena *a, struct watch *w);
 
 /* Stack: queue the watch if its mask has one of events. Returns the poller index to wake, or UINT32_MAX. */
 uint32_t watch_notify(const struct arena *a, struct watch *w, uint32_t idx, uint32_t events);
@@ -55,7 +60,14 @@ static inline bool poller_has_ready(const struct arena *a, uint32_t poller)
 /* App: announce sleep; after it, look at levels and the ready list once more, then sleep on the event fd. */
 static inline void poller_sleep(const struct arena *a, uint32_t poller)
 {
-	atomic_store(&a->pollers[poller].sleeping, 1);
+	atomic_store(&a->pollers[poller].sleeping, POLLER_SLEEPS);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* The same for a poller that nobody sleeps on itself: somebody looks at its event fd by other ways. */
+static inline void poller_arm(const struct arena *a, uint32_t poller)
+{
+	atomic_store(&a->pollers[poller].sleeping, POLLER_ARMED);
 	atomic_thread_fence(memory_order_seq_cst);
 }
 

@@ -35,7 +35,8 @@ enum cfg_partial_checksum {
 	CFG_PARTIAL_CHECKSUM_DROP
 };
 enum cfg_memif_role { CFG_MEMIF_ROLE_CLIENT, CFG_MEMIF_ROLE_SERVER };
-enum cfg_mode { CFG_MODE_DEDICATED };
+enum cfg_loopback { CFG_LOOPBACK_KERNEL, CFG_LOOPBACK_PRONK };
+enum cfg_mode { CFG_MODE_DEDICATED, CFG_MODE_INLINE };
 enum cfg_profile { CFG_PROFILE_LATENCY, CFG_PROFILE_BALANCED, CFG_PROFILE_THROUGHPUT };
 enum cfg_hugepages { CFG_HUGEPAGES_AUTO, CFG_HUGEPAGES_ON, CFG_HUGEPAGES_OFF };
 enum cfg_log_level {

@@ -201,6 +201,10 @@ static int stacks_check(struct checker *c)
 			        "%d core%s for %u stacks (allowed: at least one core for each stack)", count,
 			        count == 1 ? "" : "s", cfg->stacks);
 	}
+	if (cfg->mode == CFG_MODE_INLINE && cfg->stacks > 1)
+		return cfg_refuse(cfg, is_set(c, OPTION_stacks) ? OPTION_stacks : OPTION_mode, c->err,
+		        c->err_size, "%u stacks are not possible with mode = \"inline\" (allowed: 1)",
+		        cfg->stacks);
 	least = (uint64_t)cfg->stacks * (cfg->rx_queue_size + 512);
 	if (cfg->packet_buffers < least) {
 		const char *reason =

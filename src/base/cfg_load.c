@@ -7,7 +7,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libconfig.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "cfg_internal.h"
+#include "cfg_lib.h"
 #include "libc.h"
 
 enum { FILE_SIZE_MAX = 1 << 20, ALLOWED_SIZE = 256 };
@@ -270,8 +270,8 @@ static const char *type_text(int type)
 	}
 }
 
-static int setting_apply(
-        struct cfg *cfg, const struct source *source, config_setting_t *setting, char *err, size_t err_size)
+static int setting_apply(const struct cfg_lib *lib, struct cfg *cfg, const struct source *source,
+        config_setting_t *setting, char *err, size_t err_size)
 {
 	const char *key = config_setting_name(setting), *guess;
 	unsigned line = config_setting_source_line(setting);
@@ -297,21 +297,18 @@ static int setting_apply(
 	case CFG_KIND_STR:
 	case CFG_KIND_ENUM:
 		if (type == CONFIG_TYPE_STRING)
-			return text_set(
-			        cfg, (enum option_id)id, config_setting_get_string(setting), err, err_size);
+			return text_set(cfg, (enum option_id)id, lib->get_string(setting), err, err_size);
 		break;
 	case CFG_KIND_UINT:
 		if (type == CONFIG_TYPE_INT)
 			return number_set(cfg, (enum option_id)id,
-			        number_written(source, key, config_setting_get_int(setting)), err, err_size);
+			        number_written(source, key, lib->get_int(setting)), err, err_size);
 		if (type == CONFIG_TYPE_INT64)
-			return number_set(
-			        cfg, (enum option_id)id, config_setting_get_int64(setting), err, err_size);
+			return number_set(cfg, (enum option_id)id, lib->get_int64(setting), err, err_size);
 		break;
 	case CFG_KIND_BOOL:
 		if (type == CONFIG_TYPE_BOOL) {
-			*(bool *)((char *)cfg + cfg_options[id].offset) =
-			        config_setting_get_bool(setting) != 0;
+			*(bool *)((char *)cfg + cfg_options[id].offset) = lib->get_bool(setting) != 0;
 			return 0;
 		}
 		break;
@@ -354,10 +351,13 @@ static int syntax_refuse(const struct source *source, const config_t *config, ch
 
 static int file_apply(struct cfg *cfg, const char *path, char *err, size_t err_size)
 {
+	const struct cfg_lib *lib = cfg_lib_load(err, err_size);
 	struct source source = {.path = path};
 	int rc, count;
 	config_t config;
 
+	if (!lib)
+		return -ELIBACC;
 	rc = source_read(&source, err, err_size);
 	if (rc == 0)
 		rc = source_check(&source, err, err_size);
@@ -366,17 +366,16 @@ static int file_apply(struct cfg *cfg, const char *path, char *err, size_t err_s
 		return rc;
 	}
 	snprintf(cfg->path, sizeof(cfg->path), "%s", path);
-	config_init(&config);
-	if (config_read_string(&config, source.text) == CONFIG_FALSE) {
+	lib->init(&config);
+	if (lib->read_string(&config, source.text) == CONFIG_FALSE) {
 		rc = syntax_refuse(&source, &config, err, err_size);
 	} else {
-		count = config_setting_length(config_root_setting(&config));
+		count = lib->length(config_root_setting(&config));
 		for (int i = 0; rc == 0 && i < count; i++)
-			rc = setting_apply(cfg, &source,
-			        config_setting_get_elem(config_root_setting(&config), (unsigned)i), err,
-			        err_size);
+			rc = setting_apply(lib, cfg, &source,
+			        lib->elem(config_root_setting(&config), (unsigned)i), err, err_size);
 	}
-	config_destroy(&config);
+	lib->destroy(&config);
 	free(source.text);
 	return rc;
 }

@@ -5,13 +5,25 @@
  * here.
  */
 #include "libc.h"
+#include "raw.h"
 
 #include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
 struct libc_calls libc;
+__thread bool libc_inside;
 static atomic_bool is_ready;
+
+/* libc's close is a cancellation point: not in the middle of what we do. The shim asks before it begins. */
+static int close_uncancelled(int fd)
+{
+	long rc = RAW(SYS_close, fd);
+
+	if (rc < 0)
+		errno = (int)-rc;
+	return rc < 0 ? -1 : 0;
+}
 
 void libc_init(void)
 {
@@ -26,6 +38,9 @@ void libc_init(void)
 	table.fcntl = (int (*)(int, int, ...))(uintptr_t)dlsym(RTLD_NEXT, "fcntl64");
 	if (!table.fcntl)
 		table.fcntl = (int (*)(int, int, ...))(uintptr_t)dlsym(RTLD_NEXT, "fcntl");
+	table.close = close_uncancelled;
+	table.open = (int (*)(const char *, int, ...))(uintptr_t)dlsym(RTLD_NEXT, "open");
+	table.openat = (int (*)(int, const char *, int, ...))(uintptr_t)dlsym(RTLD_NEXT, "openat");
 	table.ioctl = (int (*)(int, unsigned long, ...))(uintptr_t)dlsym(RTLD_NEXT, "ioctl");
 	libc = table;
 	atomic_store_explicit(&is_ready, true, memory_order_release);

@@ -6,6 +6,7 @@
 #pragma once
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -23,6 +24,8 @@ struct libc_calls {
 #undef CALL
 	int (*fcntl)(int fd, int cmd, ...);
 	int (*ioctl)(int fd, unsigned long request, ...);
+	int (*open)(const char *path, int flags, ...);
+	int (*openat)(int dir, const char *path, int flags, ...);
 };
 
 extern struct libc_calls libc;
@@ -34,3 +37,7 @@ void libc_init(void);
 /* True once the table is complete. False inside libc_init too, when malloc replacements call back into the
  * shim: use syscall(2). */
 bool libc_is_ready(void);
+
+/* The calling thread works for the engine that lives in this process (arena/driver.h): descriptors that it
+ * opens are not the application's. */
+extern __thread bool libc_inside __attribute__((tls_model("initial-exec")));

@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "libc.h"
 #include "log.h"
+#include "raw.h"
 
 #define LIMIT_NS CLOCK_NS_PER_S
 
@@ -23,7 +24,7 @@
  * early on. */
 static ssize_t kernel_write(int fd, const void *buf, size_t size)
 {
-	return syscall(SYS_write, fd, buf, size);
+	return RAW(SYS_write, fd, buf, size);
 }
 
 ssize_t (*log_write_hook)(int fd, const void *buf, size_t size) = kernel_write;

@@ -27,6 +27,7 @@
 #include "clock.h"
 #include "libc.h"
 #include "lock.h"
+#include "raw.h"
 
 #define START_LIMIT_NS (15 * CLOCK_NS_PER_S)
 enum { ARG_MAX_COUNT = 8, STACK_SIZE = 65536, NAP_NS = 2000000 };
@@ -55,18 +56,17 @@ static int spawn_child(void *arg)
 	dfl.sa_handler = SIG_DFL;
 	for (int sig = 1; sig < _NSIG; sig++)
 		sigaction(sig, &dfl, NULL); /* the table is a copy: the application keeps its own */
-	null = syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
+	null = RAW(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
 	if (null >= 0) {
-		syscall(SYS_dup3, null, 0, 0);
-		syscall(SYS_dup3, null, 1, 0);
+		RAW(SYS_dup3, null, 0, 0);
+		RAW(SYS_dup3, null, 1, 0);
 	}
-	syscall(SYS_dup3, sp->error_fd, 2, 0);
-	syscall(SYS_close_range, 3u, ~0u, 0u); /* what the application holds is not the service's business */
+	RAW(SYS_dup3, sp->error_fd, 2, 0);
+	RAW(SYS_close_range, 3u, ~0u, 0u); /* what the application holds is not the service's business */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	syscall(SYS_execve, sp->path, sp->argv, sp->envp);
-	sp->error = errno;
-	syscall(SYS_exit_group, 127);
+	sp->error = (int)-RAW(SYS_execve, sp->path, sp->argv, sp->envp);
+	RAW(SYS_exit_group, 127);
 	return 0;
 }
 
@@ -84,27 +84,27 @@ static int spawn_helper(void *arg)
 	pid = clone(spawn_child, sp->stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | SIGCHLD, sp);
 	if (pid < 0) {
 		sp->error = errno;
-		syscall(SYS_exit_group, 1);
+		RAW(SYS_exit_group, 1);
 	}
 	for (;;) {
 		struct timespec nap = {.tv_nsec = NAP_NS};
-		long rc = syscall(SYS_wait4, pid, &sp->status, WNOHANG, NULL);
+		long rc = RAW(SYS_wait4, pid, &sp->status, WNOHANG, NULL);
 
 		if (rc == pid)
 			break;
-		if (rc < 0 && errno != EINTR) {
-			sp->error = errno;
+		if (rc < 0 && rc != -EINTR) {
+			sp->error = (int)-rc;
 			break;
 		}
 		if (clock_now_ns() - start_ns > START_LIMIT_NS) {
-			syscall(SYS_kill, pid, SIGKILL);
-			syscall(SYS_wait4, pid, &sp->status, 0, NULL);
+			RAW(SYS_kill, pid, SIGKILL);
+			RAW(SYS_wait4, pid, &sp->status, 0, NULL);
 			sp->error = ETIMEDOUT;
 			break;
 		}
-		syscall(SYS_nanosleep, &nap, NULL);
+		RAW(SYS_nanosleep, &nap, NULL);
 	}
-	syscall(SYS_exit_group, 0);
+	RAW(SYS_exit_group, 0);
 	return 0;
 }
 
@@ -228,10 +228,9 @@ static int service_spawn(const char *program, const char *config_path, char *err
 	}
 	if (!envp)
 		return -ENOMEM;
-	if (syscall(SYS_pipe2, pipe_fd, O_CLOEXEC) < 0) {
-		rc = -errno;
+	rc = (int)RAW(SYS_pipe2, pipe_fd, O_CLOEXEC);
+	if (rc < 0)
 		goto out;
-	}
 	sp.error_fd = libc.fcntl(pipe_fd[1], F_DUPFD_CLOEXEC, 3); /* not in the way of its 0, 1 and 2 */
 	libc.close(pipe_fd[1]);
 	if (sp.error_fd < 0) {

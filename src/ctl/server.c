@@ -26,6 +26,7 @@
 LOG_MODULE("ctl");
 
 #define NEW_LIMIT_NS (10 * CLOCK_NS_PER_S)
+#define EXEC_LIMIT_NS (10 * CLOCK_NS_PER_S)
 enum {
 	TICK_JOB_MS = 2,    /* while the stacks owe us something */
 	TICK_SLOW_MS = 500, /* while anybody is attached */
@@ -47,6 +48,9 @@ static void conn_drop(struct server *s, struct conn *c)
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
+	/* a process forked from this one a moment ago may still have it open (mode = inline): then closing
+	 * alone does not take it out of the set */
+	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	close(c->fd);
 	free(c);
 }
@@ -77,8 +81,10 @@ static void conn_add(struct server *s, int fd)
 		close(fd);
 		return;
 	}
-	if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size))
+	if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size)) {
 		c->pid = cred.pid;
+		c->uid = cred.uid;
+	}
 	c->fd = fd;
 	c->since_ns = clock_now_ns();
 	ev.data.ptr = c;
@@ -142,6 +148,27 @@ static int answer_send(struct conn *c, int result)
 	struct ctl_answer ans = {.result = result};
 
 	return conn_send(c, &ans, sizeof(ans));
+}
+
+/* Gives the descriptor back: it waits in the connection for whoever has the other end by then. */
+static int stash_send(struct conn *c, int fd)
+{
+	struct ctl_answer ans = {0};
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {&ans, sizeof(ans)};
+	struct msghdr msg = {
+	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *cm = CMSG_FIRSTHDR(&msg);
+	ssize_t n;
+
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = SCM_RIGHTS;
+	cm->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cm), &fd, sizeof(int));
+	do
+		n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
 }
 
 static int welcome_refuse(struct conn *c, int result, const char *reason)
@@ -270,6 +297,7 @@ static int join_client(struct server *s, struct conn *c, const struct ctl_reques
 		return welcome_refuse(c, idx, reason);
 	}
 	c->client_idx = (uint32_t)idx;
+	atomic_store(&arena_client(s->arena, c->client_idx)->uid, c->uid);
 	conn_kind_set(s, c, CONN_CLIENT);
 	rc = welcome_send(s, c, c->client_idx);
 	return rc;
@@ -283,6 +311,7 @@ static int join_forked(struct server *s, struct conn *c, const struct ctl_reques
 	rc = slot_adopt(s, req->value, c->pid, req->program);
 	if (!rc) {
 		c->client_idx = req->value;
+		atomic_store(&arena_client(s->arena, c->client_idx)->uid, c->uid);
 		conn_kind_set(s, c, CONN_CLIENT);
 	}
 	return answer_send(c, rc);
@@ -315,6 +344,12 @@ static int message_serve(struct server *s, struct conn *c, struct message *m)
 			return -EPROTO;
 		poller_retire(s, c->client_idx, req->value);
 		return 0;
+	case CTL_STASH:
+		if (c->kind != CONN_CLIENT || m->fd < 0)
+			return -EPROTO;
+		return stash_send(c, m->fd);
+	case CTL_SYNC:
+		return c->kind == CONN_CLIENT ? answer_send(c, 0) : -EPROTO;
 	case CTL_CONFIG:
 		return c->kind == CONN_NEW ? -EPROTO : config_send(s, c, req->value == 1);
 	default:
@@ -351,6 +386,19 @@ static void conn_serve(struct server *s, struct conn *c)
 
 /* --- the clock --- */
 
+/* Sockets that were handed over exec and that the new image did not take: it has no library of ours. */
+static void tickets_end(struct server *s, uint64_t now_ns)
+{
+	for (struct conn *c = s->conns, *next; c; c = next) {
+		next = c->next;
+		if (c->kind != CONN_CLIENT || now_ns - c->since_ns < EXEC_LIMIT_NS ||
+		        atomic_load(&arena_client(s->arena, c->client_idx)->ticket_kind) != TICKET_EXEC)
+			continue;
+		log_limited_warning("pid %d did not take its sockets over exec: they end", (int)c->pid);
+		conn_drop(s, c);
+	}
+}
+
 static void tick_set(struct server *s)
 {
 	uint32_t ms = s->job_count                                                ? TICK_JOB_MS
@@ -370,6 +418,7 @@ static void tick(struct server *s)
 	if (read(s->timer_fd, &drop, sizeof(drop)) < 0)
 		return;
 	slots_scan(s, now_ns);
+	tickets_end(s, now_ns);
 	accept_pause(s, false);
 	for (struct conn *c = s->conns, *next; c && s->conn_new_count; c = next) {
 		next = c->next;
@@ -505,6 +554,7 @@ void server_close(struct server *s)
 	if (!s || s->listen_fd < 0)
 		return;
 	unlink(s->socket_path);
+	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->listen_fd, NULL);
 	close(s->listen_fd);
 	s->listen_fd = -1;
 }

@@ -15,6 +15,7 @@ struct conn {
 	int fd;
 	enum conn_kind kind;
 	uint32_t client_idx; /* of CONN_CLIENT */
+	uid_t uid;           /* effective, of the peer */
 	pid_t pid;           /* of the peer; 0 when it lives in a pid namespace that we cannot see */
 	uint64_t since_ns;
 };

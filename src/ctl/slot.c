@@ -55,6 +55,7 @@ static void slot_enter(struct server *s, uint32_t idx, pid_t pid, const char *pr
 {
 	struct client *c = arena_client(s->arena, idx);
 
+	client_seen(s->arena, idx);
 	atomic_fetch_add(&c->gen, 1);
 	atomic_store(&c->pid, pid);
 	program_set(c, program);
@@ -147,6 +148,8 @@ static void client_finish(struct server *s, uint32_t idx)
 		atomic_store(&c->fallback[i].fd, -1);
 	memset(c->program, 0, sizeof(c->program));
 	atomic_store(&c->pid, 0);
+	atomic_store(&c->ticket_cookie, 0);
+	atomic_store(&c->ticket_kind, TICKET_NONE);
 	slot_set(s, idx, SLOT_FREE);
 	atomic_store(&c->state, CLIENT_FREE);
 	log_debug("client %u: its sockets are closed", idx);
@@ -244,7 +247,7 @@ void slot_gone(struct server *s, uint32_t idx)
 	struct client *c = arena_client(s->arena, idx);
 
 	/* One that closed its sockets before it left has said all there is to say. */
-	if (holds_any(s, idx))
+	if (holds_any(s, idx) && !atomic_load(&c->ticket_kind))
 		stat_add(s->spec.stats, STAT_clients_died, 1);
 	atomic_store(&c->state, CLIENT_DEAD);
 	slot_set(s, idx, SLOT_GONE);

@@ -4,13 +4,11 @@
  * through one function and every failure goes back the same way: engine_stop undoes whatever there is. The
  * control server asks for things that only stacks can do through struct server_ops; those are here, too.
  */
-#include "engine.h"
+#include "engine_int.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,17 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cfg.h"
 #include "clock.h"
 #include "cpu.h"
 #include "libc.h"
 #include "lock.h"
 #include "log.h"
-#include "nic.h"
 #include "nic_kernel.h"
-#include "segment.h"
-#include "server.h"
-#include "stack.h"
 
 LOG_MODULE("engine");
 
@@ -37,36 +30,6 @@ enum {
 	LOCK_WAIT_MS = 8000, /* for a service that is just ending, or one that is just starting */
 	READY_WAIT_MS = 10000,
 	HUGE_PAGE_MIN = 2 << 20,
-};
-
-struct engine {
-	struct cfg cfg;
-	int lock_fd;
-	struct nic *nic;
-	struct nic_info info;
-	uint8_t address[4], netmask[4], gateway[4];
-	unsigned prefix;
-	bool has_gateway;
-	uint16_t mtu;
-	struct nic_region region[NIC_REGION_MAX];
-	uint32_t region_count;
-	struct arena arena;
-	bool is_arena_huge;
-	struct segment stats;
-	_Atomic int *poller_fds;
-	struct server *server;
-	int epoll_fd; /* server's and event_fd */
-	int event_fd; /* a stack thread has ended by itself */
-	_Atomic bool is_stopping, has_failed;
-	uint32_t stack_count;
-	struct stack *stacks[ARENA_STACK_MAX];
-	struct stack_thread {
-		struct engine *e;
-		uint32_t idx;
-		uint16_t core;
-		bool is_running;
-		pthread_t thread;
-	} threads[ARENA_STACK_MAX];
 };
 
 _Static_assert((int)NIC_STACK_MAX == (int)ARENA_STACK_MAX, "one queue per stack");
@@ -218,6 +181,8 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	        .endpoint_count = cfg->max_sockets,
 	        .client_count = cfg->max_clients,
 	        .block_memory = (uint64_t)cfg->send_memory_mb << 20,
+	        /* one for each packet buffer: a ring in use has at least one in it, on whatever stack */
+	        .rx_ring_count = cfg->packet_buffers * e->stack_count,
 	        .huge = cfg->hugepages == CFG_HUGEPAGES_ON     ? 1
 	                : cfg->hugepages == CFG_HUGEPAGES_AUTO ? 0
 	                                                       : -1,
@@ -240,6 +205,7 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	h->mtu = e->mtu;
 	memcpy(h->address, e->address, 4);
 	h->prefix = e->prefix;
+	h->loopback = e->cfg.loopback;
 	memcpy(h->gateway, e->gateway, 4);
 	h->has_gateway = e->has_gateway;
 	device_text(cfg, h->device, sizeof(h->device));
@@ -310,8 +276,9 @@ static int stacks_create(struct engine *e, char *err, size_t err_size)
 	        .poller_fds = e->poller_fds,
 	        .has_gateway = e->has_gateway,
 	        .mtu = e->mtu,
+	        .frame_big = e->info.frame_big,
 	};
-	int rc = cores_choose(e, err, err_size);
+	int rc = e->is_inline ? 0 : cores_choose(e, err, err_size);
 
 	if (rc)
 		return rc;
@@ -322,7 +289,7 @@ static int stacks_create(struct engine *e, char *err, size_t err_size)
 	for (uint32_t i = 0; i < e->stack_count; i++) {
 		spec.idx = i;
 		spec.stats = stat_segment_block(e->stats.base, i);
-		spec.core = e->threads[i].core;
+		spec.core = e->is_inline ? -1 : e->threads[i].core;
 		e->stacks[i] = stack_create(&spec, err, err_size);
 		if (!e->stacks[i])
 			return -ENOMEM;
@@ -386,6 +353,19 @@ static int threads_start(struct engine *e, char *err, size_t err_size)
 	return rc ? rc : stacks_wait(e, err, err_size);
 }
 
+/* The one stack is this thread's for now. */
+static int stack_take(struct engine *e, char *err, size_t err_size)
+{
+	int rc = stack_enter(e->stacks[0]);
+
+	if (rc) {
+		snprintf(err, err_size, "the stack does not start: %s", strerror(-rc));
+		return rc;
+	}
+	stack_announce(e->stacks[0]);
+	return 0;
+}
+
 static int ctl_start(struct engine *e, char *err, size_t err_size)
 {
 	char path[CFG_SOCKET_PATH_MAX];
@@ -425,7 +405,7 @@ fail:
 	return rc;
 }
 
-int engine_start(struct engine **out, const struct cfg *cfg, char *err, size_t err_size)
+static int start(struct engine **out, const struct cfg *cfg, bool is_inline, char *err, size_t err_size)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 	int rc = -ENOMEM;
@@ -436,7 +416,8 @@ int engine_start(struct engine **out, const struct cfg *cfg, char *err, size_t e
 	}
 	libc_init();
 	e->cfg = *cfg;
-	e->stack_count = cfg->stacks;
+	e->is_inline = is_inline;
+	e->stack_count = is_inline ? 1 : cfg->stacks;
 	e->lock_fd = e->epoll_fd = e->arena.fd = -1;
 	e->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (e->event_fd < 0) {
@@ -450,13 +431,24 @@ int engine_start(struct engine **out, const struct cfg *cfg, char *err, size_t e
 	e->lock_fd = rc;
 	if ((rc = port_open(e, err, err_size)) || (rc = address_find(e, err, err_size)) ||
 	        (rc = memory_open(e, err, err_size)) || (rc = stacks_create(e, err, err_size)) ||
-	        (rc = threads_start(e, err, err_size)) || (rc = ctl_start(e, err, err_size)))
+	        (rc = is_inline ? stack_take(e, err, err_size) : threads_start(e, err, err_size)) ||
+	        (rc = ctl_start(e, err, err_size)))
 		goto fail;
 	*out = e;
 	return 0;
 fail:
 	engine_stop(e);
 	return rc;
+}
+
+int engine_start(struct engine **out, const struct cfg *cfg, char *err, size_t err_size)
+{
+	return start(out, cfg, false, err, err_size);
+}
+
+int engine_start_inline(struct engine **out, const struct cfg *cfg, char *err, size_t err_size)
+{
+	return start(out, cfg, true, err, err_size);
 }
 
 void engine_stop(struct engine *e)
@@ -471,6 +463,8 @@ void engine_stop(struct engine *e)
 	for (uint32_t i = 0; i < e->stack_count; i++)
 		if (e->threads[i].is_running)
 			pthread_join(e->threads[i].thread, NULL);
+	if (e->is_inline && e->stacks[0] && stack_is_entered(e->stacks[0]))
+		stack_leave(e->stacks[0]);
 	/* clients hear of it only now, when their endpoints tell what became of them */
 	server_destroy(e->server);
 	for (uint32_t i = 0; i < e->stack_count; i++)
@@ -487,6 +481,11 @@ void engine_stop(struct engine *e)
 	if (e->lock_fd >= 0)
 		close(e->lock_fd);
 	free(e);
+}
+
+void engine_close(struct engine *e)
+{
+	server_close(e->server);
 }
 
 int engine_fd(const struct engine *e)

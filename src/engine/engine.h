@@ -28,6 +28,9 @@ int engine_fd(const struct engine *e);
  * is then of no more use. */
 int engine_serve(struct engine *e);
 
+/* Takes no more clients; those that are attached stay. */
+void engine_close(struct engine *e);
+
 /* Processes that are attached or still being cleaned up after. */
 uint32_t engine_client_count(const struct engine *e);
 

@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,6 +18,8 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -28,6 +31,7 @@ LOG_MODULE("nic");
 enum {
 	TUN_PERSISTENT = 0x0800, /* IFF_PERSIST of linux/if_tun.h, as shown in sysfs */
 	AFXDP_BUSY_BUDGET = 64,
+	TAP_QUEUE_FRAMES = 10000,
 };
 
 /* Dispositions of the real-time signals before net_tap looked for a free one. */
@@ -241,9 +245,12 @@ void device_vdev(const struct device *device, const struct cfg *cfg, uint32_t qu
 		break;
 	case DEVICE_MEMIF:
 		snprintf(name, name_size, "net_memif0");
-		snprintf(args, args_size, "role=%s,id=%u,socket=%s,socket-abstract=no,rsize=%d",
+		snprintf(args, args_size, "role=%s,id=%u,socket=%s,socket-abstract=no,rsize=%d,bsize=%u",
 		        cfg->memif_role == CFG_MEMIF_ROLE_SERVER ? "server" : "client", cfg->memif_id,
-		        device->arg, 31 - __builtin_clz(RTE_MAX(cfg->rx_queue_size, 64u)));
+		        device->arg,
+		        31 - __builtin_clz(
+		                     RTE_MIN(RTE_MAX(cfg->rx_queue_size, 64u), (uint32_t)MEMIF_RING_MAX)),
+		        MEMIF_BUFFER);
 		break;
 	case DEVICE_NULL:
 		snprintf(name, name_size, "net_null0");
@@ -346,6 +353,14 @@ int device_after_start(struct device *device, const struct cfg *cfg, char *err, 
 	/* Starting a port makes DPDK put the mode back that it believes in. */
 	if (device->promiscuous && kernel_if_flags(device->arg, IFF_PROMISC, 0) < 0)
 		return nic_fail(err, err_size, -EPERM, "cannot set %s to promiscuous mode", device->arg);
+	/* groups are joined above this layer: the interface shall let all of them in */
+	if ((device->kind == DEVICE_AFPACKET || device->kind == DEVICE_AFXDP) &&
+	        !kernel_if_has_flag(device->arg, IFF_ALLMULTI))
+		device->all_multicast = kernel_if_flags(device->arg, IFF_ALLMULTI, 0) == 0;
+	/* the kernel drops what does not fit, and nobody here would know: a stack's thread that has lost its
+	 * core for some milliseconds finds more than the usual 500 frames */
+	if (device->kind == DEVICE_TAP && kernel_if_set_queue(device->arg, TAP_QUEUE_FRAMES) != 0)
+		log_notice("%s: the kernel's queue keeps its length", device->arg);
 	if (device->kind != DEVICE_TAP || strcmp(text, "none") == 0)
 		return 0;
 	if (strcmp(text, "auto") == 0) {
@@ -365,6 +380,33 @@ int device_after_start(struct device *device, const struct cfg *cfg, char *err, 
 	return 0;
 }
 
+/* The C library's, for the whole service. DPDK's AF_PACKET driver makes its sockets a fan-out group and wants
+ * fragments put together by the kernel first, for the sake of its hash: what comes out of that is longer than
+ * a buffer and would be lost. Steering is ours (queue.c), so the group shall take fragments as they are. */
+int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+	int fanout;
+
+	if (level == SOL_PACKET && name == PACKET_FANOUT && size == sizeof(fanout)) {
+		memcpy(&fanout, value, sizeof(fanout));
+		fanout &= ~(PACKET_FANOUT_FLAG_DEFRAG << 16);
+		value = &fanout;
+	}
+	return (int)syscall(SYS_setsockopt, fd, level, name, value, size);
+}
+
+uint64_t device_link_tag(const struct device *device, uint32_t memif_id)
+{
+	struct stat st;
+	uint64_t tag;
+
+	if (device->kind != DEVICE_MEMIF || stat(device->arg, &st) != 0)
+		return 0;
+	tag = (uint64_t)st.st_dev * 0x9e3779b97f4a7c15ull + (uint64_t)st.st_ino;
+	tag = (tag ^ tag >> 29) * 0xd6e8feb86659fd93ull + memif_id;
+	return tag | 1ull << 63;
+}
+
 void device_restore(struct device *device)
 {
 	if (device->veth_link)
@@ -374,6 +416,9 @@ void device_restore(struct device *device)
 		kernel_if_gro(device->arg, true);
 	if (device->promiscuous && !device->was_promiscuous)
 		kernel_if_flags(device->arg, 0, IFF_PROMISC);
+	if (device->all_multicast)
+		kernel_if_flags(device->arg, 0, IFF_ALLMULTI);
+	device->all_multicast = false;
 	if (device->queues_before != 0)
 		kernel_if_set_queues(device->arg, device->queues_before);
 	device->gro_was_on = device->promiscuous = false;

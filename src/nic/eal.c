@@ -9,18 +9,24 @@
  * What start-up costs is fixed by the EAL: it loads every driver plugin of its folder whatever `-d` says
  * (30-40 ms and 20 MB), and on machines whose processor does not tell its clock it measures that for 100 ms.
  */
+#define ALLOW_EXPERIMENTAL_API /* rte_intr_instance_alloc and others: as such until DPDK 23 */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <rte_alarm.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_interrupts.h>
 #include <rte_log.h>
 
 #include "log.h"
@@ -31,6 +37,7 @@ LOG_MODULE("nic");
 enum {
 	EAL_ARG_MAX = 64,
 	EAL_ARG_SIZE = 96,
+	ALARM_NAPS = 1000,
 	EAL_MEMORY_EXTRA = 48u << 20, /* rings, driver structures, DPDK's own tables */
 };
 
@@ -181,13 +188,14 @@ static int args_memory(const struct cfg *cfg, uint64_t pool_size, char *err, siz
 		        "(sysctl vm.nr_hugepages)",
 		        (unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20));
 	}
-	if (cfg->hugepages == CFG_HUGEPAGES_AUTO)
+	if (cfg->hugepages == CFG_HUGEPAGES_AUTO && page == 0)
+		log_warning("this kernel has no hugepages: using plain pages, which is slower");
+	else if (cfg->hugepages == CFG_HUGEPAGES_AUTO)
 		log_warning(
-		        "%llu MB of hugepages are free and %llu MB are needed: using plain pages, which is slower "
-		        "(`sysctl vm.nr_hugepages=%llu` makes enough)",
-		        (unsigned long long)(have >> 20),
-		        (unsigned long long)((page != 0 ? count * page : need) >> 20),
-		        (unsigned long long)(page != 0 ? count : 0));
+		        "%llu MB of hugepages are free and %llu MB are needed for packets: using plain pages, which is slower "
+		        "(`sysctl vm.nr_hugepages=%llu` makes enough of them)",
+		        (unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20),
+		        (unsigned long long)(read_number("/proc/sys/vm/nr_hugepages") + count - have / page));
 	arg_add("--no-huge");
 	arg_add("--no-shconf");
 	arg_add("-m");
@@ -243,6 +251,46 @@ static int init_quietly(bool quiet)
 	return ret;
 }
 
+static _Atomic bool is_interrupt_told;
+
+static void nothing(void *arg UNUSED)
+{
+}
+
+/* It makes its own epoll instance anew whenever a source comes or goes: the one that it made before it was
+ * told is an application's number. */
+static void interrupt_thread_renew(void)
+{
+	struct rte_intr_handle *handle = rte_intr_instance_alloc(RTE_INTR_INSTANCE_F_PRIVATE);
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	if (handle != NULL && fd >= 0 && rte_intr_fd_set(handle, fd) == 0 &&
+	        rte_intr_type_set(handle, RTE_INTR_HANDLE_EXT) == 0 &&
+	        rte_intr_callback_register(handle, nothing, NULL) == 0)
+		rte_intr_callback_unregister(handle, nothing, NULL);
+	if (fd >= 0)
+		close(fd);
+	rte_intr_instance_free(handle);
+}
+
+static void interrupt_tell(void *arg UNUSED)
+{
+	nic_around_descriptors(true);
+	atomic_store(&is_interrupt_told, true);
+}
+
+/* DPDK's interrupt thread opens and closes descriptors all the time, memif's among them. */
+static void interrupt_thread_tell(void)
+{
+	const struct timespec nap = {.tv_nsec = 100000};
+
+	if (nic_around_descriptors == NULL || rte_eal_alarm_set(1, interrupt_tell, NULL) != 0)
+		return;
+	for (int i = 0; i < ALARM_NAPS && !atomic_load(&is_interrupt_told); i++)
+		nanosleep(&nap, NULL);
+	interrupt_thread_renew();
+}
+
 int eal_start(
         const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size)
 {
@@ -290,6 +338,7 @@ int eal_start(
 	if (ret < 0)
 		return nic_fail(err, err_size, rte_errno != 0 ? -rte_errno : -EIO, "DPDK does not start: %s",
 		        eal.complaint[0] != '\0' ? eal.complaint : rte_strerror(rte_errno));
+	interrupt_thread_tell();
 	return 0;
 }
 

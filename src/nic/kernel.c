@@ -84,6 +84,13 @@ int kernel_if_set_address(const char *name, const uint8_t addr[4], unsigned pref
 	return if_ioctl(name, SIOCSIFNETMASK, &ifr);
 }
 
+int kernel_if_set_queue(const char *name, unsigned frames)
+{
+	struct ifreq ifr = {.ifr_qlen = (int)frames};
+
+	return if_ioctl(name, SIOCSIFTXQLEN, &ifr);
+}
+
 static int if_ethtool(const char *name, void *command)
 {
 	struct ifreq ifr = {0};

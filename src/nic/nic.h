@@ -21,16 +21,23 @@ struct nic_queue;
 struct nic_buf; /* one packet buffer; opaque outside src/nic */
 
 enum {
-	NIC_STACK_MAX = 16,  /* queue pairs of one port */
-	NIC_PRIV_SIZE = 64,  /* bytes per buffer that the stack may use while it holds the buffer */
-	NIC_REGION_MAX = 32, /* packet memory regions a port may span */
-	NIC_HEADROOM = 128,  /* bytes free in front of the data of a fresh buffer */
+	NIC_STACK_MAX = 16,        /* queue pairs of one port */
+	NIC_PRIV_SIZE = 64,        /* bytes per buffer that the stack may use while it holds the buffer */
+	NIC_REGION_MAX = 32,       /* packet memory regions a port may span */
+	NIC_HEADROOM = 128,        /* bytes free in front of the data of a fresh buffer */
+	NIC_UDP_NO_CKSUM = 0xffff, /* in a UDP header's checksum: it is to leave without one */
 };
+
+#define NIC_COPY UINT32_MAX /* nic_buf_add: the memory is nobody's to lend */
 
 /* nic_frame.flags */
 enum {
 	/* The TCP/UDP checksum was not checked (fragment, IPv6 extension headers): whoever goes on must. */
 	NIC_FRAME_L4_UNCHECKED = 1 << 0,
+	/* Another stack's nic_local gave it: no wire has seen it, its Ethernet header means nothing. */
+	NIC_FRAME_LOCAL = 1 << 1,
+	/* It goes on in further buffers (nic_buf_rest); the headers are in the first. */
+	NIC_FRAME_CHAIN = 1 << 2,
 };
 
 /* One received frame, handed to the stack with its buffer. */
@@ -61,6 +68,8 @@ struct nic_info {
 	bool tx_l4_cksum, tx_ip_cksum, rx_l4_cksum, rx_ip_cksum; /* done by the port; software otherwise */
 	bool link_up;
 	int numa_node;
+	uint32_t frame_big; /* longest frame to a peer with our nic_link_tag, header included; 0: none is
+	                       longer than others */
 };
 
 /* The counters a queue keeps. Written by the queue's thread only; others may read them at any time. */
@@ -104,6 +113,24 @@ struct nic_queue *nic_queue_get(struct nic *nic, uint32_t stack_idx);
  * -E. */
 int nic_thread_attach(void);
 void nic_thread_detach(void);
+/* For a stack that several threads run in turn, never two at a time: the calling thread is from now on the
+ * one that called nic_open, as far as the driver library can tell. */
+void nic_thread_act(void);
+/* Called around work in which a driver opens and closes descriptors, in whatever thread (it may be NULL). Set
+ * before nic_open. */
+extern void (*nic_around_descriptors)(bool begins);
+
+/* For a process that may go on as a copy of itself (fork), the original ending. nic_may_fork: set before
+ * nic_open. nic_fork_prepare, with no turn under way: nothing of the port's is half done in the copy; then
+ * nic_fork_parent in the original and, in the copy, nic_fork_child: 0, or -E when the port's link cannot be
+ * watched there. */
+extern bool nic_may_fork;
+void nic_fork_prepare(void);
+void nic_fork_parent(void);
+int nic_fork_child(void);
+/* Called around a driver's work in a thread of the port's own (nic_may_fork; it may be NULL): no turn of a
+ * stack shall run then, and descriptors come and go. */
+extern void (*nic_around_interrupts)(bool begins);
 
 /* Takes up to max received frames for this stack: handed-over ones first, then the port's. Checks (or lets
  * the port check) IPv4/TCP/UDP checksums; frames that fail are dropped and counted. Never blocks. Queue's
@@ -117,6 +144,12 @@ void nic_buf_free(struct nic_buf *buf);
 /* The bytes a buffer can hold from data to the end of its room. */
 uint32_t nic_buf_room(const struct nic_buf *buf, const uint8_t *data);
 
+/* The bytes that lie in front of data in its buffer. */
+uint32_t nic_buf_front(const struct nic_buf *buf, const uint8_t *data);
+
+/* The bytes of a buffer that the stack may use while it holds it: nic_frame.priv. */
+void *nic_buf_priv(struct nic_buf *buf);
+
 /* An empty buffer for sending or for gathering small received pieces; *data points NIC_HEADROOM bytes in,
  * *priv as in nic_frame (may be NULL if not wanted). At least 2,048 bytes from *data. NULL when there is none
  * (counted). Queue's thread. */
@@ -124,13 +157,42 @@ struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv);
 
 /* Queues one Ethernet frame of size bytes starting at data (inside buf, which is consumed). Frames that are
  * IPv4, and TCP or UDP in it, get their checksums here: by the port where it can, otherwise in software; the
- * fields may hold anything. Of a fragment only the IPv4 header's is made; TCP's or UDP's must have been made
- * before the cut. The frame leaves with nic_tx_flush or when a burst is full. Queue's thread; never
- * blocks; what the port refuses is counted and freed. */
+ * fields may hold anything (but see NIC_UDP_NO_CKSUM). Of a fragment only the IPv4 header's is made; TCP's or
+ * UDP's must have been made before the cut. The frame leaves with nic_tx_flush or when a burst is full.
+ * Queue's thread; never blocks; what the port refuses is counted and freed. */
 void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size);
+/* The same for a frame to a peer with our nic_link_tag: no checksum of TCP or UDP is made (the field gets the
+ * sum of the pseudo header), and it may have further buffers and up to nic_info.frame_big bytes. size is that
+ * of the part in buf. */
+void nic_tx_near(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size);
+
+/* What tells the link to the other end of a shared-memory port from all others; 0: this port has no such
+ * link, or it is not known yet. Who says the same is reached by nothing but this memory, so that no frame can
+ * be damaged, and long ones pass. Any thread. */
+uint64_t nic_link_tag(const struct nic_queue *q);
+
+/* Appends size bytes at p to a fresh buffer that nic_tx_near will get: by reference where piece is the number
+ * of lent memory that they lie in, as a copy for NIC_COPY. 0, or -ENOBUFS (counted). Queue's thread. */
+int nic_buf_add(struct nic_queue *q, struct nic_buf *buf, const uint8_t *p, uint32_t size, uint32_t piece);
+
+/* Takes the buffers behind the first off it and returns the first of them, or NULL when it was the last. */
+struct nic_buf *nic_buf_rest(struct nic_buf *buf, uint8_t **data, uint32_t *size, void **priv);
+
+/* Makes the numbers of lent memory, 0 to count - 1. 0 or -ENOMEM. Before the first nic_tx_near. */
+int nic_lend(struct nic_queue *q, uint32_t count);
+/* Whether a frame that the port still has refers to that memory. Queue's thread. */
+bool nic_lent(const struct nic_queue *q, uint32_t piece);
+
+/* Gives a frame that this host sends to itself to another stack, whose nic_rx tells it with NIC_FRAME_LOCAL:
+ * size bytes at data inside buf (which is consumed), of which the first 14 are never looked at. That stack is
+ * woken by this one's nic_tx_flush. A full ring drops it (counted). Queue's thread; never blocks. */
+void nic_local(struct nic_queue *q, uint32_t stack_idx, struct nic_buf *buf, uint8_t *data, uint32_t size);
 /* Offers everything queued to the port. Returns how many frames it did not take: they wait for the next call.
  * Queue's thread; never blocks. */
 uint32_t nic_tx_flush(struct nic_queue *q);
+
+/* How many frames nic_tx takes at present before it drops any. Queue's thread. */
+uint32_t nic_tx_room(const struct nic_queue *q);
 
 /* Packet memory address of p: region index << 48 | offset from the region's base. p must lie in packet
  * memory. UINT64_MAX if it does not. */
@@ -151,6 +213,12 @@ uint32_t nic_wait_fds(struct nic_queue *q, int *fds, uint32_t max);
  * RX interrupts where the driver needs that, and drains an interrupt fd. After arming, the caller must poll
  * nic_rx once more before it sleeps. Queue's thread. */
 void nic_wait_arm(struct nic_queue *q, bool on);
+/* For whoever stands in for munmap(2) in a process with an engine: the calling thread is about to unmap
+ * something. Any thread; DPDK's interrupt thread waits for a call of the port that is under way. */
+void nic_unmapping(void);
+/* How long the thread may sleep on the wait fds, in microseconds, whatever its own timers say: UINT32_MAX, as
+ * long as it likes; 0, the port cannot wake it at present, so it must nap. Queue's thread, armed. */
+uint32_t nic_wait_limit_us(const struct nic_queue *q);
 
 /* Free buffers and their total. Any thread; approximate. */
 void nic_buf_levels(struct nic_queue *q, uint32_t *free_count, uint32_t *total_count);

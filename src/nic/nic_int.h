@@ -6,8 +6,11 @@
  *	pool.c    the buffer pool and its shareable regions                 control thread
  *	port.c    nic_open and nic_close                                    control thread
  *	wait.c    descriptors to sleep on                                   control thread, queue's thread
+ *	memif.c   the receive interrupt of a memif link                     queue's thread
+ *	intr.c    a driver's callbacks, where the process may go on as a copy  its own thread
  *	rss.c     Toeplitz hash, owner of a 4-tuple                         any thread, pure
  *	cksum.c   checksums of one frame                                    queue's thread
+ *	chain.c   frames of several buffers, lent memory                    queue's thread
  *	queue.c   receive, transmit, hand-off: the hot file                 queue's thread
  */
 #pragma once
@@ -29,6 +32,15 @@ enum {
 	NIC_TX_BACKLOG = 1024,     /* frames that wait for a full port before more are dropped */
 	NIC_TX_TRIES = 8,          /* bursts offered to a full port before frames are dropped */
 	NIC_DATA_ROOM = 2048,      /* smallest data room behind the headroom */
+	NIC_CHAIN_MAX = 32,        /* buffers of a received frame */
+	/* One buffer of a memif ring, so the longest frame. DPDK 22.11 cannot send one in several (it leaves
+	 * the flag that says so in the ring). An odd number of cache lines, so that the first lines of all
+	 * buffers do not fall into the same sets. */
+	MEMIF_BUFFER = 61504,
+	/* A ring of long frames goes through all of its memory. One stream of iperf3 in one quiet run: 45,
+	 * 48, 52 Gbit/s with 256, 33, 39, 41 with 1024, 35, 37, 38 with 64; in a disturbed one 128, 256 and
+	 * 512 could not be told apart. */
+	MEMIF_RING_MAX = 256,
 	RSS_TABLE_SIZE = 128,
 	RSS_KEY_SIZE = 52, /* the longest key a port wants; most take the first 40 bytes */
 	RSS_TUPLE_MAX = 36,
@@ -80,6 +92,7 @@ enum device_kind {
 struct device {
 	enum device_kind kind;
 	char arg[112]; /* interface, socket path or PCI address */
+	uint32_t memif_id;
 
 	/* found or changed on the kernel's side by device_prepare; undone by device_restore */
 	bool has_mac;
@@ -89,12 +102,26 @@ struct device {
 	bool gro_was_on;        /* afpacket: switched off while we receive */
 	int veth_link;          /* afpacket on a veth: BPF link that calms the peer, + 1; 0: none */
 	bool promiscuous, was_promiscuous; /* must be; was before */
+	bool all_multicast;                /* set by us */
 	bool created;                      /* the kernel interface is ours (TAP) */
 };
 
 struct nic_region_map {
 	uintptr_t base;
 	uint64_t size;
+};
+
+/* memif.c; queue's thread. */
+struct memif_wait {
+	_Atomic uint16_t *flags; /* of the receive ring, in our own mapping; NULL: no interrupt to wait for */
+	void *map;
+	size_t map_size;
+	int intr_fd;   /* its eventfd, our own number */
+	int region_fd; /* the driver's, to see whether the link is still the same */
+	uint64_t region_ino;
+	uint64_t rx_seen;
+	uint32_t limit_us;
+	bool is_client, is_up, has_tried;
 };
 
 struct nic_queue {
@@ -106,17 +133,23 @@ struct nic_queue {
 	uint16_t port;
 	uint16_t hw;          /* hardware queue this stack sends through */
 	bool has_hw;          /* hw is this stack's own: it receives from it and drains tx_shared */
-	bool link_polled;     /* memif: the queue's thread starts the port when the peer comes */
+	bool link_polled;     /* memif: the queue's thread looks whether the peer is there */
+	bool link_started;    /* ... and starts the port when it comes */
 	uint64_t tx_flags_ip; /* RTE_MBUF_F_TX_... that the port does; 0: software */
 	uint64_t tx_flags_tcp, tx_flags_udp;
-	uint32_t frame_max;         /* longest frame the port takes */
-	struct rte_ring *handoff;   /* any stack -> this stack: received frames */
-	struct rte_ring *tx_shared; /* stacks without a hardware queue -> this stack, or NULL */
-	struct rte_ring *tx_via;    /* where this stack puts frames when it has no hardware queue */
-	uint32_t tx_via_stack;      /* ... and whom to wake */
+	uint32_t frame_max; /* longest frame the port takes */
+	uint32_t frame_big; /* ... for a peer with our link tag; 0: such are not known here */
+	struct rte_mbuf_ext_shared_info *lent; /* chain.c */
+	struct rte_ring *handoff;              /* any stack -> this stack: received frames */
+	struct rte_ring *tx_shared;            /* stacks without a hardware queue -> this stack, or NULL */
+	struct rte_ring *tx_via; /* where this stack puts frames when it has no hardware queue */
+	uint32_t tx_via_stack;   /* ... and whom to wake */
 
 	/* queue's thread */
+	uint32_t room_left;              /* bursts until the pool's level is looked at again */
+	struct rte_mempool_cache *cache; /* its buffers beside the pool; NULL until its first nic_rx */
 	uint32_t tx_count;
+	uint32_t local_woken;  /* stacks that nic_local gave frames to since the last flush */
 	bool up;               /* the port may be called */
 	uint8_t link_patience; /* looks in a row that saw no link */
 	uint64_t link_next_tsc;
@@ -126,6 +159,9 @@ struct nic_queue {
 	/* wait.c: constant after nic_open */
 	int wait_fd;    /* -1: none */
 	bool wait_intr; /* an RX interrupt that must be armed */
+	struct memif_wait memif;
+	bool must_fence;            /* memif: no membarrier(2) here */
+	_Atomic uint32_t in_driver; /* memif: a receive or transmit call is under way */
 } CACHE_ALIGNED;
 
 struct nic {
@@ -143,6 +179,7 @@ struct nic {
 	void *wake_arg;
 	struct rte_mempool *pool;
 	struct nic_info info;
+	_Atomic uint64_t link_tag; /* the thread that starts the port writes it */
 
 	/* control thread */
 	struct device device;
@@ -189,6 +226,8 @@ void device_libraries_quiet(const struct device *device);
 int device_before_start(struct device *device, char *err, size_t err_size);
 /* After the port started: addresses of a TAP's kernel end, promiscuous mode. */
 int device_after_start(struct device *device, const struct cfg *cfg, char *err, size_t err_size);
+/* nic_link_tag for a port that is up: of its socket's file, which both ends see. Also the queue's thread. */
+uint64_t device_link_tag(const struct device *device, uint32_t memif_id);
 /* Undoes what prepare changed in an interface that is not ours. */
 void device_restore(struct device *device);
 static inline bool device_is_virtual(const struct device *device)
@@ -203,6 +242,8 @@ int kernel_if_flags(const char *name, unsigned set, unsigned clear);
 bool kernel_if_has_flag(const char *name, unsigned flag);
 int kernel_if_mac(const char *name, uint8_t mac[6]);
 int kernel_if_mtu(const char *name);
+/* The frames that the kernel keeps for this interface (txqueuelen). 0 or -E. */
+int kernel_if_set_queue(const char *name, unsigned frames);
 int kernel_if_set_address(const char *name, const uint8_t addr[4], unsigned prefix);
 /* Its queues now: combined ones, or receive-only ones where it has no combined; 1 when it does not say. */
 uint32_t kernel_if_queues(const char *name, bool *combined);
@@ -245,6 +286,46 @@ int wait_find(enum device_kind kind, const struct wait_fds *before, uint32_t ski
 /* Prepares an AF_PACKET socket: frames that the kernel sends out do not come in. */
 void wait_filter_outgoing(int fd);
 
+/* ---- memif.c ---- */
+
+/* Makes the descriptor that the queue's stack waits on: an epoll set, which gets the link's eventfd while a
+ * peer is there. 0 or -E. Control thread, as is memif_wait_close. */
+int memif_wait_open(struct nic_queue *q, bool is_client);
+void memif_wait_close(struct nic_queue *q);
+/* The link was looked at. Queue's thread. */
+void memif_wait_link(struct nic_queue *q, bool is_up);
+/* Around a receive or transmit call of a memif; queue's thread. */
+static inline void memif_enter(struct nic_queue *q)
+{
+	if (!q->link_polled)
+		return;
+	atomic_store_explicit(&q->in_driver, 1, memory_order_relaxed);
+	if (unlikely(q->must_fence))
+		atomic_thread_fence(memory_order_seq_cst);
+	else
+		atomic_signal_fence(memory_order_seq_cst);
+}
+static inline void memif_leave(struct nic_queue *q)
+{
+	if (q->link_polled)
+		atomic_store_explicit(&q->in_driver, 0, memory_order_release);
+}
+/* As nic_wait_arm, nic_wait_limit_us. */
+void memif_wait_arm(struct nic_queue *q, bool on);
+uint32_t memif_wait_limit_us(const struct nic_queue *q);
+
+/* ---- intr.c ---- */
+
+/* From now on net_memif's interrupt callbacks run in a thread of ours. When its library is loaded and before
+ * the device is made. 0, or -ENOTSUP: the driver is linked in another way. */
+int intr_own(void);
+/* Ends the thread. When the device is gone. */
+void intr_disown(void);
+/* fork(2): no callback is under way in the copy; intr_fork_child, in it, lets them run again. */
+void intr_fork_prepare(void);
+void intr_fork_parent(void);
+int intr_fork_child(void);
+
 /* ---- cksum.c ---- */
 
 enum cksum_result { CKSUM_OK, CKSUM_UNCHECKED, CKSUM_BAD, CKSUM_SHORT, CKSUM_PARTIAL };
@@ -260,8 +341,17 @@ struct frame_info {
 	const uint8_t *ports; /* source, destination; NULL: the 2-tuple decides */
 };
 
+/* Beside the port's flags: a checksum field that holds the pseudo header's sum is believed without a look at
+ * the rest. */
+#define CKSUM_PARTIAL_FIRST (1ull << 63)
+
 /* Parses and verifies one received frame of size bytes; rx_flags are the mbuf's ol_flags. Pure. */
 void cksum_rx(const uint8_t *data, uint32_t size, uint64_t rx_flags, struct frame_info *info);
+/* The same for a frame of several buffers: IPv4 with TCP or UDP, or CKSUM_SHORT. */
+void cksum_rx_chain(const struct rte_mbuf *m, struct frame_info *info);
+/* The IPv4 checksum, and the pseudo header's sum in place of TCP's or UDP's. size is that of the first
+ * buffer. */
+void cksum_tx_near(uint8_t *data, uint32_t size);
 /* Fills the checksums of a frame about to be sent, or asks the port to (flags in the mbuf). */
 void cksum_tx(const struct nic_queue *q, struct rte_mbuf *m, uint8_t *data, uint32_t size);
 /* Say once what was seen. */

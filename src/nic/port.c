@@ -26,6 +26,9 @@ enum {
 	BUFFERS_PER_STACK = 512, /* least that must remain for each stack */
 };
 
+bool nic_may_fork;
+void (*nic_around_interrupts)(bool begins);
+
 static const uint64_t rss_types = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_FRAG_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP |
                                   RTE_ETH_RSS_NONFRAG_IPV4_UDP | RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_FRAG_IPV6 |
                                   RTE_ETH_RSS_NONFRAG_IPV6_TCP | RTE_ETH_RSS_NONFRAG_IPV6_UDP;
@@ -67,6 +70,10 @@ static int port_find(struct opening *o)
 	int ret;
 
 	device_libraries_quiet(&nic->device);
+	if (nic_may_fork && nic->device.kind == DEVICE_MEMIF && intr_own() != 0)
+		log_notice(
+		        "%s: after the program has become another one, a peer that goes or comes will not be noticed",
+		        o->cfg->device);
 	wait_snapshot(&before);
 	device_vdev(&nic->device, o->cfg, device_queues(&nic->device, nic->stack_count), nic->vdev,
 	        sizeof(nic->vdev), args, sizeof(args));
@@ -104,6 +111,9 @@ static int mtu_choose(struct opening *o)
 		overhead = o->dev.max_rx_pktlen - o->dev.max_mtu;
 	if (o->dev.max_rx_pktlen != 0)
 		most = RTE_MIN(most, o->dev.max_rx_pktlen - overhead);
+	/* what a memif really takes is what its buffers hold */
+	if (o->nic->device.kind == DEVICE_MEMIF)
+		most = MEMIF_BUFFER - RTE_ETHER_HDR_LEN;
 	if (o->nic->device.kind == DEVICE_TAP)
 		most = RTE_MIN(most, (uint32_t)RTE_ETHER_MTU);
 	if (o->mtu <= most)
@@ -209,7 +219,7 @@ static int port_configure(struct opening *o)
 	if (ret != 0)
 		return ret;
 	offloads_choose(o);
-	o->conf.rxmode.mtu = o->mtu;
+	o->conf.rxmode.mtu = nic->device.kind == DEVICE_MEMIF ? RTE_ETHER_MTU : o->mtu;
 	o->conf.intr_conf.rxq = nic->device.kind == DEVICE_PCI;
 	eal_listen();
 	ret = rte_eth_dev_configure(nic->port, nic->hw_count, nic->hw_count, &o->conf);
@@ -292,12 +302,19 @@ static int stacks_setup(struct opening *o)
 		q->port = nic->port;
 		q->hw = (uint16_t)(i % nic->hw_count);
 		q->has_hw = i < nic->hw_count;
-		q->link_polled = nic->device.kind == DEVICE_MEMIF &&
-		                 o->cfg->memif_role == CFG_MEMIF_ROLE_CLIENT && q->has_hw;
+		q->link_polled = nic->device.kind == DEVICE_MEMIF && q->has_hw;
+		q->link_started = q->link_polled && o->cfg->memif_role == CFG_MEMIF_ROLE_CLIENT;
+		if (q->link_polled) {
+			int ret = memif_wait_open(q, q->link_started);
+
+			if (ret != 0)
+				return FAIL(o, ret, "no descriptor to wait on: %s", strerror(-ret));
+		}
 		q->tx_flags_ip = tx & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM ? RTE_MBUF_F_TX_IP_CKSUM : 0;
 		q->tx_flags_tcp = tx & RTE_ETH_TX_OFFLOAD_TCP_CKSUM ? RTE_MBUF_F_TX_TCP_CKSUM : 0;
 		q->tx_flags_udp = tx & RTE_ETH_TX_OFFLOAD_UDP_CKSUM ? RTE_MBUF_F_TX_UDP_CKSUM : 0;
 		q->frame_max = o->mtu + RTE_ETHER_HDR_LEN;
+		q->frame_big = nic->device.kind == DEVICE_MEMIF ? MEMIF_BUFFER : 0;
 		if (!q->has_hw)
 			q->wait_fd = nic->never_fd;
 		if (nic->stack_count == 1)
@@ -327,6 +344,7 @@ static int port_start(struct opening *o)
 	if (ret != 0)
 		return ret;
 	eal_listen();
+	atomic_store(&nic->link_tag, device_link_tag(&nic->device, nic->device.memif_id));
 	ret = rte_eth_dev_start(nic->port);
 	if (ret != 0 && !peer_may_come)
 		return FAIL(
@@ -334,6 +352,9 @@ static int port_start(struct opening *o)
 	if (ret != 0)
 		log_notice("%s: no peer yet; packets are dropped until it comes", o->cfg->device);
 	nic->started = true;
+	/* groups are joined above this layer; a driver that cannot do this does not filter, or is asked by
+	 * device_after_start */
+	rte_eth_allmulticast_enable(nic->port);
 	for (uint32_t i = 0; i < nic->hw_count; i++)
 		nic->queues[i].up = ret == 0;
 	ret = rss_program(o);
@@ -376,6 +397,7 @@ static void info_fill(struct opening *o)
 	nic->info.mtu = (uint16_t)o->mtu;
 	nic->info.queue_count = nic->hw_count;
 	nic->info.rss_hw = nic->rss_hw;
+	nic->info.frame_big = nic->queues[0].frame_big;
 	nic->info.numa_node = rte_eth_dev_socket_id(nic->port);
 	nic->accept_partial = partial == CFG_PARTIAL_CHECKSUM_ACCEPT ||
 	                      (partial == CFG_PARTIAL_CHECKSUM_AUTO && device_is_virtual(&nic->device));
@@ -404,6 +426,7 @@ int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count,
 	nic->never_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
 	ret = device_parse(&nic->device, cfg->device, err, err_size);
+	nic->device.memif_id = cfg->memif_id;
 	if (ret == 0)
 		ret = device_prepare(&nic->device, cfg, stack_count, err, err_size);
 	if (ret != 0)
@@ -456,11 +479,17 @@ void nic_close(struct nic *nic)
 		rte_eth_dev_stop(nic->port);
 	if (nic->has_port)
 		rte_eth_dev_close(nic->port);
+	for (uint32_t i = 0; i < nic->stack_count; i++)
+		if (nic->queues[i].link_polled)
+			memif_wait_close(&nic->queues[i]);
 	if (nic->vdev[0] != '\0')
 		rte_eal_hotplug_remove("vdev", nic->vdev);
+	if (nic_may_fork)
+		intr_disown();
 	for (uint32_t i = 0; i < nic->stack_count; i++) {
 		rte_ring_free(nic->queues[i].handoff);
 		rte_ring_free(nic->queues[i].tx_shared);
+		free(nic->queues[i].lent);
 	}
 	pool_regions_close(nic);
 	rte_mempool_free(nic->pool);
@@ -492,7 +521,28 @@ int nic_thread_attach(void)
 	return rte_thread_register() == 0 ? 0 : -rte_errno;
 }
 
+void nic_thread_act(void)
+{
+	if (unlikely(rte_lcore_id() != rte_get_main_lcore()))
+		RTE_PER_LCORE(_lcore_id) = rte_get_main_lcore();
+}
+
 void nic_thread_detach(void)
 {
 	rte_thread_unregister();
+}
+
+void nic_fork_prepare(void)
+{
+	intr_fork_prepare();
+}
+
+void nic_fork_parent(void)
+{
+	intr_fork_parent();
+}
+
+int nic_fork_child(void)
+{
+	return intr_fork_child();
 }

@@ -17,7 +17,13 @@
 
 #include "nic_int.h"
 
-enum { LINK_PATIENCE = 5 }; /* looks without a link before the port is started anew */
+void (*nic_around_descriptors)(bool begins);
+
+enum {
+	LINK_LOOKS = 10, /* a second */
+	LINK_LOOKS_DOWN = 50,
+	LINK_PATIENCE = 25, /* looks without a link before the port is started anew */
+};
 
 _Static_assert(NIC_HEADROOM == RTE_PKTMBUF_HEADROOM, "NIC_HEADROOM is DPDK's headroom");
 _Static_assert(NIC_STACK_MAX <= 32, "wake masks are 32 bits");
@@ -33,7 +39,7 @@ static void frame_fill(struct nic_frame *frame, struct rte_mbuf *m)
 	frame->data = rte_pktmbuf_mtod(m, uint8_t *);
 	frame->priv = rte_mbuf_to_priv(m);
 	frame->size = m->data_len;
-	frame->flags = (uint16_t)m->hash.usr;
+	frame->flags = (uint16_t)(m->hash.usr | (m->nb_segs > 1 ? NIC_FRAME_CHAIN : 0));
 }
 
 /* Puts one frame into the ring of stack; m is consumed. */
@@ -95,10 +101,16 @@ static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woke
 
 	m->hash.usr = 0;
 	if (unlikely(m->nb_segs > 1)) {
-		q->stats.drop_rx_short++;
-		goto drop;
+		if (q->frame_big == 0 || m->nb_segs > NIC_CHAIN_MAX) {
+			q->stats.drop_rx_short++;
+			goto drop;
+		}
+		cksum_rx_chain(m, &info);
+	} else {
+		cksum_rx(rte_pktmbuf_mtod(m, const uint8_t *), m->data_len,
+		        m->ol_flags | (q->frame_big && q->nic->accept_partial ? CKSUM_PARTIAL_FIRST : 0),
+		        &info);
 	}
-	cksum_rx(rte_pktmbuf_mtod(m, const uint8_t *), m->data_len, m->ol_flags, &info);
 	switch (info.result) {
 	case CKSUM_OK:
 		break;
@@ -156,7 +168,9 @@ static uint32_t port_send(struct nic_queue *q, struct rte_mbuf **m, uint32_t cou
 
 		for (uint32_t i = 0; i < burst; i++)
 			sizes[i] = m[sent + i]->pkt_len;
+		memif_enter(q);
 		took = rte_eth_tx_burst(q->port, q->hw, m + sent, (uint16_t)burst);
+		memif_leave(q);
 		for (uint32_t i = 0; i < took; i++)
 			bytes += sizes[i];
 		sent += took;
@@ -213,18 +227,23 @@ static void tx_shared_drain(struct nic_queue *q)
 
 /* memif: a client's port can only be started once the peer is there, and must be started again after the peer
  * went away or refused (it does while it starts itself). Done by the one thread that calls the port, so that
- * no call is under way meanwhile. Looks ten times a second. */
+ * no call is under way meanwhile. Looks ten times a second, and more often while nobody is there. */
 static void link_poll(struct nic_queue *q)
 {
 	uint64_t now = rte_rdtsc();
 	struct rte_eth_link link = {.link_status = RTE_ETH_LINK_DOWN};
+	bool is_up;
 
 	if (likely(now < q->link_next_tsc))
 		return;
-	q->link_next_tsc = now + rte_get_tsc_hz() / 10;
-	if (q->up && rte_eth_link_get_nowait(q->port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP) {
+	is_up = q->up && rte_eth_link_get_nowait(q->port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
+	q->link_next_tsc = now + rte_get_tsc_hz() / (is_up ? LINK_LOOKS : LINK_LOOKS_DOWN);
+	if (nic_around_descriptors)
+		nic_around_descriptors(true);
+	memif_wait_link(q, is_up);
+	if (is_up || !q->link_started) {
 		q->link_patience = 0;
-		return;
+		goto out;
 	}
 	if (q->up && q->link_patience++ >= LINK_PATIENCE) {
 		q->up = false;
@@ -232,8 +251,34 @@ static void link_poll(struct nic_queue *q)
 	}
 	if (!q->up) {
 		q->link_patience = 0;
+		atomic_store_explicit(&q->nic->link_tag,
+		        device_link_tag(&q->nic->device, q->nic->device.memif_id), memory_order_relaxed);
 		q->up = rte_eth_dev_start(q->port) == 0;
 	}
+out:
+	if (nic_around_descriptors)
+		nic_around_descriptors(false);
+}
+
+uint64_t nic_link_tag(const struct nic_queue *q)
+{
+	return q->frame_big ? atomic_load_explicit(&q->nic->link_tag, memory_order_relaxed) : 0;
+}
+
+/* How many frames may be taken of a port whose driver forgets the buffers of a frame for which it finds too
+ * few: what is not taken waits in the peer's ring. */
+static uint32_t rx_room(struct nic_queue *q, uint32_t want)
+{
+	uint32_t free_count, total;
+
+	if (likely(q->room_left != 0)) {
+		q->room_left--;
+		return want;
+	}
+	nic_buf_levels(q, &free_count, &total);
+	/* the other half is for what is sent meanwhile */
+	q->room_left = RTE_MIN(free_count / 2 / ((NIC_BURST + 1) * NIC_CHAIN_MAX), 64u);
+	return likely(free_count >= (want + 1) * NIC_CHAIN_MAX) ? want : free_count / NIC_CHAIN_MAX;
 }
 
 uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
@@ -242,6 +287,8 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 	uint32_t woken = 0, filled = 0, count, want;
 
 	q->stats.rx_polls++;
+	if (unlikely(q->cache == NULL))
+		q->cache = rte_mempool_default_cache(q->pool, rte_lcore_id());
 	if (q->handoff != NULL) {
 		/* the port keeps a share, so that a busy neighbour cannot starve this stack's own frames */
 		want = q->has_hw && max > 4 ? max - max / 4 : max;
@@ -267,7 +314,11 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 		tx_shared_drain(q);
 	while (filled < max && likely(q->up)) {
 		want = RTE_MIN(max - filled, (uint32_t)NIC_BURST);
+		if (q->frame_big)
+			want = rx_room(q, want);
+		memif_enter(q);
 		count = rte_eth_rx_burst(q->port, q->hw, m, (uint16_t)want);
+		memif_leave(q);
 		for (uint32_t i = 0; i < count; i++)
 			rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
 		for (uint32_t i = 0; i < count; i++) {
@@ -300,6 +351,16 @@ uint32_t nic_buf_room(const struct nic_buf *buf, const uint8_t *data)
 	return (uint32_t)((const uint8_t *)m->buf_addr + m->buf_len - data);
 }
 
+uint32_t nic_buf_front(const struct nic_buf *buf, const uint8_t *data)
+{
+	return (uint32_t)(data - (const uint8_t *)mbuf_of(buf)->buf_addr);
+}
+
+void *nic_buf_priv(struct nic_buf *buf)
+{
+	return rte_mbuf_to_priv(mbuf_of(buf));
+}
+
 struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv)
 {
 	struct rte_mbuf *m = rte_pktmbuf_alloc(q->pool);
@@ -312,6 +373,38 @@ struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv)
 	if (priv != NULL)
 		*priv = rte_mbuf_to_priv(m);
 	return (struct nic_buf *)m;
+}
+
+static void tx_put(struct nic_queue *q, struct rte_mbuf *m)
+{
+	if (unlikely(q->tx_count == NIC_TX_BACKLOG)) {
+		q->stats.drop_tx_full++;
+		rte_pktmbuf_free(m);
+		return;
+	}
+	q->tx[q->tx_count++] = m;
+	if (q->tx_count % NIC_BURST == 0)
+		nic_tx_flush(q);
+}
+
+void nic_tx_near(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size)
+{
+	struct rte_mbuf *m = mbuf_of(buf);
+	uint32_t total = m->nb_segs > 1 ? size + m->pkt_len : size;
+
+	if (unlikely(total > RTE_MAX(q->frame_big, q->frame_max) || size < RTE_ETHER_HDR_LEN ||
+	             size > nic_buf_room(buf, data))) {
+		q->stats.drop_tx_full++;
+		rte_pktmbuf_free(m);
+		return;
+	}
+	m->data_off = (uint16_t)(data - (uint8_t *)m->buf_addr);
+	m->data_len = (uint16_t)size;
+	m->pkt_len = total;
+	m->ol_flags = 0;
+	m->tx_offload = 0;
+	cksum_tx_near(data, size);
+	tx_put(q, m);
 }
 
 void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size)
@@ -329,19 +422,29 @@ void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t si
 	m->ol_flags = 0;
 	m->tx_offload = 0;
 	cksum_tx(q, m, data, size);
-	if (unlikely(q->tx_count == NIC_TX_BACKLOG)) {
-		q->stats.drop_tx_full++;
-		rte_pktmbuf_free(m);
-		return;
-	}
-	q->tx[q->tx_count++] = m;
-	if (q->tx_count % NIC_BURST == 0)
-		nic_tx_flush(q);
+	tx_put(q, m);
+}
+
+void nic_local(struct nic_queue *q, uint32_t stack_idx, struct nic_buf *buf, uint8_t *data, uint32_t size)
+{
+	struct rte_mbuf *m = mbuf_of(buf);
+
+	m->data_off = (uint16_t)(data - (uint8_t *)m->buf_addr);
+	m->data_len = (uint16_t)size;
+	m->pkt_len = size;
+	m->ol_flags = 0;
+	m->hash.usr = NIC_FRAME_LOCAL;
+	handoff(q, stack_idx, m, &q->local_woken);
 }
 
 uint32_t nic_tx_flush(struct nic_queue *q)
 {
 	uint32_t count = q->tx_count, sent;
+
+	if (unlikely(q->local_woken)) {
+		wake_all(q->nic, q->local_woken);
+		q->local_woken = 0;
+	}
 
 	if (count != 0 && q->has_hw && likely(q->up)) {
 		/* a full port gets the rest later: frames that wait a moment cost less than their loss */
@@ -362,6 +465,15 @@ uint32_t nic_tx_flush(struct nic_queue *q)
 	return q->tx_count;
 }
 
+uint32_t nic_tx_room(const struct nic_queue *q)
+{
+	uint32_t room = NIC_TX_BACKLOG;
+
+	if (!q->has_hw && q->tx_via != NULL)
+		room = RTE_MIN(room, rte_ring_free_count(q->tx_via));
+	return room > q->tx_count ? room - q->tx_count : 0;
+}
+
 uint64_t nic_addr(const struct nic_queue *q, const void *p)
 {
 	const struct nic *nic = q->nic;
@@ -378,7 +490,16 @@ uint64_t nic_addr(const struct nic_queue *q, const void *p)
 
 void nic_buf_levels(struct nic_queue *q, uint32_t *free_count, uint32_t *total_count)
 {
-	*free_count = rte_mempool_avail_count(q->pool);
+	uint32_t count = rte_mempool_get_ops(q->pool->ops_index)->get_count(q->pool);
+
+	/* not rte_mempool_avail_count: it looks at the cache of every thread there could be, 128 lines that
+	 * fall into the same few sets of the processor's cache */
+	for (uint32_t i = 0; i < q->stack_count; i++) {
+		const struct rte_mempool_cache *cache = q->nic->queues[i].cache;
+
+		count += cache != NULL ? cache->len : 0;
+	}
+	*free_count = RTE_MIN(count, q->pool->size);
 	*total_count = q->pool->size;
 }
 

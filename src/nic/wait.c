@@ -1,17 +1,17 @@
 /* wait.c - descriptors that a stack sleeps on until its queue has frames.
  *
  * Found on the control thread while the port is set up; constant after that; armed by the queue's thread. The
- *virtual drivers offer no RX interrupt, but each receives from a descriptor of this process, which is found
- *by comparing /proc/self/fd before and after the driver call that opens it. What was verified for each
- *(DPDK 22.11):
+ * virtual drivers offer no RX interrupt, but each receives from a descriptor of this process, which is found
+ * by comparing /proc/self/fd before and after the driver call that opens it. What was verified for each
+ * (DPDK 22.11):
  *
  *	tap       the queue's /dev/net/tun descriptor is readable while a packet waits
  *	afpacket  the packet socket is readable while the ring's last frame is not consumed; also after an
- *error, which must be read away or it wakes forever (nic_wait_arm does) afxdp     the XDP socket is readable
- *while its receive ring is not empty memif     none: the driver keeps the ring's interrupt masked, so its
- *eventfd is never signalled (no hardware queue)  a descriptor that never becomes readable: such a stack is
- *only ever woken by others PCI       the driver's RX interrupt, when it has one: its eventfd must be armed,
- *and drained after
+ *		  error, which must be read away or it wakes forever (nic_wait_arm does)
+ *	afxdp     the XDP socket is readable while its receive ring is not empty
+ *	memif     the ring's interrupt, which the driver keeps masked: memif.c
+ *	(no hardware queue)  a descriptor that never becomes readable: such a stack is only ever woken by
+ *others PCI       the driver's RX interrupt, when it has one: its eventfd must be armed, and drained after
  */
 #include <dirent.h>
 #include <linux/filter.h>
@@ -109,7 +109,9 @@ void nic_wait_arm(struct nic_queue *q, bool on)
 	int error;
 	socklen_t size = sizeof(error);
 
-	if (q->wait_intr) {
+	if (q->link_polled) {
+		memif_wait_arm(q, on);
+	} else if (q->wait_intr) {
 		if (on) {
 			rte_eth_dev_rx_intr_enable(q->port, q->hw);
 		} else {
@@ -119,4 +121,9 @@ void nic_wait_arm(struct nic_queue *q, bool on)
 	} else if (on && q->nic->device.kind == DEVICE_AFPACKET && q->wait_fd >= 0) {
 		getsockopt(q->wait_fd, SOL_SOCKET, SO_ERROR, &error, &size);
 	}
+}
+
+uint32_t nic_wait_limit_us(const struct nic_queue *q)
+{
+	return q->link_polled ? memif_wait_limit_us(q) : UINT32_MAX;
 }

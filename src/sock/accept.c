@@ -7,7 +7,10 @@
 #include "clock.h"
 #include "endpoint.h"
 #include "libc.h"
+#include "local.h"
+#include "opt.h"
 #include "proc.h"
+#include "raw.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -83,27 +86,6 @@ static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, i
 	}
 	nf->domain = f->domain;
 	nf->type = f->type;
-	nf->nodelay = f->nodelay;
-	nf->keepalive = f->keepalive;
-	nf->cork = f->cork;
-	nf->oobinline = f->oobinline;
-	nf->tos = f->tos;
-	nf->ttl = f->ttl;
-	nf->keepidle = f->keepidle;
-	nf->keepintvl = f->keepintvl;
-	nf->keepcnt = f->keepcnt;
-	nf->user_timeout = f->user_timeout;
-	nf->reuseaddr = f->reuseaddr;
-	nf->reuseport = f->reuseport;
-	nf->sndbuf = f->sndbuf;
-	nf->sndbuf_set = f->sndbuf_set;
-	nf->rcvbuf_set = f->rcvbuf_set;
-	nf->rcvbuf = f->rcvbuf;
-	nf->rcvlowat = f->rcvlowat;
-	nf->linger_on = f->linger_on;
-	nf->linger_s = f->linger_s;
-	nf->rcvtimeo_ns = f->rcvtimeo_ns;
-	nf->sndtimeo_ns = f->sndtimeo_ns;
 	nf->has_connected = true;
 
 	atomic_store(&nf->connect_reported, true);
@@ -120,9 +102,10 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 {
 	uint8_t mode = atomic_load(&f->mode);
 	uint64_t deadline = 0;
+	bool is_settled = false, has_kernel = mode == MODE_DUAL;
 	int rc;
 
-	if (mode != MODE_PRONK && mode != MODE_DUAL)
+	if ((mode != MODE_PRONK && mode != MODE_DUAL) || f->type == SOCK_DGRAM)
 		return SOCK_LIBC;
 	if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
 		return -EINVAL;
@@ -137,42 +120,41 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 		rc = accept_pronk(f, addr, len, flags);
 		if (rc != -EAGAIN)
 			return rc;
-		if (mode == MODE_DUAL) {
-			rc = libc.accept4(fd, addr, len, flags);
+		if (has_kernel) {
+			rc = (int)RAW(
+			        SYS_accept4, fd, addr, len, flags); /* never waits: no cancellation point */
 			if (rc >= 0) {
 				file_close(rc);
 				return rc;
 			}
-			if (errno != EAGAIN)
-				return -errno;
+			if (rc != -EAGAIN)
+				return rc;
 		} else if (proc_is_dead()) {
-			const struct timespec nap = {.tv_nsec = 200000000};
-
 			if (sock_is_nonblocking(f))
 				return -EAGAIN;
 			/* for programs that try again whatever the error: not as fast as they can */
-			return libc.ppoll(NULL, 0, &nap, NULL) < 0 ? -errno : -ENETDOWN;
+			rc = wait_nap(f, 200000000);
+			return rc ? rc : -ENETDOWN;
 		}
-		if (sock_is_nonblocking(f))
+		if (sock_is_nonblocking(f)) {
+			if (!is_settled && (is_settled = true) && local_settle(NULL))
+				continue;
+			if (attach_drive_seldom(&proc.at))
+				continue;
 			return -EAGAIN;
+		}
 		if (!deadline)
-			deadline = deadline_after(f->rcvtimeo_ns);
-		if (proc_is_dead()) { /* the kernel's half goes on alone */
-			struct pollfd p = {.fd = fd, .events = POLLIN};
-			uint64_t now = clock_now_ns();
-			int ms = deadline == WAIT_FOREVER ? -1
-			         : deadline > now         ? (int)((deadline - now) / 1000000) + 1
-			                                  : 0;
-
-			rc = libc.poll(&p, 1, ms);
-			if (rc < 0)
-				return -errno;
-			if (!rc)
-				return -EAGAIN;
+			deadline = deadline_after(opt_rcvtimeo(f));
+		if (has_kernel && proc_is_dead()) { /* the kernel's half goes on alone */
+			rc = wait_kernel(f, fd, POLLIN, deadline);
+			if (rc)
+				return rc;
 			continue;
 		}
-		rc = wait_for(f, EPOLLIN, deadline, mode == MODE_DUAL ? fd : -1);
+		rc = wait_for(f, EPOLLIN | EPOLLEXCLUSIVE, deadline, mode == MODE_DUAL ? fd : -1);
 		if (rc)
 			return rc;
+		/* one that was closed meanwhile leaves this call with Pronk's half */
+		has_kernel = has_kernel && file_has(f, fd);
 	}
 }

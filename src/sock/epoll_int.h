@@ -5,7 +5,10 @@
 
 #include "attach.h"
 
-enum { ALWAYS = EPOLLERR | EPOLLHUP };
+enum {
+	ALWAYS = EPOLLERR | EPOLLHUP,
+	EPOLL_BAD_ADDRESS = 4096, /* below it: what programs pass by mistake */
+};
 
 struct epoll_item {
 	struct epoll_item *file_next;
@@ -20,6 +23,9 @@ struct epoll_item {
 	bool in_kernel;    /* the kernel's set has the descriptor */
 	bool is_unwatched; /* ours, but all watches were taken: counted in unwatched_count */
 	bool is_spent;     /* one-shot, delivered */
+	bool in_side;      /* the side set has the kernel half of a datagram socket */
+	bool has_input;    /* ... and it may have something: to be asked */
+	struct epoll_item *side_next;
 };
 
 struct epoll_set {
@@ -32,9 +38,15 @@ struct epoll_set {
 	_Atomic uint32_t ready_count, unwatched_count;
 	_Atomic uint32_t sleepers;
 	_Atomic uint32_t kernel_members;
+	/* hints of waits, raced for without harm */
 	uint64_t kernel_looked_ns;
+	bool kernel_was_ready; /* by the last look */
+	bool is_our_turn;      /* our members go first where the room is too small for both sides */
+	int side_fd;           /* kernel halves of datagram sockets; -1: none yet */
+	struct epoll_item *side;
 	bool is_nested;         /* somebody waits on the epoll descriptor itself */
 	bool has_sets;          /* other sets are members */
+	bool has_dual;          /* a wildcard listener is or was a member */
 	bool needs_rebuild;     /* inherited over fork */
 	struct epoll_set *next; /* all sets of the process */
 };
@@ -44,13 +56,24 @@ extern struct epoll_set *epoll_sets;
 extern _Atomic uint32_t epoll_sets_lock;
 
 /* What internal members of the kernel's set carry as data: addresses inside us, which no application uses. */
-extern char epoll_mark_event, epoll_mark_ctl;
+extern char epoll_mark_event, epoll_mark_ctl, epoll_mark_side;
 
 /* With the set's lock: gives the set its poller; watches a member and queues it if it is ready; moves watches
  * that stacks have queued to the local list. */
 int epoll_poller_start(struct epoll_set *s);
 void epoll_item_watch(struct epoll_set *s, struct epoll_item *it);
 void epoll_drain(struct epoll_set *s);
+
+/* Puts the kernel half of a datagram member where its mode says; asks the side set what has input. With the
+ * set's lock. epoll_side.c */
+void epoll_side_update(struct epoll_set *s, struct epoll_item *it);
+void epoll_side_remove(struct epoll_set *s, struct epoll_item *it);
+void epoll_side_drain(struct epoll_set *s);
+/* The set is going, or belongs to the parent of a fork. */
+void epoll_side_close(struct epoll_set *s);
+
+/* Present events of a member of ours, both halves. With the set's lock. */
+uint32_t epoll_item_level(struct epoll_item *it);
 
 /* Brings a thread that sleeps on the set back to look at the list. Any thread. */
 void epoll_kick(struct epoll_set *s);

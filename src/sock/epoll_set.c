@@ -7,10 +7,12 @@
  */
 #include "epoll_int.h"
 #include "clock.h"
+#include "dgram.h"
 #include "endpoint.h"
 #include "libc.h"
 #include "log.h"
 #include "proc.h"
+#include "raw.h"
 #include "ready.h"
 #include "sock.h"
 #include "wait.h"
@@ -18,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -37,7 +40,7 @@ void epoll_opened(int epfd)
 	if (!s)
 		return;
 	s->epfd = epfd;
-	s->event_fd = -1;
+	s->event_fd = s->side_fd = -1;
 	atomic_store(&s->poller, -1);
 	s->ready_tail = &s->ready;
 	f = file_open(epfd, FILE_EPOLL);
@@ -50,6 +53,11 @@ void epoll_opened(int epfd)
 	s->next = epoll_sets;
 	epoll_sets = s;
 	spin_unlock(&epoll_sets_lock);
+}
+
+void epoll_set_number(struct epoll_set *s, int epfd)
+{
+	s->epfd = epfd;
 }
 
 static int internal_add(int epfd, int fd, void *mark)
@@ -96,8 +104,7 @@ int epoll_poller_start(struct epoll_set *s)
 	atomic_store(&s->poller, poller);
 	/* a thread may sleep in the kernel's set since before there was a poller to announce itself at: it
 	 * looks again */
-	if (libc.write(s->event_fd, &one, sizeof(one)) < 0)
-		log_debug("event fd: %s", strerror(errno));
+	RAW(SYS_write, s->event_fd, &one, sizeof(one)); /* no cancellation point */
 	return 0;
 fail:
 	poller_free(&proc.at.arena, (uint32_t)poller);
@@ -118,16 +125,18 @@ void epoll_item_watch(struct epoll_set *s, struct epoll_item *it)
 	if (ep == ENDPOINT_NONE)
 		return;
 	if (it->watch == WATCH_NONE && !proc_is_dead()) {
-		it->watch = watch_claim(a, ep, (uint32_t)atomic_load(&s->poller), mask_of(it));
+		it->watch = watch_claim(a, ep, (uint32_t)atomic_load(&s->poller),
+		        mask_of(it) | (it->events & EPOLLEXCLUSIVE));
 		if (it->watch != WATCH_NONE)
-			proc.watch_item[it->watch] = it;
+			*proc_watch_item(it->watch) = it;
 		else if (!it->is_unwatched) {
 			it->is_unwatched = true; /* waits look by themselves every millisecond */
 			s->unwatched_count++;
 		}
 	}
+	epoll_side_update(s, it);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (wait_level(it->file, it->events) & mask_of(it))
+	if (epoll_item_level(it) & mask_of(it))
 		ready_add(s, it);
 }
 
@@ -143,9 +152,11 @@ static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
 	if (watch == WATCH_NONE)
 		return;
 	it->watch = WATCH_NONE;
-	proc.watch_item[watch] = NULL;
-	if (proc_is_dead() || watch_release(&proc.at.arena, watch))
+	*proc_watch_item(watch) = NULL;
+	if (proc_is_dead() || watch_release(&proc.at.arena, watch, poller))
 		return;
+	if (it->events & EPOLLEXCLUSIVE)
+		wait_nudge(it->file);
 	for (;;) {
 		uint64_t word = atomic_load(&watch_at(&proc.at.arena, watch)->word);
 
@@ -174,6 +185,7 @@ static void item_free(struct epoll_set *s, struct epoll_item *it)
 {
 	ready_remove(s, it);
 	item_unwatch(s, it);
+	epoll_side_remove(s, it);
 	*it->set_prev = it->set_next;
 	if (it->set_next)
 		it->set_next->set_prev = it->set_prev;
@@ -196,9 +208,8 @@ void epoll_kick(struct epoll_set *s)
 
 	/* pairs with the announcement in epoll_wait_file: either we see the sleeper or it sees the member */
 	atomic_thread_fence(memory_order_seq_cst);
-	if ((atomic_load(&s->sleepers) || s->is_nested) && s->event_fd >= 0 &&
-	        libc.write(s->event_fd, &one, sizeof(one)) < 0)
-		log_debug("event fd: %s", strerror(errno));
+	if ((atomic_load(&s->sleepers) || s->is_nested) && s->event_fd >= 0)
+		RAW(SYS_write, s->event_fd, &one, sizeof(one));
 }
 
 static int item_add(struct epoll_set *s, struct file *f, int fd, const struct epoll_event *ev)
@@ -219,7 +230,7 @@ static int item_add(struct epoll_set *s, struct file *f, int fd, const struct ep
 	it->events = ev->events;
 	it->data = ev->data;
 	it->watch = WATCH_NONE;
-	if (mode != MODE_PRONK) {
+	if (mode != MODE_PRONK && !dgram_is_dual(f)) {
 		if (libc.epoll_ctl(s->epfd, EPOLL_CTL_ADD, fd, &kev) < 0) {
 			rc = -errno;
 			free(it);
@@ -248,6 +259,7 @@ static int item_add(struct epoll_set *s, struct file *f, int fd, const struct ep
 	it->file_next = f->items;
 	f->items = it;
 	spin_unlock(&f->items_lock);
+	s->has_dual |= mode == MODE_DUAL;
 	if (mode == MODE_PRONK || mode == MODE_DUAL) {
 		epoll_item_watch(s, it);
 		if (it->ready_prev)
@@ -281,7 +293,7 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 			file_put(f);
 		return rc;
 	}
-	if ((op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD) && !event) {
+	if (op != EPOLL_CTL_DEL && (uintptr_t)event < EPOLL_BAD_ADDRESS) {
 		file_put(f);
 		return -EFAULT;
 	}
@@ -289,6 +301,10 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 	if (op == EPOLL_CTL_ADD && (event->events & EPOLLEXCLUSIVE) &&
 	        (event->events & ~(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP |
 	                                 (uint32_t)EPOLLET | EPOLLEXCLUSIVE))) {
+		file_put(f);
+		return -EINVAL;
+	}
+	if (op == EPOLL_CTL_MOD && (event->events & EPOLLEXCLUSIVE)) {
 		file_put(f);
 		return -EINVAL;
 	}
@@ -311,6 +327,12 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 		if (it->in_kernel && libc.epoll_ctl(epfd, EPOLL_CTL_MOD, fd, event) < 0) {
 			rc = -errno;
 			break;
+		}
+		/* spent, on a wildcard listener or when a connection was dissolved */
+		if (!it->in_kernel && atomic_load(&f->mode) != MODE_PRONK && !dgram_is_dual(f) &&
+		        !libc.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event)) {
+			it->in_kernel = true;
+			atomic_fetch_add(&s->kernel_members, 1);
 		}
 		it->events = event->events;
 		it->data = event->data;
@@ -365,14 +387,36 @@ static void each_item(struct file *f, void (*fn)(struct epoll_set *s, struct epo
 	spin_unlock(&members_lock);
 }
 
+/* Whether the kernel has delivered its one shot: only its own account tells. */
+static bool kernel_spent(int epfd, int fd)
+{
+	char text[4096], path[40], want[24], *p;
+	ssize_t n;
+	int info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", epfd);
+	snprintf(want, sizeof(want), "tfd: %8d events: ", fd);
+	/* no cancellation points: the caller holds locks */
+	info = (int)RAW(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	if (info < 0)
+		return false;
+	n = RAW(SYS_read, info, text, sizeof(text) - 1);
+	libc.close(info);
+	text[n < 0 ? 0 : n] = 0;
+	p = strstr(text, want);
+	return p && !(strtoul(p + strlen(want), NULL, 16) & 0xffff);
+}
+
 static void item_changed(struct epoll_set *s, struct epoll_item *it)
 {
-	if (it->in_kernel && atomic_load(&it->file->mode) == MODE_PRONK) {
+	if (it->in_kernel && (atomic_load(&it->file->mode) == MODE_PRONK || dgram_is_dual(it->file))) {
+		if (it->events & EPOLLONESHOT)
+			it->is_spent = kernel_spent(s->epfd, it->fd);
 		libc.epoll_ctl(s->epfd, EPOLL_CTL_DEL, it->fd, NULL);
 		it->in_kernel = false;
 		atomic_fetch_sub(&s->kernel_members, 1);
 	}
-	if (!it->in_kernel && atomic_load(&it->file->mode) == MODE_OPEN) {
+	if (!it->in_kernel && !it->is_spent && atomic_load(&it->file->mode) == MODE_OPEN) {
 		struct epoll_event ev = {.events = it->events, .data = it->data};
 
 		if (!libc.epoll_ctl(s->epfd, EPOLL_CTL_ADD, it->fd, &ev)) {
@@ -380,10 +424,15 @@ static void item_changed(struct epoll_set *s, struct epoll_item *it)
 			atomic_fetch_add(&s->kernel_members, 1);
 		}
 	}
+	if (!sock_is_ours(it->file))
+		epoll_side_remove(s, it);
 	if (!sock_is_ours(it->file) || epoll_poller_start(s))
 		return;
+	s->has_dual |= atomic_load(&it->file->mode) == MODE_DUAL;
 	item_unwatch(s, it);
 	epoll_item_watch(s, it);
+	if (it->is_spent)
+		ready_remove(s, it);
 	epoll_kick(s);
 }
 
@@ -391,6 +440,20 @@ void epoll_file_changed(struct file *f)
 {
 	if (f->items)
 		each_item(f, item_changed);
+}
+
+static void item_poke(struct epoll_set *s, struct epoll_item *it)
+{
+	if (!sock_is_ours(it->file) || it->is_spent || !(wait_level(it->file, it->events) & mask_of(it)))
+		return;
+	ready_add(s, it);
+	epoll_kick(s);
+}
+
+void epoll_file_poke(struct file *f)
+{
+	if (f->items)
+		each_item(f, item_poke);
 }
 
 void epoll_file_closed(struct file *f)
@@ -430,6 +493,7 @@ void epoll_set_destroy(struct epoll_set *s)
 			break;
 		}
 	spin_unlock(&epoll_sets_lock);
+	epoll_side_close(s);
 	poller = atomic_load(&s->poller);
 	if (poller >= 0) {
 		/* watches that were queued when they were released are freed by a last look */
@@ -471,6 +535,8 @@ void epoll_fork_child(void)
 	atomic_store(&epoll_sets_lock, 0);
 	for (struct epoll_set *s = epoll_sets; s; s = s->next) {
 		atomic_store(&s->lock, 0);
+		atomic_store(&s->sleepers, 0);
+		epoll_side_close(s);
 		if (atomic_load(&s->poller) < 0)
 			continue;
 		proc_internal_fd_remove(s->event_fd);
@@ -481,7 +547,6 @@ void epoll_fork_child(void)
 		s->ready = NULL;
 		s->ready_tail = &s->ready;
 		s->ready_count = s->unwatched_count = 0;
-		atomic_store(&s->sleepers, 0);
 		for (struct epoll_item *it = s->items; it; it = it->set_next) {
 			it->watch = WATCH_NONE;
 			it->ready_prev = NULL;

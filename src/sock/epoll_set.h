@@ -29,11 +29,16 @@ bool epoll_set_armed_ready(struct file *ef);
 
 /* A socket changed sides (kernel to Pronk): moves its memberships. Called with the file's lock. */
 void epoll_file_changed(struct file *f);
+/* Something happened to a socket that no stack tells of: members that are ready are told again, as an edge.
+ */
+void epoll_file_poke(struct file *f);
 /* The last number of a file was closed: it leaves every set. */
 void epoll_file_closed(struct file *f);
 /* Its endpoint is about to be replaced: its watches go, its memberships stay. */
 void epoll_file_closed_ep(struct file *f);
 void epoll_set_destroy(struct epoll_set *set);
+/* The number it was made with is being closed, this is another one of it. */
+void epoll_set_number(struct epoll_set *set, int epfd);
 /* Around fork: no set is changing while the child is made. */
 void epoll_fork_prepare(void);
 void epoll_fork_parent(void);

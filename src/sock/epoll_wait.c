@@ -9,8 +9,10 @@
 #include "clock.h"
 #include "endpoint.h"
 #include "libc.h"
+#include "local.h"
 #include "log.h"
 #include "proc.h"
+#include "raw.h"
 #include "ready.h"
 #include "sock.h"
 #include "wait.h"
@@ -18,11 +20,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
-enum { KERNEL_LOOK_NS = 100000 };
+/* How long the kernel's members are taken for quiet after a look that found none ready. */
+enum { KERNEL_LOOK_NS = 10000 };
 
 /* Moves watches that stacks have queued to the local list. With the set's lock. */
 void epoll_drain(struct epoll_set *s)
@@ -35,7 +39,7 @@ void epoll_drain(struct epoll_set *s)
 
 		/* not queued any more from here: what happens after the look below queues it again */
 		if (watch_unqueue(a, idx - 1)) {
-			struct epoll_item *it = proc.watch_item[idx - 1];
+			struct epoll_item *it = *proc_watch_item(idx - 1);
 
 			if (it && it->set == s && !it->is_spent)
 				ready_add(s, it);
@@ -64,7 +68,7 @@ static int collect(struct epoll_set *s, struct epoll_event *events, int max)
 		uint32_t ev;
 
 		it = s->ready;
-		ev = wait_level(it->file, it->events) & (it->events | ALWAYS);
+		ev = epoll_item_level(it) & (it->events | ALWAYS);
 		if (!ev || it->is_spent) {
 			ready_remove(s, it);
 			continue;
@@ -73,6 +77,11 @@ static int collect(struct epoll_set *s, struct epoll_event *events, int max)
 		events[n++].data = it->data;
 		if (it->events & EPOLLONESHOT) {
 			it->is_spent = true;
+			/* a wildcard listener's kernel half is spent with ours; MOD arms both */
+			if (it->in_kernel && !libc.epoll_ctl(s->epfd, EPOLL_CTL_DEL, it->fd, NULL)) {
+				it->in_kernel = false;
+				atomic_fetch_sub(&s->kernel_members, 1);
+			}
 			ready_remove(s, it);
 		} else if (it->events & EPOLLET) {
 			ready_remove(s, it);
@@ -98,11 +107,16 @@ static int filter(struct epoll_set *s, struct epoll_event *events, int n, bool *
 			uint64_t drop;
 
 			*is_internal = true;
-			if (s->event_fd >= 0 && libc.read(s->event_fd, &drop, sizeof(drop)) < 0)
-				continue;
+			if (s->event_fd >= 0)
+				RAW(SYS_read, s->event_fd, &drop, sizeof(drop));
 		} else if (events[i].data.ptr == &epoll_mark_ctl) {
 			*is_internal = true;
 			attach_check_dead(&proc.at);
+		} else if (events[i].data.ptr == &epoll_mark_side) {
+			*is_internal = true;
+			spin_lock(&s->lock);
+			epoll_side_drain(s);
+			spin_unlock(&s->lock);
 		} else {
 			events[k++] = events[i];
 		}
@@ -110,15 +124,119 @@ static int filter(struct epoll_set *s, struct epoll_event *events, int n, bool *
 	return k;
 }
 
+/* What the kernel delivered as the one shot of a wildcard listener was our half's, too. */
+static void spend_twins(struct epoll_set *s, const struct epoll_event *events, int n)
+{
+	spin_lock(&s->lock);
+	for (struct epoll_item *it = s->items; it; it = it->set_next) {
+		if (!(it->events & EPOLLONESHOT) || !it->in_kernel ||
+		        atomic_load(&it->file->mode) != MODE_DUAL)
+			continue;
+		for (int i = 0; i < n; i++)
+			if (events[i].data.u64 == it->data.u64) {
+				it->is_spent = true;
+				ready_remove(s, it);
+			}
+	}
+	spin_unlock(&s->lock);
+}
+
+/* epoll_pwait2, or its elder brother where that is unknown (Linux before 5.11, sandboxes, valgrind). */
+static int kernel_pwait(
+        int epfd, struct epoll_event *events, int max, const struct timespec *ts, const sigset_t *mask)
+{
+	int n = libc.epoll_pwait2(epfd, events, max, ts, mask), ms = -1;
+
+	if (likely(n >= 0) || errno != ENOSYS)
+		return n;
+	if (ts)
+		ms = ts->tv_sec > 1000000 ? 1000000000
+		                          : (int)(ts->tv_sec * 1000 + (ts->tv_nsec + 999999) / 1000000);
+	return libc.epoll_pwait(epfd, events, max, ms, mask);
+}
+
 static int kernel_wait(struct epoll_set *s, struct epoll_event *events, int max, uint64_t timeout_ns,
         const sigset_t *mask, bool *is_internal)
 {
 	struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
-	int n = timeout_ns == 0 && !mask ? libc.epoll_wait(s->epfd, events, max, 0)
-	                                 : libc.epoll_pwait2(s->epfd, events, max,
-	                                           timeout_ns == UINT64_MAX ? NULL : &ts, mask);
+	int n;
 
-	return n < 0 ? -errno : filter(s, events, n, is_internal);
+	/* a look is no cancellation point */
+	if (timeout_ns == 0 && !mask)
+		n = (int)RAW(SYS_epoll_pwait, s->epfd, events, max, 0, NULL, 0);
+	else if ((n = kernel_pwait(s->epfd, events, max, timeout_ns == UINT64_MAX ? NULL : &ts, mask)) < 0)
+		n = -errno;
+	if (n < 0)
+		return n;
+	n = filter(s, events, n, is_internal);
+	if (s->has_dual && n > 0)
+		spend_twins(s, events, n);
+	/* The wake-up may have been meant for a thread that sleeps, and the announcement went with it. It
+	 * stands again before this thread looks at the list. */
+	if (*is_internal && atomic_load(&s->sleepers) && atomic_load(&s->poller) >= 0)
+		poller_sleep(&proc.at.arena, (uint32_t)atomic_load(&s->poller));
+	return n;
+}
+
+/* After a wait that did not look at the list of ours, or not last: what is on it is somebody else's to take.
+ */
+static void leave_rest(struct epoll_set *s, int poller)
+{
+	if (atomic_load(&s->sleepers) &&
+	        (s->ready_count || poller_has_ready(&proc.at.arena, (uint32_t)poller)))
+		epoll_kick(s);
+}
+
+/* A wildcard listener that is ready on both sides is one member: more events behind have others lose those
+ * that are there already. How many of them stay. */
+static int without_twins(struct epoll_set *s, struct epoll_event *events, int have, int more)
+{
+	int n = 0;
+
+	if (!s->has_dual)
+		return more;
+	spin_lock(&s->lock);
+	for (int i = have; i < have + more; i++) {
+		int twin = 0;
+
+		while (twin < have && events[twin].data.u64 != events[i].data.u64)
+			twin++;
+		for (struct epoll_item *it = s->items; twin < have && it; it = it->set_next)
+			if (it->data.u64 == events[i].data.u64 && atomic_load(&it->file->mode) != MODE_DUAL)
+				twin = have; /* another member with the same data */
+		if (twin < have)
+			events[twin].events |= events[i].events;
+		else
+			events[have + n++] = events[i];
+	}
+	spin_unlock(&s->lock);
+	return n;
+}
+
+/* Members of both sides are ready, or may be: a wait returns all of them, as the kernel's does. Where max is
+ * too small, the sides take turns in going first. */
+static int collect_both(struct epoll_set *s, int poller, struct epoll_event *events, int max)
+{
+	bool is_internal = false, ours_first = s->is_our_turn;
+	int ours = 0, kernels;
+
+	if (ours_first)
+		ours = collect(s, events, max);
+	if (ours == max) {
+		s->is_our_turn = false;
+		return ours;
+	}
+	kernels = kernel_wait(s, events + ours, max - ours, 0, NULL, &is_internal);
+	if (kernels < 0)
+		kernels = 0; /* what is wrong with the set, the wait itself will tell */
+	s->kernel_was_ready = kernels > 0;
+	s->is_our_turn = kernels == max;
+	if (!ours_first && kernels < max) {
+		ours = collect(s, events + kernels, max - kernels);
+		return kernels + without_twins(s, events, kernels, ours);
+	}
+	leave_rest(s, poller);
+	return ours + without_twins(s, events, ours, kernels);
 }
 
 static void rebuild(struct epoll_set *s)
@@ -139,6 +257,7 @@ static void rebuild(struct epoll_set *s)
 static bool set_arm(struct epoll_set *s)
 {
 	const struct arena *a = &proc.at.arena;
+	static const struct timespec zero;
 	struct pollfd p;
 	bool is_ready = false;
 	uint64_t drop;
@@ -152,11 +271,15 @@ static bool set_arm(struct epoll_set *s)
 	spin_lock(&s->lock);
 	s->is_nested = true;
 	do {
-		poller_sleep(a, poller);
+		if (atomic_load(&s->sleepers))
+			poller_sleep(a, poller);
+		else
+			poller_arm(a, poller);
 		epoll_drain(s);
+		epoll_side_drain(s);
 		for (struct epoll_item *it = s->ready, *next; it; it = next) {
 			next = it->ready_next;
-			if (!it->is_spent && (wait_level(it->file, it->events) & (it->events | ALWAYS)))
+			if (!it->is_spent && (epoll_item_level(it) & (it->events | ALWAYS)))
 				is_ready = true;
 			else
 				ready_remove(s, it);
@@ -164,10 +287,10 @@ static bool set_arm(struct epoll_set *s)
 		if (is_ready) {
 			/* once is enough: more would be edges to a set around this one */
 			p = (struct pollfd){.fd = s->event_fd, .events = POLLIN};
-			if (libc.poll(&p, 1, 0) <= 0)
+			if (RAW(SYS_ppoll, &p, 1, &zero, NULL) <= 0)
 				epoll_kick(s);
-		} else if (libc.read(s->event_fd, &drop, sizeof(drop)) < 0 && errno != EAGAIN) {
-			log_debug("event fd: %s", strerror(errno));
+		} else {
+			RAW(SYS_read, s->event_fd, &drop, sizeof(drop));
 		}
 	} while (!is_ready && poller_has_ready(a, poller));
 	spin_unlock(&s->lock);
@@ -191,18 +314,87 @@ bool epoll_set_armed_ready(struct file *ef)
 	return set_arm(ef->set);
 }
 
+/* What a sleeping thread leaves behind when it is cancelled. */
+struct epoll_sleeper {
+	struct file *ef;
+	int poller;  /* -1: there was none to announce at */
+	int port_fd; /* of attach_sleep; -EAGAIN: not asleep */
+};
+
+static void announcement_end(struct epoll_set *s, int poller)
+{
+	const struct arena *a = &proc.at.arena;
+	bool is_last = atomic_fetch_sub(&s->sleepers, 1) == 1;
+
+	if (poller < 0)
+		return;
+	/* others may still sleep: the announcement stays up for them */
+	if (!is_last || s->is_nested) {
+		if (!is_last)
+			poller_sleep(a, (uint32_t)poller);
+		else
+			poller_arm(a, (uint32_t)poller);
+		return;
+	}
+	poller_awake(a, (uint32_t)poller);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&s->sleepers)) /* one that came in between: its announcement is gone */
+		poller_sleep(a, (uint32_t)poller);
+}
+
+static void sleeper_cancelled(void *arg)
+{
+	struct epoll_sleeper *w = arg;
+
+	if (w->port_fd != -EAGAIN)
+		attach_awake(&proc.at, w->port_fd);
+	announcement_end(w->ef->set, w->poller);
+	file_put(w->ef); /* the call's */
+}
+
+/* Sleeps for the kernel's set and for the port of a stack in this process. That one does not become a member
+ * of the set: it is not what the program waits for, and only one thread sleeps for it. */
+static int port_wait(struct epoll_set *s, struct epoll_event *events, int max, int port_fd,
+        uint64_t timeout_ns, const sigset_t *mask, bool *is_internal)
+{
+	struct pollfd p[2] = {{.fd = s->epfd, .events = POLLIN}, {.fd = port_fd, .events = POLLIN}};
+	struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
+
+	if (libc.ppoll(p, 2, timeout_ns == UINT64_MAX ? NULL : &ts, mask) < 0)
+		return -errno;
+	*is_internal = true;
+	return p[0].revents ? kernel_wait(s, events, max, 0, NULL, is_internal) : wait_signal(mask);
+}
+
+/* kernel_wait for a thread that may be cancelled in there. */
+static int kernel_sleep(struct file *ef, int poller, struct epoll_event *events, int max, int port_fd,
+        uint64_t timeout_ns, const sigset_t *mask, bool *is_internal)
+{
+	struct epoll_sleeper w = {ef, poller, port_fd};
+	int n;
+
+	pthread_cleanup_push(sleeper_cancelled, &w);
+	if (unlikely(port_fd >= 0))
+		n = port_wait(ef->set, events, max, port_fd, timeout_ns, mask, is_internal);
+	else
+		n = kernel_wait(ef->set, events, max, timeout_ns, mask, is_internal);
+	pthread_cleanup_pop(0);
+	return n;
+}
+
 int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int max, uint64_t timeout_ns,
         const sigset_t *mask, size_t mask_size)
 {
 	const struct arena *a = &proc.at.arena;
 	struct epoll_set *s = ef->set;
-	uint64_t now, deadline, spin_end;
-	int n, k, poller;
-	bool is_internal;
+	struct wait_spin spin;
+	uint64_t now, deadline, limit;
+	int n, k, poller, port_fd;
+	bool is_internal, is_settled = false;
 
 	if (max <= 0)
 		return SOCK_LIBC; /* the kernel's error */
-	if (unlikely(!events)) {
+	if (unlikely((uintptr_t)events < EPOLL_BAD_ADDRESS)) {
 		struct epoll_event one;
 
 		/* as the kernel: only what cannot be stored is a fault */
@@ -214,6 +406,7 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 	now = timeout_ns && timeout_ns != UINT64_MAX ? clock_now_ns() : 0;
 	deadline = timeout_ns == UINT64_MAX || timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	for (;;) {
+		attach_drive(&proc.at);
 		if (unlikely(s->has_sets))
 			nested_settle();
 		poller = atomic_load_explicit(&s->poller, memory_order_acquire);
@@ -227,22 +420,29 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 				now = clock_now_ns();
 				left = timeout_ns && deadline > now ? deadline - now : 0;
 			}
+			/* counted, so that a thread that looks without waiting and takes the edge of the
+			 * poller's coming announces us */
 			is_internal = false;
-			n = kernel_wait(s, events, max, left, mask, &is_internal);
+			atomic_fetch_add(&s->sleepers, 1);
+			if (atomic_load(&s->poller) >= 0) {
+				n = 0;
+				is_internal = true;
+			} else {
+				n = kernel_sleep(ef, -1, events, max, -EAGAIN, left, mask, &is_internal);
+			}
+			announcement_end(s, -1);
 			if (n || !is_internal)
 				return n;
 			continue;
 		}
 		now = clock_now_ns();
 		if (atomic_load_explicit(&s->kernel_members, memory_order_relaxed) &&
-		        now - s->kernel_looked_ns > KERNEL_LOOK_NS &&
+		        (s->has_sets || s->kernel_was_ready || now - s->kernel_looked_ns > KERNEL_LOOK_NS) &&
 		        (s->ready_count || poller_has_ready(a, (uint32_t)poller))) {
-			/* ours may fill every wait: now and then the kernel's members go first */
 			s->kernel_looked_ns = now;
-			is_internal = false;
-			k = kernel_wait(s, events, max, 0, NULL, &is_internal);
-			if (k > 0)
-				return k < max ? k + collect(s, events + k, max - k) : k;
+			n = collect_both(s, poller, events, max);
+			if (n)
+				return n;
 		}
 		n = collect(s, events, max);
 		if (!n &&
@@ -252,18 +452,19 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 			n = kernel_wait(s, events, max, 0, NULL, &is_internal);
 			if (n < 0)
 				return n;
+			s->kernel_was_ready = n > 0;
 			if (!n && is_internal && timeout_ns == 0)
 				n = collect(s, events, max);
+			else if (n && is_internal)
+				leave_rest(s, poller);
 		}
+		if (!n && !timeout_ns && !is_settled && (is_settled = true) && local_settle(NULL))
+			continue;
 		if (n || timeout_ns == 0)
 			return n;
-		if (proc.spin_ns && !proc_is_dead()) {
-			spin_end = now + proc.spin_ns;
-			if (spin_end > deadline)
-				spin_end = deadline;
-			while (!poller_has_ready(a, (uint32_t)poller) && clock_now_ns() < spin_end)
-				for (int i = 0; i < 8; i++)
-					cpu_relax();
+		if (!proc_is_dead() && wait_spin_start(&spin, now, deadline)) {
+			while (!poller_has_ready(a, (uint32_t)poller) && wait_spin_turn(&spin))
+				;
 			if (poller_has_ready(a, (uint32_t)poller))
 				continue;
 		}
@@ -271,6 +472,9 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 		if (now >= deadline)
 			return 0;
 		/* announce, look again, sleep */
+		port_fd = attach_sleep(&proc.at, &limit);
+		if (unlikely(port_fd == -EAGAIN))
+			continue;
 		atomic_fetch_add(&s->sleepers, 1);
 		poller_sleep(a, (uint32_t)poller);
 		is_internal = false;
@@ -282,21 +486,26 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 
 			if (s->unwatched_count && left > 1000000)
 				left = 1000000;
-			k = kernel_wait(s, events, max, left, mask, &is_internal);
+			if (left > limit)
+				left = limit;
+			k = kernel_sleep(ef, poller, events, max, port_fd, left, mask, &is_internal);
 			if (s->unwatched_count)
 				is_internal = true;
 		}
-		/* others may still sleep: the announcement stays up for them */
-		if (atomic_fetch_sub(&s->sleepers, 1) == 1 && !s->is_nested)
-			poller_awake(a, (uint32_t)poller);
-		else
-			poller_sleep(a, (uint32_t)poller);
+		announcement_end(s, poller);
+		attach_awake(&proc.at, port_fd);
 		if (k) {
 			s->kernel_looked_ns = clock_now_ns();
+			s->kernel_was_ready = k > 0;
 			if (k > 0 && k < max)
-				k += collect(s, events + k, max - k);
+				k += without_twins(s, events, k, collect(s, events + k, max - k));
+			else
+				leave_rest(s, poller);
 			return k;
 		}
+		attach_drive(&proc.at);
+		if (unlikely(s->has_sets)) /* what woke us is in one of them, too, perhaps */
+			continue;
 		n = collect(s, events, max);
 		if (n)
 			return n;

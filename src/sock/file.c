@@ -5,6 +5,7 @@
  */
 #include "file.h"
 #include "attach.h"
+#include "dgram.h"
 #include "epoll_set.h"
 #include "sock.h"
 
@@ -13,11 +14,20 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CHUNK = 1024, CHUNKS = 1024, FILE_SLAB = 64 };
+enum { CHUNK = 1024, CHUNKS = 4096, SLAB_BYTES = 32768 };
 
 static _Atomic(_Atomic(struct file *) *) chunks[CHUNKS];
 static _Atomic uint32_t table_lock;
 static struct file *free_files;
+struct ep_opts file_no_opts;
+
+/* Options that no file has. Their memory never goes back to the system, nor to anything but options. */
+union free_opts {
+	struct ep_opts opts;
+	union free_opts *next;
+};
+static union free_opts *free_opts;
+static _Atomic bool has_files;
 
 static _Atomic(struct file *) *slot_of(int fd)
 {
@@ -34,6 +44,11 @@ bool file_known(int fd)
 	_Atomic(struct file *) *s = slot_of(fd);
 
 	return s && atomic_load_explicit(s, memory_order_relaxed);
+}
+
+bool file_any(void)
+{
+	return atomic_load_explicit(&has_files, memory_order_relaxed);
 }
 
 struct file *file_get(int fd)
@@ -68,10 +83,18 @@ void file_put(struct file *f)
 		epoll_set_destroy(f->set);
 	else
 		sock_end(f);
+	file_opts_drop(f);
 	spin_lock(&table_lock);
 	f->next_free = free_files;
 	free_files = f;
 	spin_unlock(&table_lock);
+}
+
+bool file_has(const struct file *f, int fd)
+{
+	_Atomic(struct file *) *s = slot_of(fd);
+
+	return s && atomic_load_explicit(s, memory_order_acquire) == f;
 }
 
 static int table_set(int fd, struct file *f)
@@ -88,7 +111,50 @@ static int table_set(int fd, struct file *f)
 		atomic_store_explicit(&chunks[fd / CHUNK], c, memory_order_release);
 	}
 	atomic_store_explicit(slot_of(fd), f, memory_order_release);
+	atomic_store_explicit(&has_files, true, memory_order_relaxed);
 	return 0;
+}
+
+static void *slab_open(void)
+{
+	void *p = mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+bool file_opts_take(struct file *f)
+{
+	union free_opts *o;
+
+	if (f->opts != &file_no_opts)
+		return true;
+	spin_lock(&table_lock);
+	if (!free_opts && (o = slab_open())) {
+		for (size_t i = 0; i < SLAB_BYTES / sizeof(*o); i++) {
+			o[i].next = free_opts;
+			free_opts = &o[i];
+		}
+	}
+	o = free_opts;
+	if (o)
+		free_opts = o->next;
+	spin_unlock(&table_lock);
+	if (o)
+		f->opts = &o->opts;
+	return o != NULL;
+}
+
+void file_opts_drop(struct file *f)
+{
+	union free_opts *o = (union free_opts *)f->opts;
+
+	if (f->opts == &file_no_opts)
+		return;
+	f->opts = &file_no_opts;
+	spin_lock(&table_lock);
+	o->next = free_opts;
+	free_opts = o;
+	spin_unlock(&table_lock);
 }
 
 struct file *file_open(int fd, enum file_kind kind)
@@ -97,13 +163,12 @@ struct file *file_open(int fd, enum file_kind kind)
 
 	spin_lock(&table_lock);
 	if (!free_files) {
-		f = mmap(NULL, FILE_SLAB * sizeof(*f), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		        -1, 0);
-		if (f == MAP_FAILED) {
+		f = slab_open();
+		if (!f) {
 			spin_unlock(&table_lock);
 			return NULL;
 		}
-		for (int i = 0; i < FILE_SLAB; i++) {
+		for (size_t i = 0; i < SLAB_BYTES / sizeof(*f); i++) {
 			f[i].next_free = free_files;
 			free_files = &f[i];
 		}
@@ -114,6 +179,7 @@ struct file *file_open(int fd, enum file_kind kind)
 	memset((char *)f + sizeof(f->refs), 0, sizeof(*f) - sizeof(f->refs));
 	f->kind = (uint8_t)kind;
 	f->fd = fd;
+	f->opts = &file_no_opts;
 	atomic_store(&f->ep, ENDPOINT_NONE);
 	atomic_store(&f->fd_count, 1);
 	atomic_store_explicit(&f->refs, 1, memory_order_release);
@@ -127,37 +193,95 @@ struct file *file_open(int fd, enum file_kind kind)
 	return f;
 }
 
+struct file *file_import(int fd, const struct file *saved)
+{
+	struct file *f;
+
+	file_close(fd);
+	f = file_open(fd, FILE_SOCKET);
+	if (!f)
+		return NULL;
+	if (saved->type == SOCK_DGRAM && !dgram_opened(f)) {
+		file_close(fd);
+		return NULL;
+	}
+	memcpy(&f->kind, &saved->kind, offsetof(struct file, items_lock) - offsetof(struct file, kind));
+	f->fd = fd;
+	f->rx_pieces = f->rx_bytes = 0;
+	atomic_store(&f->lock, 0);
+	if (f->type == SOCK_DGRAM)
+		dgram_import(f, fd);
+	return f;
+}
+
+struct file *file_ref(struct file *f)
+{
+	atomic_fetch_add(&f->refs, 1);
+	return f;
+}
+
 int file_dup(struct file *f, int fd)
 {
-	int rc;
+	int rc = -EBADF;
 
 	file_close(fd);
 	spin_lock(&table_lock);
-	atomic_fetch_add(&f->refs, 1);
-	atomic_fetch_add(&f->fd_count, 1);
-	rc = table_set(fd, f);
+	/* Numbers go under this lock too: a file whose last one has gone has left its epoll sets and may not
+	 * come back. */
+	if (atomic_load(&f->fd_count)) {
+		atomic_fetch_add(&f->refs, 1);
+		atomic_fetch_add(&f->fd_count, 1);
+		rc = table_set(fd, f);
+	}
 	spin_unlock(&table_lock);
-	if (rc) {
+	if (rc && rc != -EBADF) {
 		atomic_fetch_sub(&f->fd_count, 1);
 		file_put(f);
 	}
 	return rc;
 }
 
+int file_number_after(const struct file *f, int fd)
+{
+	for (int n = fd + 1; n < CHUNK * CHUNKS; n++) {
+		_Atomic(struct file *) *t = atomic_load(&chunks[n / CHUNK]);
+
+		if (!t)
+			n |= CHUNK - 1;
+		else if (atomic_load(&t[n % CHUNK]) == f)
+			return n;
+	}
+	return -1;
+}
+
+/* The first number goes and others stay: what names the file by a number needs one that is open. With
+ * table_lock. */
+static void number_move(struct file *f)
+{
+	f->fd = file_number_after(f, -1);
+	if (f->kind == FILE_EPOLL)
+		epoll_set_number(f->set, f->fd);
+}
+
 bool file_close(int fd)
 {
 	_Atomic(struct file *) *s = slot_of(fd);
 	struct file *f;
+	bool is_last = false;
 
 	if (!s || !atomic_load_explicit(s, memory_order_relaxed))
 		return false;
 	spin_lock(&table_lock);
 	f = atomic_load(s);
 	atomic_store(s, NULL);
+	if (f)
+		is_last = atomic_fetch_sub(&f->fd_count, 1) == 1;
+	if (f && !is_last && f->fd == fd)
+		number_move(f);
 	spin_unlock(&table_lock);
 	if (!f)
 		return false;
-	if (atomic_fetch_sub(&f->fd_count, 1) == 1)
+	if (is_last)
 		epoll_file_closed(f);
 	file_put(f);
 	return true;
@@ -172,6 +296,24 @@ void file_each(int first, int last, void (*fn)(int fd))
 			if (c * CHUNK + i >= first && c * CHUNK + i <= last && atomic_load(&t[i]))
 				fn(c * CHUNK + i);
 	}
+}
+
+struct file *file_find_ep(uint32_t ep)
+{
+	for (int c = 0; c < CHUNKS; c++) {
+		_Atomic(struct file *) *t = atomic_load(&chunks[c]);
+
+		for (int i = 0; t && i < CHUNK; i++) {
+			struct file *f = atomic_load(&t[i]) ? file_get(c * CHUNK + i) : NULL;
+
+			if (!f)
+				continue;
+			if (f->kind == FILE_SOCKET && atomic_load(&f->ep) == ep)
+				return f;
+			file_put(f);
+		}
+	}
+	return NULL;
 }
 
 static void (*each_ep)(uint32_t ep);

@@ -13,6 +13,8 @@
 #include "compiler.h"
 #include "layout.h"
 
+enum { OPT_ROW_MAX = 192 }; /* rows of sockopts.def, at most */
+
 enum file_kind { FILE_SOCKET, FILE_EPOLL };
 
 /* Who serves a socket. */
@@ -20,9 +22,10 @@ enum file_mode {
 	MODE_OPEN,   /* a kernel socket that may still become ours */
 	MODE_KERNEL, /* decided: the kernel's */
 	MODE_PRONK,  /* ours */
-	MODE_DUAL,   /* a wildcard listener: ours and the kernel's at once */
+	MODE_DUAL,   /* a wildcard listener or a datagram socket: ours and the kernel's at once */
 };
 
+struct dgram;
 struct epoll_item;
 struct epoll_set;
 
@@ -34,26 +37,29 @@ struct file {
 	_Atomic bool is_nonblocking;
 	_Atomic bool is_append; /* O_APPEND means nothing to a socket, but is shown as it was set */
 	bool is_bound_here;     /* ep is a bound endpoint (not connected, not listening) */
+	bool is_bound_there;    /* a bind was the kernel's to serve, and it did */
 	bool has_connected;     /* connect() succeeded, or the socket was accepted */
+	bool port_is_chance;    /* the last bind(2) asked for any port */
+	bool may_bind_again;    /* ... and a connect has failed, or was dissolved, since */
 	_Atomic bool connect_reported;
-	_Atomic bool death_told; /* ECONNRESET for the service's death was returned once */
+	_Atomic bool
+	        is_disconnecting; /* shut down after the connection had ended unreported: no other connect */
+	_Atomic bool death_told;  /* ECONNRESET for the service's death was returned once */
 	uint16_t domain, type;
+	struct sock_addr bound;       /* our address and port as bind(2) was told; family 0: none */
 	int fd;                       /* the first number, for tools and messages */
 	_Atomic uint32_t ep;          /* endpoint index, or ENDPOINT_NONE */
 	_Atomic uint32_t lock;        /* state changes: bind, listen, connect, options */
 	uint32_t rx_pieces, rx_bytes; /* consumed since the last doorbell; under the endpoint's rx_lock */
 
-	/* options, as getsockopt shows them */
-	int nodelay, keepalive, reuseaddr, reuseport, cork, oobinline, tos, ttl;
-	int keepidle, keepintvl, keepcnt, user_timeout, sndbuf, rcvbuf, rcvlowat;
-	bool sndbuf_set, rcvbuf_set; /* by the program */
-	int append;                  /* O_APPEND or 0 */
-	int linger_on, linger_s;
-	uint64_t rcvtimeo_ns, sndtimeo_ns; /* 0 = none */
+	uint64_t opt_set[OPT_ROW_MAX / 64]; /* options: rows of sockopts.def that the program has set */
 
 	_Atomic uint32_t items_lock;
-	struct epoll_item *items; /* epoll memberships */
-	struct epoll_set *set;    /* FILE_EPOLL */
+	_Atomic bool is_connecting; /* a thread is about to make it ours (connect.c): others wait a moment */
+	struct ep_opts *opts;       /* on the way to an endpoint, see opt.h; else file_no_opts */
+	struct epoll_item *items;   /* epoll memberships */
+	struct epoll_set *set;      /* FILE_EPOLL */
+	struct dgram *dg;           /* SOCK_DGRAM: dgram.h */
 	struct file *next_free;
 };
 
@@ -62,18 +68,46 @@ struct file {
 struct file *file_get(int fd);
 void file_put(struct file *f);
 
+/* The options of files that have none of their own: all zero. */
+extern struct ep_opts file_no_opts;
+
+/* Gives a file options of its own, with what is in them undefined; false without memory. Takes them back:
+ * whoever still looks at them in another thread sees some other socket's, but no foreign memory. With
+ * f->lock. */
+bool file_opts_take(struct file *f);
+void file_opts_drop(struct file *f);
+
 /* Cheap: might this number be ours? */
 bool file_known(int fd);
+/* Cheaper: has any number ever been? */
+bool file_any(void);
+
+/* Whether the number still means this file: it may have been closed during a call. */
+bool file_has(const struct file *f, int fd);
 
 /* A new file for a number (one reference, held by the number). NULL without memory. */
 struct file *file_open(int fd, enum file_kind kind);
 
-/* Makes another number mean the same file. */
+/* A new file for a number, as another process's table described it (src/sock/pass.c): everything but what
+ * belongs to a table. Pointers that a struct file gets must be cleared here. NULL without memory. */
+struct file *file_import(int fd, const struct file *saved);
+
+/* The socket of this process that has the endpoint, with a reference taken, or NULL. Looks at every number.
+ */
+struct file *file_find_ep(uint32_t ep);
+
+/* Another reference to a file that the caller has one of. */
+struct file *file_ref(struct file *f);
+
+/* Makes another number mean the same file. 0, -EMFILE, or -EBADF when its last number has gone meanwhile. */
 int file_dup(struct file *f, int fd);
 
 /* Takes the number out of the table; the kernel's descriptor is the caller's business. False when it was not
  * ours. */
 bool file_close(int fd);
+
+/* The next number of the file after fd (-1: the first), or -1. Slow. */
+int file_number_after(const struct file *f, int fd);
 
 /* Calls fn for each number in [first, last]. */
 void file_each(int first, int last, void (*fn)(int fd));

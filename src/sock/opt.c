@@ -1,50 +1,57 @@
-/* opt.c - socket options of Pronk's sockets, one row each; what has no row is refused as the kernel refuses
- * an unknown option.
+/* opt.c - socket options: the table of sockopts.def, and get and set by its rows. What has no row is refused
+ * as the kernel refuses an unknown option.
  *
- * Runs in application threads. Sockets that are not (yet) ours never come here: the kernel answers for them,
- * and sock.c takes over what was set when the socket becomes ours.
+ * Runs in application threads. Sockets that are not (yet) ours never come further than the door: the kernel
+ * answers for them, opt.c notes what was set, and opt_take takes that over when the socket becomes ours. Rows
+ * with functions of their own are in opt_socket.c, opt_tcp.c, opt_ip.c.
  */
-#include "sock.h"
-#include "endpoint.h"
+#include "opt.h"
+#include "dgram.h"
 #include "libc.h"
-#include "proc.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stddef.h>
 #include <string.h>
 
-enum { CC_NAME_MAX = 16, RCVBUF_MIN = 2304, RCVBUF_MAX = 1 << 20 };
+#include "opt_names.h"
 
-enum row_kind {
-	ROW_INT,     /* an int field of struct file */
-	ROW_FLAG,    /* the same, 0 or 1 */
-	ROW_CONST,   /* read only: offset is the value */
-	ROW_SPECIAL, /* get/set functions */
+enum { ASK_VALUE_MAX = 256 };
+
+#define OPTION_FLAG(types, level, name, slot, note)                                                          \
+	{level, name, OPT_##types, OPT_KIND_FLAG, 1, slot, 0, 0, NULL, NULL},
+#define OPTION_INT(types, level, name, slot, min, max, note)                                                 \
+	{level, name, OPT_##types, OPT_KIND_INT, 0, slot, min, max, NULL, NULL},
+#define OPTION_CALL(types, level, name, note)                                                                \
+	{level, name, OPT_##types, OPT_KIND_CALL, 0, 0, 0, 0, opt_get_##name, opt_set_##name},
+#define OPTION_FACT(types, level, name, note)                                                                \
+	{level, name, OPT_##types, OPT_KIND_FACT, 0, 0, 0, 0, opt_get_##name, NULL},
+#define KEPT_FLAG 1
+#define KEPT_INT 0
+#define OPTION_KEPT(types, level, name, kind, slot, note)                                                    \
+	{level, name, OPT_##types, OPT_KIND_KEPT, KEPT_##kind, slot, 0, 0, NULL, NULL},
+#define OPTION_ASK(types, level, name, note) {level, name, OPT_##types, OPT_KIND_ASK, 0, 0, 0, 0, NULL, NULL},
+
+static const struct opt_row rows[] = {
+#include "sockopts.def"
 };
 
-struct row {
-	int level, name;
-	enum row_kind kind;
-	size_t off;
-	int min, max;       /* EINVAL outside */
-	uint32_t stack_opt; /* OPT_* to hand to the stack, 0 = none */
-	uint32_t app_flag;  /* APP_* bit that follows the value, 0 = none */
-	int (*get)(struct file *f, void *value, socklen_t *len);
-	int (*set)(struct file *f, const void *value, socklen_t len);
-};
+enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+_Static_assert((int)ROWS <= (int)OPT_ROW_MAX, "bits of struct file");
 
-#define FIELD(f, off) (*(int *)((char *)(f) + (off)))
-#define OFF(m) offsetof(struct file, m)
-
-static struct endpoint *ep_of(struct file *f)
+static const struct opt_row *row_find(const struct file *f, int level, int name)
 {
-	return proc_ep(atomic_load(&f->ep));
+	uint8_t type = f->type == SOCK_DGRAM ? OPT_DGRAM : OPT_STREAM;
+
+	if (level == IPPROTO_IPV6 && f->domain != AF_INET6)
+		return NULL;
+	for (int i = 0; i < ROWS; i++)
+		if (rows[i].name == name && rows[i].level == level && (rows[i].types & type))
+			return &rows[i];
+	return NULL;
 }
 
-/* Copies a value out, cut to the caller's room, as sock_getsockopt does. */
-static int give(void *value, socklen_t *len, const void *from, socklen_t size)
+int opt_give(void *value, socklen_t *len, const void *from, socklen_t size)
 {
 	if (*len > size)
 		*len = size;
@@ -52,310 +59,350 @@ static int give(void *value, socklen_t *len, const void *from, socklen_t size)
 	return 0;
 }
 
-static int get_error(struct file *f, void *value, socklen_t *len)
+int opt_read(const void *value, socklen_t len, int *v)
 {
-	int err = proc_is_dead() ? ECONNRESET : atomic_exchange(&ep_of(f)->error, 0);
-
-	return give(value, len, &err, sizeof(err));
-}
-
-static int get_acceptconn(struct file *f, void *value, socklen_t *len)
-{
-	int v = atomic_load(&ep_of(f)->state) == EP_LISTEN;
-
-	return give(value, len, &v, sizeof(v));
-}
-
-static int get_domain(struct file *f, void *value, socklen_t *len)
-{
-	int v = f->domain;
-
-	return give(value, len, &v, sizeof(v));
-}
-
-static int get_linger(struct file *f, void *value, socklen_t *len)
-{
-	struct linger lg = {f->linger_on, f->linger_s};
-
-	return give(value, len, &lg, sizeof(lg));
-}
-
-static int set_linger(struct file *f, const void *value, socklen_t len)
-{
-	struct linger lg;
-
-	if (len < sizeof(lg))
+	if (len < sizeof(*v))
 		return -EINVAL;
-	memcpy(&lg, value, sizeof(lg));
-	f->linger_on = !!lg.l_onoff;
-	if (f->linger_on) /* unsigned to the kernel: a negative time is the longest */
-		f->linger_s = lg.l_linger < 0 ? INT_MAX : lg.l_linger;
+	memcpy(v, value, sizeof(*v));
 	return 0;
 }
 
-static int get_timeout(uint64_t ns, void *value, socklen_t *len)
-{
-	struct timeval tv = {(time_t)(ns / 1000000000), (suseconds_t)(ns % 1000000000 / 1000)};
+/* --- what the kernel says --- */
 
-	return give(value, len, &tv, sizeof(tv));
+/* Without a descriptor left, the unconnected socket that accepted numbers are duplicates of: nobody else asks
+ * it anything. */
+static int fresh_socket(const struct file *f)
+{
+	int fd = libc.socket(f->domain ? f->domain : AF_INET, f->type | SOCK_CLOEXEC, 0);
+
+	return fd < 0 ? proc.base_fd : fd;
 }
 
-static int set_timeout(uint64_t *ns, const void *value, socklen_t len)
+static void fresh_end(int fd)
 {
-	struct timeval tv;
-
-	if (len < sizeof(tv))
-		return -EINVAL;
-	memcpy(&tv, value, sizeof(tv));
-	if (tv.tv_usec < 0 || tv.tv_usec >= 1000000)
-		return -EDOM;
-	*ns = tv.tv_sec < 0 ? 1 : (uint64_t)tv.tv_sec * 1000000000u + (uint64_t)tv.tv_usec * 1000u;
-	return 0;
+	if (fd >= 0 && fd != proc.base_fd)
+		libc.close(fd);
 }
 
-static int get_rcvtimeo(struct file *f, void *value, socklen_t *len)
+int opt_ask_get(struct file *f, int level, int name, void *value, socklen_t *len)
 {
-	return get_timeout(f->rcvtimeo_ns, value, len);
+	int fd = fresh_socket(f), rc;
+
+	if (fd < 0)
+		return -ENOPROTOOPT;
+	rc = libc.getsockopt(fd, level, name, value, len) < 0 ? -errno : 0;
+	fresh_end(fd);
+	return rc;
 }
 
-static int set_rcvtimeo(struct file *f, const void *value, socklen_t len)
+int opt_ask_set(struct file *f, int level, int name, const void *value, socklen_t len, int *v)
 {
-	return set_timeout(&f->rcvtimeo_ns, value, len);
+	int fd = fresh_socket(f), rc;
+	socklen_t size = sizeof(*v);
+
+	if (fd < 0)
+		return -ENOPROTOOPT;
+	rc = libc.setsockopt(fd, level, name, value, len) < 0 ? -errno : 0;
+	if (!rc && v && libc.getsockopt(fd, level, name, v, &size) < 0)
+		rc = -errno;
+	fresh_end(fd);
+	return rc;
 }
 
-static int get_sndtimeo(struct file *f, void *value, socklen_t *len)
+/* The kernel's errors are the kernel's; what it would take is refused, unless it is what it was anyway. */
+static int ask_set(struct file *f, int level, int name, const void *value, socklen_t len)
 {
-	return get_timeout(f->sndtimeo_ns, value, len);
+	uint8_t before[ASK_VALUE_MAX] = {0}, after[ASK_VALUE_MAX] = {0};
+	socklen_t before_len = sizeof(before), after_len = sizeof(after);
+	int fd = fresh_socket(f), rc;
+	bool is_same;
+
+	if (fd < 0)
+		return -ENOPROTOOPT;
+	is_same = !libc.getsockopt(fd, level, name, before, &before_len);
+	rc = libc.setsockopt(fd, level, name, value, len) < 0 ? -errno : 0;
+	is_same = is_same && !libc.getsockopt(fd, level, name, after, &after_len) &&
+	          before_len == after_len && !memcmp(before, after, sizeof(before));
+	fresh_end(fd);
+	return rc ? rc : is_same ? 0 : -ENOPROTOOPT;
 }
 
-static int set_sndtimeo(struct file *f, const void *value, socklen_t len)
-{
-	return set_timeout(&f->sndtimeo_ns, value, len);
-}
+/* --- get --- */
 
-/* The kernel doubles what it is asked for; so do we, within the ring's size. socket(7) */
-static int set_sndbuf(struct file *f, const void *value, socklen_t len)
+static int row_get(struct file *f, const struct opt_row *r, void *value, socklen_t *len)
 {
 	int v;
 
-	if (len < sizeof(v))
-		return -EINVAL;
-	memcpy(&v, value, sizeof(v));
-	v = v < 0                                          ? 4608
-	    : v > (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2 ? (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE / 2
-	                                                   : v;
-	f->sndbuf = v * 2 < 4608 ? 4608 : v * 2;
-	f->sndbuf_set = true;
-	atomic_store(&ep_of(f)->tx_limit, (uint32_t)f->sndbuf);
-	return 0;
-}
-
-static int set_rcvbuf(struct file *f, const void *value, socklen_t len);
-
-static int get_mss(struct file *f, void *value, socklen_t *len)
-{
-	int v = (int)atomic_load(&ep_of(f)->info_mss);
-
-	if (!v)
-		v = 536;
-	return give(value, len, &v, sizeof(v));
-}
-
-static int get_info(struct file *f, void *value, socklen_t *len)
-{
-	/* lwIP's state number to the kernel's (include/net/tcp_states.h) */
-	static const uint8_t states[] = {TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED,
-	        TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK, TCP_TIME_WAIT};
-	struct endpoint *ep = ep_of(f);
-	struct tcp_info ti = {0};
-	uint32_t st = atomic_load(&ep->tcp_state), mss = atomic_load(&ep->info_mss);
-
-	ti.tcpi_state = atomic_load(&ep->state) == EP_LISTEN   ? TCP_LISTEN
-	                : atomic_load(&ep->state) == EP_CLOSED ? TCP_CLOSE
-	                : st < sizeof(states)                  ? states[st]
-	                                                       : TCP_CLOSE;
-	ti.tcpi_options = TCPI_OPT_SACK | TCPI_OPT_WSCALE;
-	ti.tcpi_rto = atomic_load(&ep->info_rto_ms) * 1000;
-	ti.tcpi_snd_mss = ti.tcpi_rcv_mss = ti.tcpi_advmss = mss;
-	ti.tcpi_snd_cwnd = mss ? atomic_load(&ep->info_cwnd) / mss : 0;
-	ti.tcpi_snd_ssthresh = mss ? atomic_load(&ep->info_ssthresh) / mss : 0;
-	ti.tcpi_rtt = atomic_load(&ep->info_rtt_us);
-	ti.tcpi_rcv_space = atomic_load(&ep->info_rcv_wnd);
-	ti.tcpi_total_retrans = atomic_load(&ep->info_retransmits);
-	ti.tcpi_pmtu = proc.at.arena.hdr->mtu;
-	return give(value, len, &ti, sizeof(ti));
-}
-
-static int get_congestion(struct file *f, void *value, socklen_t *len)
-{
-	static const char name[CC_NAME_MAX] = "reno";
-
-	(void)f;
-	return give(value, len, name, sizeof(name));
-}
-
-static int set_congestion(struct file *f, const void *value, socklen_t len)
-{
-	char name[CC_NAME_MAX] = "";
-
-	(void)f;
-	if (len < 1)
-		return -EINVAL;
-	memcpy(name, value, len < sizeof(name) - 1 ? len : sizeof(name) - 1);
-	return strcmp(name, "reno") ? -ENOENT : 0;
-}
-
-static const struct row rows[] = {
-        {SOL_SOCKET, SO_ERROR, ROW_SPECIAL, 0, 0, 0, 0, 0, get_error, NULL},
-        {SOL_SOCKET, SO_TYPE, ROW_CONST, SOCK_STREAM, 0, 0, 0, 0, NULL, NULL},
-        {SOL_SOCKET, SO_PROTOCOL, ROW_CONST, IPPROTO_TCP, 0, 0, 0, 0, NULL, NULL},
-        {SOL_SOCKET, SO_DOMAIN, ROW_SPECIAL, 0, 0, 0, 0, 0, get_domain, NULL},
-        {SOL_SOCKET, SO_ACCEPTCONN, ROW_SPECIAL, 0, 0, 0, 0, 0, get_acceptconn, NULL},
-        {SOL_SOCKET, SO_REUSEADDR, ROW_FLAG, OFF(reuseaddr), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
-        {SOL_SOCKET, SO_REUSEPORT, ROW_FLAG, OFF(reuseport), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
-        {SOL_SOCKET, SO_KEEPALIVE, ROW_FLAG, OFF(keepalive), INT_MIN, INT_MAX, OPT_KEEPALIVE, APP_KEEPALIVE,
-                NULL, NULL},
-        {SOL_SOCKET, SO_OOBINLINE, ROW_FLAG, OFF(oobinline), INT_MIN, INT_MAX, 0, 0, NULL, NULL},
-        {SOL_SOCKET, SO_LINGER, ROW_SPECIAL, 0, 0, 0, 0, 0, get_linger, set_linger},
-        {SOL_SOCKET, SO_RCVTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_rcvtimeo, set_rcvtimeo},
-        {SOL_SOCKET, SO_SNDTIMEO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_sndtimeo, set_sndtimeo},
-        {SOL_SOCKET, SO_SNDBUF, ROW_SPECIAL, OFF(sndbuf), 0, 0, 0, 0, NULL, set_sndbuf},
-        {SOL_SOCKET, SO_RCVBUF, ROW_SPECIAL, OFF(rcvbuf), 0, 0, 0, 0, NULL, set_rcvbuf},
-        {IPPROTO_TCP, TCP_NODELAY, ROW_FLAG, OFF(nodelay), INT_MIN, INT_MAX, 0, APP_NODELAY, NULL, NULL},
-        {IPPROTO_TCP, TCP_CORK, ROW_FLAG, OFF(cork), INT_MIN, INT_MAX, 0, APP_CORK, NULL, NULL},
-        {IPPROTO_TCP, TCP_KEEPIDLE, ROW_INT, OFF(keepidle), 1, 32767, OPT_KEEPIDLE, 0, NULL, NULL},
-        {IPPROTO_TCP, TCP_KEEPINTVL, ROW_INT, OFF(keepintvl), 1, 32767, OPT_KEEPINTVL, 0, NULL, NULL},
-        {IPPROTO_TCP, TCP_KEEPCNT, ROW_INT, OFF(keepcnt), 1, 127, OPT_KEEPCNT, 0, NULL, NULL},
-        {IPPROTO_TCP, TCP_USER_TIMEOUT, ROW_INT, OFF(user_timeout), 0, INT_MAX, OPT_USER_TIMEOUT, 0, NULL,
-                NULL},
-        {IPPROTO_TCP, TCP_MAXSEG, ROW_SPECIAL, 0, 0, 0, 0, 0, get_mss, NULL},
-        {IPPROTO_TCP, TCP_INFO, ROW_SPECIAL, 0, 0, 0, 0, 0, get_info, NULL},
-        {IPPROTO_TCP, TCP_CONGESTION, ROW_SPECIAL, 0, 0, 0, 0, 0, get_congestion, set_congestion},
-        {IPPROTO_IP, IP_TOS, ROW_INT, OFF(tos), INT_MIN, INT_MAX, OPT_TOS, 0, NULL, NULL},
-        {IPPROTO_IP, IP_TTL, ROW_INT, OFF(ttl), 1, 255, OPT_TTL, 0, NULL, NULL},
-};
-
-static const struct row *row_find(int level, int name)
-{
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		if (rows[i].level == level && rows[i].name == name)
-			return &rows[i];
-	return NULL;
+	if (r->get)
+		return r->get(f, value, len);
+	if (r->kind == OPT_KIND_ASK)
+		return opt_ask_get(f, r->level, r->name, value, len);
+	v = r->is_flag ? opt_flag(f, r->slot) : opt_int(f, r->slot);
+	/* with little room the kernel gives a value of this level as one byte. do_ip_getsockopt */
+	if (r->level == IPPROTO_IP && *len > 0 && *len < sizeof(v) && v >= 0 && v <= 255)
+		*len = 1;
+	return opt_give(value, len, &v, sizeof(v));
 }
 
 int sock_getopt(struct file *f, int fd, int level, int name, void *value, socklen_t *len)
 {
-	const struct row *r;
-	int v;
+	const struct opt_row *r;
 
-	(void)fd;
-	if (!sock_is_ours(f) || (atomic_load(&f->mode) == MODE_DUAL && level != SOL_SOCKET))
+	if (f->type == SOCK_DGRAM)
+		return dgram_getopt(f, fd, level, name, value, len);
+	if (!sock_is_ours(f))
 		return SOCK_LIBC;
-	if (!value || !len)
+	if (atomic_load(&f->mode) == MODE_DUAL && level == IPPROTO_TCP && name == TCP_INFO)
+		return opt_info_dual(f, fd, value, len);
+	/* of a wildcard listener the kernel's half knows all but what belongs to ours */
+	if (atomic_load(&f->mode) == MODE_DUAL &&
+	        (level != SOL_SOCKET || (name != SO_SNDBUF && name != SO_RCVBUF)))
+		return SOCK_LIBC;
+	if (!len)
 		return -EFAULT;
 	if ((int)*len < 0)
 		return -EINVAL;
-	r = row_find(level, name);
-	if (!r)
-		return level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP ||
-		                       (level == IPPROTO_IPV6 && f->domain == AF_INET6)
-		               ? -ENOPROTOOPT
-		               : -EOPNOTSUPP;
-	if (r->get)
-		return r->get(f, value, len);
-	v = r->kind == ROW_CONST && r->min >= 0 ? (int)r->off : FIELD(f, r->off);
-	/* with little room the kernel gives a value of this level as one byte. ip_getsockopt */
-	if (level == IPPROTO_IP && *len > 0 && *len < sizeof(v) && v >= 0 && v <= 255)
-		*len = 1;
-	return give(value, len, &v, sizeof(v));
+	r = row_find(f, level, name);
+	return r && value ? row_get(f, r, value, len) : opt_ask_get(f, level, name, value, len);
 }
 
-/* Hands an option's value to the connection in its stack. */
-static int tell_stack(struct file *f, uint32_t opt, int value)
+/* --- set --- */
+
+/* Flags that the stack or a transfer reads from the endpoint's own word. */
+static uint32_t app_flag_of(const struct opt_row *r)
 {
-	struct call c = {.op = CALL_SETOPT, .endpoint = atomic_load(&f->ep), .opt = opt, .value = value};
-	int rc;
-
-	if (proc_is_dead())
+	if (!r->is_flag)
 		return 0;
-	rc = post_call(&proc.at, ep_of(f)->stack_idx, &c);
-	return rc ? rc : c.result;
+	return r->slot == EPF_NODELAY     ? APP_NODELAY
+	       : r->slot == EPF_CORK      ? APP_CORK
+	       : r->slot == EPF_KEEPALIVE ? APP_KEEPALIVE
+	                                  : 0;
 }
 
-/* Doubled as the kernel does; the window really follows, up to lwIP's largest. socket(7) */
-static int set_rcvbuf(struct file *f, const void *value, socklen_t len)
+uint32_t opt_app_flags(struct file *f)
+{
+	return (atomic_load(&f->is_nonblocking) ? APP_NONBLOCK : 0u) |
+	       (opt_flag(f, EPF_NODELAY) ? APP_NODELAY : 0u) | (opt_flag(f, EPF_CORK) ? APP_CORK : 0u) |
+	       (opt_flag(f, EPF_KEEPALIVE) ? APP_KEEPALIVE : 0u);
+}
+
+void opt_tell(struct file *f)
+{
+	uint32_t ep = atomic_load(&f->ep);
+
+	if (ep != ENDPOINT_NONE && !proc_is_dead())
+		post(&proc.at, proc_ep(ep)->stack_idx, POST_ENTRY(POST_OPTIONS, 0, ep));
+}
+
+static void row_store(struct file *f, const struct opt_row *r, int v)
+{
+	uint32_t flag = app_flag_of(r), ep = atomic_load(&f->ep);
+
+	if (r->is_flag)
+		opt_flag_set(f, r->slot, v != 0);
+	else
+		opt_int_set(f, r->slot, v);
+	if (flag && ep != ENDPOINT_NONE) {
+		if (v)
+			atomic_fetch_or(&proc_ep(ep)->app_flags, flag);
+		else
+			atomic_fetch_and(&proc_ep(ep)->app_flags, ~flag);
+		/* both push out what MSG_MORE holds back. tcp(7) */
+		if (flag == (v ? APP_NODELAY : APP_CORK))
+			atomic_fetch_and(&proc_ep(ep)->app_flags, ~(uint32_t)APP_MORE);
+	}
+}
+
+/* What the kernel takes of a socket that has no connection only; the fresh one that was asked has none. */
+static int state_error(struct file *f, const struct opt_row *r, socklen_t len, int rc)
+{
+	uint32_t state = atomic_load(&proc_ep(atomic_load(&f->ep))->state);
+
+	if (r->level == IPPROTO_IPV6 && r->name == IPV6_V6ONLY && !rc)
+		return -EINVAL; /* of a socket that has a port */
+	if (r->level != IPPROTO_TCP || len < sizeof(int) || state == EP_BOUND || state == EP_CLOSED ||
+	        (rc && rc != -EINVAL && rc != -ENOPROTOOPT))
+		return rc;
+	if (r->name == TCP_QUEUE_SEQ)
+		return -EPERM;
+	if (r->name == TCP_FASTOPEN_CONNECT ||
+	        (state != EP_LISTEN && (r->name == TCP_FASTOPEN || r->name == TCP_FASTOPEN_NO_COOKIE)))
+		return -EINVAL;
+	return rc;
+}
+
+static int row_set(struct file *f, const struct opt_row *r, const void *value, socklen_t len)
 {
 	int v, rc;
 
-	if (len < sizeof(v))
-		return -EINVAL;
-	memcpy(&v, value, sizeof(v));
-	v = v < 0 ? 0 : v > RCVBUF_MAX / 2 ? RCVBUF_MAX / 2 : v;
-	v = v * 2 < RCVBUF_MIN ? RCVBUF_MIN : v * 2;
-	rc = tell_stack(f, OPT_RCVBUF, v);
-	if (rc)
+	switch ((enum opt_kind)r->kind) {
+	case OPT_KIND_FACT:
+		return r->level != IPPROTO_IP && len < sizeof(v) ? -EINVAL : -ENOPROTOOPT;
+	case OPT_KIND_CALL:
+		return r->set(f, value, len);
+	case OPT_KIND_ASK:
+		rc = ask_set(f, r->level, r->name, value, len);
+		return state_error(f, r, len, rc);
+	case OPT_KIND_KEPT:
+		rc = state_error(f, r, len, opt_ask_set(f, r->level, r->name, value, len, &v));
+		if (!rc)
+			row_store(f, r, v);
 		return rc;
-	f->rcvbuf = v;
-	f->rcvbuf_set = true;
+	default:
+		break;
+	}
+	if (r->level == IPPROTO_IP && len < sizeof(v)) {
+		if (len < 1)
+			return -EINVAL;
+		v = *(const uint8_t *)value;
+	} else {
+		rc = opt_read(value, len, &v);
+		if (rc)
+			return rc;
+	}
+	if (r->kind == OPT_KIND_FLAG)
+		v = !!v;
+	else if (v < r->min || v > r->max)
+		return -EINVAL;
+	row_store(f, r, v);
+	if (r->types != OPT_ANY || r->level != SOL_SOCKET)
+		opt_tell(f);
 	return 0;
 }
 
 int sock_setopt(struct file *f, int fd, int level, int name, const void *value, socklen_t len)
 {
-	const struct row *r;
-	int v, rc;
+	const struct opt_row *r = row_find(f, level, name), *shown = r;
+	int rc;
 
-	if (!sock_is_ours(f)) {
-		if (level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF))
-			*(name == SO_SNDBUF ? &f->sndbuf_set : &f->rcvbuf_set) = true;
+	if (f->type == SOCK_DGRAM)
+		return dgram_setopt(f, fd, level, name, value, len);
+	if (name == SO_SNDBUFFORCE && level == SOL_SOCKET)
+		shown = row_find(f, level, SO_SNDBUF);
+	else if (name == SO_RCVBUFFORCE && level == SOL_SOCKET)
+		shown = row_find(f, level, SO_RCVBUF);
+	if (shown)
+		f->opt_set[(shown - rows) / 64] |= 1ull << ((shown - rows) % 64);
+	if (!sock_is_ours(f))
 		return SOCK_LIBC;
-	}
-	r = row_find(level, name);
 	if (atomic_load(&f->mode) == MODE_DUAL) {
 		/* the kernel's half decides what is valid; ours follows */
 		rc = libc.setsockopt(fd, level, name, value, len);
-		if (rc < 0 || !r)
-			return rc < 0 ? -errno : 0;
+		if (rc < 0)
+			return -errno;
+		if (r && value)
+			row_set(f, r, value, len);
+		return 0;
 	}
 	if ((int)len < 0)
 		return -EINVAL;
-	if (!r || (!r->set && (r->kind == ROW_SPECIAL || r->kind == ROW_CONST)))
-		return -ENOPROTOOPT;
-	if (!value)
-		return -EFAULT;
-	if (r->set)
-		return r->set(f, value, len);
-	if (len < sizeof(v)) {
-		if (level != IPPROTO_IP || len < 1)
-			return -EINVAL;
-		v = *(const uint8_t *)value;
-	} else {
-		memcpy(&v, value, sizeof(v));
-	}
-	if (r->kind == ROW_FLAG)
-		v = !!v;
-	else if (level == IPPROTO_IP && name == IP_TTL && v == -1)
-		v = 64;
-	else if (level == IPPROTO_IP && name == IP_TOS)
-		v &= 0xfc; /* one byte, and ECN's two bits belong to TCP */
-	else if (v < r->min || v > r->max)
-		return -EINVAL;
-	if (r->stack_opt) {
-		rc = tell_stack(f, r->stack_opt, v);
-		if (rc)
-			return rc;
-	}
-	FIELD(f, r->off) = v;
-	if (r->app_flag) {
-		struct endpoint *ep = ep_of(f);
+	return r && value ? row_set(f, r, value, len) : ask_set(f, level, name, value, len);
+}
 
-		if (v)
-			atomic_fetch_or(&ep->app_flags, r->app_flag);
-		else
-			atomic_fetch_and(&ep->app_flags, ~r->app_flag);
-		/* data held back by Nagle or the cork may go now */
-		if (!proc_is_dead())
-			post(&proc.at, ep->stack_idx, POST_ENTRY(POST_OPTIONS, 0, atomic_load(&f->ep)));
+/* --- to us and back --- */
+
+const struct ep_opts *opt_defaults(struct file *f)
+{
+	static struct ep_opts known[2][2];
+	static _Atomic uint32_t is_known[2][2], lock;
+	static const struct {
+		int level, name;
+		enum ep_opt slot;
+	} calls[] = {{IPPROTO_IP, IP_TTL, EPO_TTL}, {IPPROTO_IP, IP_TOS, EPO_TOS},
+	        {IPPROTO_TCP, TCP_LINGER2, EPO_LINGER2}, {IPPROTO_TCP, TCP_QUICKACK, EPO_QUICKACK}};
+	int a = f->type == SOCK_DGRAM, b = f->domain == AF_INET6;
+
+	if (atomic_load_explicit(&is_known[a][b], memory_order_acquire))
+		return &known[a][b];
+	spin_lock(&lock);
+	if (!atomic_load(&is_known[a][b])) {
+		struct file probe = {.domain = f->domain, .type = f->type, .opts = &known[a][b]};
+		int fd = fresh_socket(f);
+
+		atomic_store(&probe.ep, ENDPOINT_NONE);
+		for (int i = 0; i < ROWS && fd >= 0; i++) {
+			const struct opt_row *r = &rows[i];
+			socklen_t len = sizeof(int);
+			int v;
+
+			if (r->kind != OPT_KIND_FLAG && r->kind != OPT_KIND_INT && r->kind != OPT_KIND_KEPT)
+				continue;
+			if (row_find(&probe, r->level, r->name) == r &&
+			        !libc.getsockopt(fd, r->level, r->name, &v, &len))
+				row_store(&probe, r, v);
+		}
+		for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && fd >= 0; i++) {
+			socklen_t len = sizeof(int);
+			int v;
+
+			if (!libc.getsockopt(fd, calls[i].level, calls[i].name, &v, &len))
+				opt_int_set(&probe, calls[i].slot, v);
+		}
+		fresh_end(fd);
+		atomic_store_explicit(&is_known[a][b], 1, memory_order_release);
 	}
-	return 0;
+	spin_unlock(&lock);
+	return &known[a][b];
+}
+
+/* Buffers are shown doubled, and setting doubles again. */
+static void buffer_halve(const struct opt_row *r, void *value)
+{
+	int v;
+
+	if (r->level != SOL_SOCKET || (r->name != SO_SNDBUF && r->name != SO_RCVBUF))
+		return;
+	memcpy(&v, value, sizeof(v));
+	v /= 2;
+	memcpy(value, &v, sizeof(v));
+}
+
+void opt_take(struct file *f, int fd)
+{
+	if (!file_opts_take(f))
+		return; /* all zero: as an endpoint is that nobody asked anything of */
+	ep_opts_copy(f->opts, opt_defaults(f));
+	atomic_store(&f->opts->v[EPO_SNDBUF], (int)proc.at.arena.hdr->send_buffer);
+	atomic_store(&f->opts->v[EPO_RCVBUF], (int)proc.at.arena.hdr->receive_buffer);
+	for (int i = 0; i < ROWS; i++) {
+		const struct opt_row *r = &rows[i];
+		uint8_t value[ASK_VALUE_MAX];
+		socklen_t len = sizeof(value);
+		int v;
+
+		if (!(f->opt_set[i / 64] >> (i % 64) & 1) || r->kind == OPT_KIND_FACT ||
+		        r->kind == OPT_KIND_ASK || libc.getsockopt(fd, r->level, r->name, value, &len) < 0)
+			continue;
+		if (r->kind != OPT_KIND_CALL) {
+			memcpy(&v, value, sizeof(v));
+			row_store(f, r, v);
+			continue;
+		}
+		buffer_halve(r, value);
+		r->set(f, value, len);
+	}
+}
+
+void opt_all_set(struct file *f)
+{
+	for (int i = 0; i < ROWS; i++)
+		if (rows[i].level != SOL_SOCKET ||
+		        (rows[i].name != SO_SNDBUF && rows[i].name != SO_RCVBUF &&
+		                rows[i].name != SO_SNDBUFFORCE && rows[i].name != SO_RCVBUFFORCE))
+			f->opt_set[i / 64] |= 1ull << (i % 64);
+}
+
+void opt_return(struct file *f, int fd)
+{
+	for (int i = 0; i < ROWS; i++) {
+		const struct opt_row *r = &rows[i];
+		uint8_t value[ASK_VALUE_MAX];
+		socklen_t len = sizeof(value);
+
+		if (r->kind == OPT_KIND_FACT || r->kind == OPT_KIND_ASK ||
+		        !(f->opt_set[i / 64] >> (i % 64) & 1) || row_get(f, r, value, &len))
+			continue;
+		buffer_halve(r, value);
+		libc.setsockopt(fd, r->level, r->name, value, len);
+	}
 }

@@ -6,15 +6,18 @@
  */
 #include "poll_set.h"
 #include "clock.h"
+#include "dgram.h"
 #include "endpoint.h"
 #include "epoll_set.h"
 #include "libc.h"
+#include "local.h"
 #include "proc.h"
 #include "ready.h"
 #include "sock.h"
 #include "wait.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -22,8 +25,8 @@
 enum { ON_STACK = 64, ALWAYS = POLLERR | POLLHUP };
 
 struct member {
-	struct file *file; /* NULL: the kernel's alone */
-	uint32_t watch;
+	struct file *file;  /* NULL: the kernel's alone */
+	uint32_t watch, ep; /* what is watched */
 };
 
 /* Files of the array, with references. Returns how many are (partly) ours. */
@@ -38,7 +41,7 @@ static int members_get(struct pollfd *fds, nfds_t count, struct member *m)
 		m[i].watch = WATCH_NONE;
 		if (!f)
 			continue;
-		if ((f->kind == FILE_SOCKET && sock_is_ours(f)) || f->kind == FILE_EPOLL) {
+		if ((f->kind == FILE_SOCKET && sock_is_ours_soon(f)) || f->kind == FILE_EPOLL) {
 			m[i].file = f;
 			ours++;
 		} else {
@@ -90,25 +93,68 @@ static int kernel_part(struct pollfd *fds, nfds_t count, struct pollfd *k, nfds_
 	return n;
 }
 
+/* A thread that cannot have a poller looks every millisecond. */
+static int wait_napping(struct pollfd *fds, nfds_t count, struct member *m, struct pollfd *k,
+        uint64_t deadline, const sigset_t *mask)
+{
+	const struct timespec zero = {0};
+
+	for (;;) {
+		uint64_t now = clock_now_ns(), left = deadline > now ? deadline - now : 0;
+		struct timespec nap = {.tv_nsec = (long)(left < 1000000 ? left : 1000000)};
+		int n;
+
+		if (levels(fds, count, m))
+			return kernel_part(fds, count, k, count, &zero, NULL);
+		n = kernel_part(fds, count, k, count, &nap, mask);
+		if (n || (!left && deadline != UINT64_MAX))
+			return n;
+		attach_check_dead(&proc.at);
+	}
+}
+
+/* Gives back watches of endpoints that another thread has dissolved meanwhile. True when there were any: the
+ * wait goes on by looks. */
+static bool watches_stale(struct member *m, nfds_t count, int poller)
+{
+	bool is_any = false;
+
+	for (nfds_t i = 0; i < count; i++) {
+		if (likely(m[i].watch == WATCH_NONE || atomic_load(&m[i].file->ep) == m[i].ep))
+			continue;
+		wait_release(m[i].watch, poller);
+		m[i].watch = WATCH_NONE;
+		is_any = true;
+	}
+	return is_any;
+}
+
 static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct pollfd *k, uint64_t timeout_ns,
-        const sigset_t *mask)
+        const sigset_t *mask, int *port)
 {
 	const struct arena *a = &proc.at.arena;
 	static const struct timespec zero;
-	uint64_t now, deadline, spin_end;
+	struct wait_spin spin;
+	uint64_t now, deadline;
+	bool is_over;
 	nfds_t kernel_count = 0;
 	bool is_sliced = false;
 	int n, poller, wake_fd;
 
+	attach_drive(&proc.at);
 	for (nfds_t i = 0; i < count; i++) {
 		k[i] = fds[i];
 		k[i].revents = 0;
 		if (!has_kernel_side(&m[i]))
 			k[i].fd = -1;
-		else if (k[i].fd >= 0)
+		else if (m[i].file && dgram_is_dual(m[i].file))
+			k[i].events &= (short)~(POLLOUT | POLLWRNORM | POLLWRBAND); /* room is Pronk's */
+		if (k[i].fd >= 0)
 			kernel_count++;
 	}
 	n = levels(fds, count, m);
+	if (!n && !timeout_ns && local_settle(NULL))
+		n = levels(fds, count, m);
 	if (n || timeout_ns == 0) {
 		/* a look with nothing there still lets the signals in that the mask opens */
 		if (!n && mask)
@@ -117,18 +163,16 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 	}
 	now = clock_now_ns();
 	deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
-	spin_end = now + proc.spin_ns;
-	do {
-		for (int i = 0; i < 16; i++)
-			cpu_relax();
+	is_over = !wait_spin_start(&spin, now, deadline);
+	while (!is_over) {
+		is_over = !wait_spin_turn(&spin);
 		if (levels(fds, count, m))
 			return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL)
 			                    : levels(fds, count, m);
-		now = clock_now_ns();
-	} while (now < spin_end && now < deadline);
+	}
 	poller = wait_poller(&wake_fd);
 	if (poller < 0)
-		return poller;
+		return wait_napping(fds, count, m, k, deadline, mask);
 	for (nfds_t i = 0; i < count; i++) {
 		uint32_t ep;
 
@@ -137,6 +181,7 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 		ep = atomic_load(&m[i].file->ep);
 		if (ep == ENDPOINT_NONE)
 			continue;
+		m[i].ep = ep;
 		m[i].watch = watch_claim(a, ep, (uint32_t)poller,
 		        (uint32_t)(unsigned short)(fds[i].events | ALWAYS |
 		                                   (fds[i].events & POLLIN ? EPOLLRDHUP : 0)) &
@@ -148,15 +193,27 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 	k[count].events = POLLIN;
 	for (;;) {
 		struct timespec ts, *tsp = NULL;
-		uint64_t left;
+		uint64_t left, limit;
+		int port_fd;
 
 		wait_drain(poller, -1);
+		port_fd = attach_sleep(&proc.at, &limit);
 		poller_sleep(a, (uint32_t)poller);
+		is_sliced |= watches_stale(m, count, poller);
 		n = levels(fds, count, m);
-		if (n || poller_has_ready(a, (uint32_t)poller)) {
+		if (n || poller_has_ready(a, (uint32_t)poller) || port_fd == -EAGAIN) {
 			poller_awake(a, (uint32_t)poller);
-			if (!n)
-				continue;
+			if (port_fd != -EAGAIN)
+				attach_awake(&proc.at, port_fd);
+			else
+				attach_drive(&proc.at);
+			if (!n) {
+				n = wait_signal(mask);
+				if (n)
+					break;
+				if (port_fd != -EAGAIN || clock_now_ns() < deadline)
+					continue;
+			}
 			if (kernel_count)
 				n = kernel_part(fds, count, k, count, &zero, NULL);
 			break;
@@ -165,18 +222,30 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 		left = deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
 		if (is_sliced && left > 1000000)
 			left = 1000000;
+		if (left > limit)
+			left = limit;
 		if (left != UINT64_MAX) {
 			ts.tv_sec = (time_t)(left / 1000000000);
 			ts.tv_nsec = (long)(left % 1000000000);
 			tsp = &ts;
 		}
-		n = kernel_part(fds, count, k, count + 1, tsp, mask);
+		k[count + 1] = (struct pollfd){.fd = port_fd, .events = POLLIN};
+		*port = port_fd;
+		n = kernel_part(fds, count, k, count + (port_fd < 0 ? 1 : 2), tsp, mask);
 		poller_awake(a, (uint32_t)poller);
+		*port = -EAGAIN;
+		attach_awake(&proc.at, port_fd);
+		attach_drive(&proc.at);
+		if (!n && port_fd >= 0)
+			n = wait_signal(mask);
 		if (n)
 			break;
 		if (k[count].revents & (POLLHUP | POLLERR))
 			attach_check_dead(&proc.at);
-		if (k[count].revents)
+		/* what hung up is readable for ever: from now on only the kernel's descriptors can tell */
+		if (k[count].revents && proc_is_dead())
+			k[count].fd = -1;
+		else if (k[count].revents)
 			wait_drain(poller, wake_fd);
 		if (deadline != UINT64_MAX && clock_now_ns() >= deadline) {
 			n = levels(fds, count, m);
@@ -184,16 +253,55 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 		}
 	}
 	for (nfds_t i = 0; i < count; i++)
-		if (m[i].watch != WATCH_NONE)
+		if (m[i].watch != WATCH_NONE) {
 			wait_release(m[i].watch, poller);
+			m[i].watch = WATCH_NONE;
+		}
 	wait_drain(poller, wake_fd);
 	return n;
+}
+
+/* Ends a poll, also one whose thread was cancelled while it slept. */
+struct poll_under_way {
+	struct member *m;
+	struct pollfd *k;
+	nfds_t count;
+	bool is_heap;
+	int port_fd; /* of attach_sleep, -EAGAIN: not asleep */
+};
+
+static void poll_over(void *arg)
+{
+	struct poll_under_way *u = arg;
+	int poller = -1, wake_fd = -1;
+
+	if (u->port_fd != -EAGAIN)
+		attach_awake(&proc.at, u->port_fd);
+	for (nfds_t i = 0; i < u->count; i++) {
+		if (!u->m[i].file)
+			continue;
+		if (u->m[i].watch != WATCH_NONE && !proc_is_dead()) { /* cancelled: still watching */
+			if (poller < 0)
+				poller = wait_poller(&wake_fd);
+			wait_release(u->m[i].watch, poller);
+		}
+		file_put(u->m[i].file);
+	}
+	if (poller >= 0) {
+		poller_awake(&proc.at.arena, (uint32_t)poller);
+		wait_drain(poller, wake_fd);
+	}
+	if (u->is_heap) {
+		free(u->m);
+		free(u->k);
+	}
 }
 
 int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigset_t *mask)
 {
 	struct member few[ON_STACK], *m = few;
-	struct pollfd few_k[ON_STACK + 1], *k = few_k;
+	struct pollfd few_k[ON_STACK + 2], *k = few_k;
+	struct poll_under_way under_way;
 	int rc;
 
 	if (!fds || !count || !proc_is_attached())
@@ -205,21 +313,18 @@ int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigse
 		if (count > 1 << 20 || (!getrlimit(RLIMIT_NOFILE, &limit) && count > limit.rlim_cur))
 			return SOCK_LIBC;
 		m = calloc(count, sizeof(*m));
-		k = calloc(count + 1, sizeof(*k));
+		k = calloc(count + 2, sizeof(*k));
 		if (!m || !k) {
 			free(m);
 			free(k);
 			return -ENOMEM;
 		}
 	}
-	rc = members_get(fds, count, m) ? wait_all(fds, count, m, k, timeout_ns, mask) : SOCK_LIBC;
-	for (nfds_t i = 0; i < count; i++)
-		if (m[i].file)
-			file_put(m[i].file);
-	if (m != few) {
-		free(m);
-		free(k);
-	}
+	under_way = (struct poll_under_way){m, k, count, m != few, -EAGAIN};
+	pthread_cleanup_push(poll_over, &under_way);
+	rc = members_get(fds, count, m) ? wait_all(fds, count, m, k, timeout_ns, mask, &under_way.port_fd)
+	                                : SOCK_LIBC;
+	pthread_cleanup_pop(1);
 	return rc;
 }
 
@@ -253,7 +358,9 @@ int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_
 		any |= file_known(fd);
 		fds[n++] = (struct pollfd){.fd = fd, .events = ev};
 	}
+	pthread_cleanup_push(free, fds);
 	rc = any ? poll_wait(fds, n, timeout_ns, mask) : SOCK_LIBC;
+	pthread_cleanup_pop(0);
 	for (nfds_t i = 0; rc >= 0 && i < n; i++)
 		if (fds[i].revents & POLLNVAL)
 			rc = -EBADF;

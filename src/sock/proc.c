@@ -8,6 +8,7 @@
 #include "file.h"
 #include "libc.h"
 #include "log.h"
+#include "raw.h"
 #include "ready.h"
 #include "wait.h"
 #include "epoll_set.h"
@@ -19,60 +20,54 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 struct proc proc = {.base_fd = -1, .fork_slot = UINT32_MAX};
 struct endpoint proc_no_ep = {.state = EP_BOUND, .listener = UINT32_MAX, .parent = ENDPOINT_NONE};
 int (*proc_starter)(const struct cfg *cfg, const char *config_path, char *err, size_t err_size);
 
-enum { INTERNAL_MAX = 1024 };
-static _Atomic int internal_fds[INTERNAL_MAX]; /* fd + 1; 0 = free */
-static _Atomic int internal_used;              /* slots below this may be taken */
+int (*proc_inline_starter)(const struct cfg *cfg, const struct driver_host *host, struct driver **out,
+        char *err, size_t err_size);
+
+/* One bit for each number; those above are never ours. Pages of it that nobody touches take no memory. */
+enum { INTERNAL_MAX = 1 << 20, WORD = 64 };
+static _Atomic uint64_t internal_fds[INTERNAL_MAX / WORD];
+static _Atomic int internal_end; /* no number from here on */
 
 void proc_internal_fd_add(int fd)
 {
-	for (int i = 0; i < INTERNAL_MAX; i++) {
-		int none = 0;
-
-		if (!atomic_compare_exchange_strong(&internal_fds[i], &none, fd + 1))
-			continue;
-		for (int used = atomic_load(&internal_used); used <= i;)
-			if (atomic_compare_exchange_weak(&internal_used, &used, i + 1))
-				break;
+	if ((unsigned)fd >= INTERNAL_MAX)
 		return;
-	}
+	atomic_fetch_or(&internal_fds[fd / WORD], 1ull << (fd % WORD));
+	for (int end = atomic_load(&internal_end); end <= fd;)
+		if (atomic_compare_exchange_weak(&internal_end, &end, fd + 1))
+			break;
 }
 
 void proc_internal_fd_remove(int fd)
 {
-	for (int i = 0; i < atomic_load(&internal_used); i++) {
-		int want = fd + 1;
-
-		if (atomic_compare_exchange_strong(&internal_fds[i], &want, 0))
-			return;
-	}
+	if ((unsigned)fd < INTERNAL_MAX)
+		atomic_fetch_and(&internal_fds[fd / WORD], ~(1ull << (fd % WORD)));
 }
 
 bool proc_is_internal_fd(int fd)
 {
-	int used = atomic_load_explicit(&internal_used, memory_order_acquire);
-
-	for (int i = 0; i < used; i++)
-		if (atomic_load_explicit(&internal_fds[i], memory_order_relaxed) == fd + 1)
-			return true;
-	return false;
+	return (unsigned)fd < (unsigned)atomic_load_explicit(&internal_end, memory_order_acquire) &&
+	       (atomic_load_explicit(&internal_fds[fd / WORD], memory_order_relaxed) >> (fd % WORD) & 1);
 }
 
 int proc_next_internal_fd(int first)
 {
-	int used = atomic_load(&internal_used), best = -1;
+	int end = atomic_load(&internal_end);
 
-	for (int i = 0; i < used; i++) {
-		int fd = atomic_load(&internal_fds[i]) - 1;
+	for (int fd = first < 0 ? 0 : first; fd < end; fd++) {
+		uint64_t word = atomic_load(&internal_fds[fd / WORD]) >> (fd % WORD);
 
-		if (fd >= first && (best < 0 || fd < best))
-			best = fd;
+		if (word)
+			return fd + __builtin_ctzll(word);
+		fd |= WORD - 1;
 	}
-	return best;
+	return -1;
 }
 
 static void internal_fds_join(bool add)
@@ -94,8 +89,143 @@ static void proc_greet(void)
 		post(&proc.at, i, POST_ENTRY(POST_NONE, 0, 0));
 }
 
+static void socket_path_find(const struct cfg *cfg, char *buf, size_t size)
+{
+	const char *env = getenv("PRONK_SOCKET");
+
+	if (env && *env)
+		snprintf(buf, size, "%s", env);
+	else
+		cfg_socket_path(cfg, buf, size);
+}
+
+bool proc_is_service(const char *socket_path)
+{
+	char path[CFG_SOCKET_PATH_MAX], err[256];
+	struct cfg cfg;
+
+	if (proc_is_attached())
+		return !strcmp(socket_path, proc.socket_path);
+	if (atomic_load(&proc.state) != PROC_NEW || cfg_load(&cfg, cfg_default_path(), err, sizeof(err)))
+		return false;
+	socket_path_find(&cfg, path, sizeof(path));
+	return !strcmp(socket_path, path);
+}
+
+/* --- the engine in this process --- */
+
+static void inside(bool is_inside)
+{
+	libc_inside = is_inside;
+}
+
+static _Atomic uint64_t
+        engine_fds[INTERNAL_MAX / WORD]; /* those of the internal ones that are the engine's */
+
+void proc_engine_fd_add(int fd)
+{
+	proc_internal_fd_add(fd);
+	if ((unsigned)fd < INTERNAL_MAX)
+		atomic_fetch_or(&engine_fds[fd / WORD], 1ull << (fd % WORD));
+}
+
+void proc_engine_fd_remove(int fd)
+{
+	if ((unsigned)fd < INTERNAL_MAX)
+		atomic_fetch_and(&engine_fds[fd / WORD], ~(1ull << (fd % WORD)));
+	proc_internal_fd_remove(fd);
+}
+
+static int engine_fd_next(int first)
+{
+	int end = atomic_load(&internal_end);
+
+	for (int fd = first; fd < end; fd++) {
+		uint64_t word = atomic_load(&engine_fds[fd / WORD]) >> (fd % WORD);
+
+		if (word)
+			return fd + __builtin_ctzll(word);
+		fd |= WORD - 1;
+	}
+	return -1;
+}
+
+/* of_engine false: in a process that is nothing but the engine from now on. */
+static void engine_close_fds(bool of_engine)
+{
+	int from = 0, fd, null;
+
+	for (fd = engine_fd_next(0); fd >= 0; fd = engine_fd_next(fd + 1)) {
+		if (of_engine) {
+			proc_engine_fd_remove(fd);
+			libc.close(fd);
+			continue;
+		}
+		if (fd > from)
+			RAW(SYS_close_range, from, fd - 1, 0);
+		from = fd + 1;
+	}
+	if (of_engine)
+		return;
+	RAW(SYS_close_range, from, ~0u, 0);
+	for (int i = 0; i <= STDERR_FILENO; i++) {
+		null = (int)RAW(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
+		if (null > STDERR_FILENO)
+			RAW(SYS_close, null);
+	}
+}
+
+static __thread bool is_engine_fork;
+
+static int engine_fork(void)
+{
+	int pid;
+
+	is_engine_fork = true;
+	pid = libc.fork();
+	is_engine_fork = false;
+	return pid;
+}
+
+static const struct driver_host driver_host = {
+        .cfg_size = sizeof(struct cfg),
+        .arena_version = ARENA_VERSION,
+        .inside = inside,
+        .close_fds = engine_close_fds,
+        .fork = engine_fork,
+};
+
+void proc_leave(bool is_end)
+{
+	int saved = errno, cancel, rc;
+
+	if (likely(!proc.at.driver) || !proc_is_attached())
+		return;
+	if (attach_is_driving()) {
+		log_warning(
+		        "the program ends in a signal handler, in the middle of the stack's work: its connections end");
+		return;
+	}
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	rc = proc.at.driver->keep(is_end);
+	if (rc)
+		log_warning("the stack ends with this program: %s", strerror(-rc));
+	pthread_setcancelstate(cancel, NULL);
+	errno = saved;
+}
+
+static void leave_at_exit(void)
+{
+	proc_leave(true);
+}
+
+/* --- joining --- */
+
+enum { JOIN_TRIES = 10 };
+
 static int join(char *err, size_t err_size)
 {
+	struct driver *driver = NULL;
 	const char *path = cfg_default_path();
 	const char *socket_path = getenv("PRONK_SOCKET");
 	int fd, rc = cfg_load(&proc.cfg, path, err, err_size);
@@ -103,18 +233,31 @@ static int join(char *err, size_t err_size)
 	if (rc)
 		return rc;
 	proc.strict = proc.cfg.strict;
-	if (socket_path && *socket_path)
-		snprintf(proc.socket_path, sizeof(proc.socket_path), "%s", socket_path);
-	else
-		cfg_socket_path(&proc.cfg, proc.socket_path, sizeof(proc.socket_path));
-	rc = attach_join(&proc.at, proc.socket_path, CTL_CLIENT, err, err_size);
-	if ((rc == -ENOENT || rc == -ECONNREFUSED) && proc.cfg.autostart && proc_starter && !socket_path) {
-		rc = proc_starter(&proc.cfg, path, err, err_size);
-		if (!rc)
-			rc = attach_join(&proc.at, proc.socket_path, CTL_CLIENT, err, err_size);
+	socket_path_find(&proc.cfg, proc.socket_path, sizeof(proc.socket_path));
+	for (int i = 0; i < JOIN_TRIES; i++) {
+		const struct timespec nap = {.tv_nsec = 1000000};
+
+		rc = attach_join(&proc.at, proc.socket_path, CTL_CLIENT, err, err_size);
+		if ((rc == -ENOENT || rc == -ECONNREFUSED) && proc.cfg.autostart && !socket_path) {
+			if (proc.cfg.mode == CFG_MODE_INLINE && proc_inline_starter)
+				rc = proc_inline_starter(&proc.cfg, &driver_host, &driver, err, err_size);
+			else if (proc_starter)
+				rc = proc_starter(&proc.cfg, path, err, err_size);
+			if (!rc || rc == -EALREADY)
+				rc = attach_join(&proc.at, proc.socket_path, CTL_CLIENT, err, err_size);
+		}
+		/* a service that had just decided to end: there will be another */
+		if (rc != -ECONNRESET && rc != -EPIPE)
+			break;
+		libc.ppoll(NULL, 0, &nap, NULL);
 	}
 	if (rc)
 		return rc;
+	proc.at.driver = driver;
+	if (driver) {
+		atexit(leave_at_exit);
+		at_quick_exit(leave_at_exit);
+	}
 	fd = libc.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0) {
 		proc.base_fd = libc.fcntl(fd, F_DUPFD_CLOEXEC, 100);
@@ -141,13 +284,15 @@ static int join(char *err, size_t err_size)
 bool proc_attach(void)
 {
 	static bool has_handlers;
-	int state = atomic_load_explicit(&proc.state, memory_order_acquire), rc, saved = errno;
+	int state = atomic_load_explicit(&proc.state, memory_order_acquire), rc, saved = errno, cancel;
 
 	if (state != PROC_NEW)
 		return state == PROC_ATTACHED;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	spin_lock(&proc.lock);
 	if (atomic_load(&proc.state) != PROC_NEW) {
 		spin_unlock(&proc.lock);
+		pthread_setcancelstate(cancel, NULL);
 		return proc_is_attached();
 	}
 	rc = join(proc.reason, sizeof(proc.reason));
@@ -161,8 +306,39 @@ bool proc_attach(void)
 		atomic_store(&proc.state, PROC_ATTACHED);
 	}
 	spin_unlock(&proc.lock);
+	pthread_setcancelstate(cancel, NULL);
 	errno = saved;
 	return !rc;
+}
+
+/* A program that uses nothing but loopback addresses must not join, or even start, a service that has nothing
+ * to do with them: so the configuration is looked at before. */
+static bool config_wants_loopback(void)
+{
+	static _Atomic int known; /* 0: not looked at, 1: no, 2: yes */
+	struct cfg *cfg;
+	char err[256];
+	int k = atomic_load(&known), saved = errno;
+
+	if (k)
+		return k == 2;
+	cfg = malloc(sizeof(*cfg));
+	k = cfg && !cfg_load(cfg, cfg_default_path(), err, sizeof(err)) && cfg->loopback == CFG_LOOPBACK_PRONK
+	            ? 2
+	            : 1;
+	free(cfg);
+	atomic_store(&known, k);
+	errno = saved;
+	return k == 2;
+}
+
+bool proc_serves_loopback(void)
+{
+	int state = atomic_load_explicit(&proc.state, memory_order_acquire);
+
+	if (state == PROC_KERNEL || (state == PROC_NEW && (!config_wants_loopback() || !proc_attach())))
+		return false;
+	return !proc_is_dead() && proc.at.arena.hdr->loopback;
 }
 
 void proc_fallback_add(int fd, int family, int type, const char *reason)
@@ -213,10 +389,14 @@ void proc_fork_prepare(void)
 {
 	const struct arena *a = &proc.at.arena;
 
+	if (is_engine_fork)
+		return;
 	proc.fork_slot = UINT32_MAX;
 	fork_locked = proc_is_attached() && !proc_is_dead();
 	if (!fork_locked)
 		return;
+	if (proc.at.driver)
+		proc.at.driver->fork_prepare();
 	epoll_fork_prepare();
 	spin_lock(&proc.lock);
 	file_fork_prepare();
@@ -228,6 +408,7 @@ void proc_fork_prepare(void)
 			continue;
 		atomic_store(&c->pid,
 		        -1); /* not known yet: the service waits for the child to come, or reaps the slot */
+		client_seen(a, i);
 		proc.fork_slot = i;
 		/* what the table holds, not our bits: a socket closed a moment ago is not the child's */
 		file_each_ep(fork_hold);
@@ -237,21 +418,46 @@ void proc_fork_prepare(void)
 
 void proc_fork_parent(void)
 {
-	if (!fork_locked)
+	if (is_engine_fork || !fork_locked)
 		return;
 	file_fork_done(false);
 	spin_unlock(&proc.lock);
 	epoll_fork_parent();
+	if (proc.at.driver)
+		proc.at.driver->fork_parent();
+}
+
+/* The child has the descriptors that the kernel serves, too. */
+static void fallback_inherit(const struct client *parent)
+{
+	for (int i = 0; i < FALLBACK_COUNT; i++) {
+		const struct fallback *from = &parent->fallback[i];
+		struct fallback *to = &proc.at.client->fallback[i];
+		int fd = atomic_load(&from->fd);
+
+		if (fd < 0)
+			continue;
+		to->family = from->family;
+		to->type = from->type;
+		memcpy(to->reason, from->reason, sizeof(to->reason));
+		to->reason[sizeof(to->reason) - 1] = 0;
+		atomic_store(&to->fd, fd);
+	}
 }
 
 void proc_fork_child(void)
 {
-	if (!proc_is_attached())
+	const struct client *parent = proc.at.client;
+
+	if (is_engine_fork || !proc_is_attached())
 		return;
 	if (fork_locked) {
 		file_fork_done(true);
 		spin_unlock(&proc.lock);
+		if (proc.at.driver)
+			proc.at.driver->fork_child();
 	}
+	proc.at.driver = NULL; /* the stack is the parent's */
 	wait_fork_child();
 	proc_internal_fd_remove(proc.at.ctl_fd);
 	epoll_fork_child();
@@ -267,6 +473,7 @@ void proc_fork_child(void)
 		log_warning("process %d cannot join the service after fork", getpid());
 	else {
 		proc_internal_fd_add(proc.at.ctl_fd);
+		fallback_inherit(parent);
 		proc_greet();
 	}
 }

@@ -22,7 +22,7 @@ struct proc {
 	uint64_t spin_ns;
 	_Atomic uint32_t lock;
 	uint32_t fork_slot;
-	void **watch_item; /* by watch index: the epoll member it belongs to, or NULL */
+	void **watch_item; /* the epoll member that a watch belongs to, or NULL; by proc_watch_item */
 };
 
 extern struct proc proc;
@@ -31,9 +31,17 @@ extern struct proc proc;
  * Returns 0 or -E with a reason; may block for seconds. */
 extern int (*proc_starter)(const struct cfg *cfg, const char *config_path, char *err, size_t err_size);
 
+/* The same for mode = inline, where the service is in this process. */
+extern int (*proc_inline_starter)(const struct cfg *cfg, const struct driver_host *host, struct driver **out,
+        char *err, size_t err_size);
+
 /* Joins the service if that has not been tried; prints one line when it fails. Any thread; blocks the first
  * time. True when attached. */
 bool proc_attach(void);
+
+/* Whether this process's configuration has loopback = pronk, and the service's too: joins only then. Any
+ * thread; blocks the first time. */
+bool proc_serves_loopback(void);
 
 static inline bool proc_is_attached(void)
 {
@@ -53,10 +61,34 @@ static inline struct endpoint *proc_ep(uint32_t idx)
 	return likely(idx < proc.at.arena.endpoint_count) ? &proc.at.arena.endpoints[idx] : &proc_no_ep;
 }
 
+/* Where the member of a watch is kept: first the first watches of all endpoints, and so on, as most have one.
+ */
+static inline void **proc_watch_item(uint32_t watch)
+{
+	const struct arena *a = &proc.at.arena;
+
+	return &proc.watch_item[watch < a->watch_inline_count
+	                                ? watch % WATCH_INLINE * a->endpoint_count + watch / WATCH_INLINE
+	                                : watch];
+}
+
+/* True when the path is that of the control socket this program would join, or has joined. Reads the
+ * configuration the first time. */
+bool proc_is_service(const char *socket_path);
+
 /* Remembers for the tools that the kernel serves fd, and why; forget when it closes. No-ops while not
  * attached. Any thread. */
 void proc_fallback_add(int fd, int family, int type, const char *reason);
 void proc_fallback_remove(int fd);
+
+/* The process is about to end, or (is_end false) to become another program, or to leave everything to a
+ * child: if the stack lives in it, and others or its own connections need it any longer, it goes on
+ * elsewhere. Any thread; blocks for milliseconds. */
+void proc_leave(bool is_end);
+
+/* A descriptor of the engine in this process (arena/driver.h); it is an internal one, too. */
+void proc_engine_fd_add(int fd);
+void proc_engine_fd_remove(int fd);
 
 /* True for descriptors that this library needs: the application must not close them. */
 bool proc_is_internal_fd(int fd);

@@ -6,11 +6,16 @@
  */
 #include "sock.h"
 #include "clock.h"
+#include "dgram.h"
 #include "endpoint.h"
 #include "epoll_set.h"
 #include "libc.h"
+#include "local.h"
 #include "log.h"
+#include "opt.h"
 #include "proc.h"
+#include "raw.h"
+#include "route.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -20,6 +25,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 #include <linux/sockios.h>
 
 void sock_opened(int fd, int domain, int type, int protocol)
@@ -30,22 +36,21 @@ void sock_opened(int fd, int domain, int type, int protocol)
 	file_close(fd); /* a number that came back without a close that we saw */
 	if (domain != AF_INET && domain != AF_INET6)
 		return;
-	if (kind != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) {
-		proc_fallback_add(fd, domain, kind,
-		        kind == SOCK_DGRAM ? "UDP is not accelerated" : "only TCP is accelerated");
+	if ((kind != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) &&
+	        (kind != SOCK_DGRAM || (protocol != 0 && protocol != IPPROTO_UDP))) {
+		proc_fallback_add(fd, domain, kind, "only TCP and UDP are accelerated");
 		return;
 	}
 	f = file_open(fd, FILE_SOCKET);
 	if (!f)
 		return;
+	if (kind == SOCK_DGRAM && !dgram_opened(f)) {
+		file_close(fd);
+		return;
+	}
 	f->domain = (uint16_t)domain;
 	f->type = (uint16_t)kind;
 	atomic_store(&f->is_nonblocking, (type & SOCK_NONBLOCK) != 0);
-	f->keepidle = 7200;
-	f->keepintvl = 75;
-	f->keepcnt = 9;
-	f->ttl = 64;
-	f->rcvlowat = 1;
 }
 
 bool sock_is_nonblocking(struct file *f)
@@ -76,159 +81,205 @@ static void stay_kernel(struct file *f, int fd, const char *reason)
 	proc_fallback_add(fd, f->domain, f->type, reason);
 }
 
-static bool is_loopback(const struct sock_addr *a)
+static uint32_t option_flags(struct file *f)
 {
-	static const uint8_t one[16] = {[15] = 1};
-
-	return a->family == AF_INET ? a->ip[0] == 127 : !memcmp(a->ip, one, 16);
-}
-
-static bool is_any(const struct sock_addr *a)
-{
-	static const uint8_t none[16];
-
-	return !memcmp(a->ip, none, a->family == AF_INET ? 4 : 16);
-}
-
-static bool is_pronk_address(const struct sock_addr *a)
-{
-	return a->family == AF_INET && !memcmp(a->ip, proc.at.arena.hdr->address, 4);
-}
-
-/* Does the port reach this address? Its own address is not a peer: the kernel's route leads there through the
- * device. */
-static bool is_reachable(const struct sock_addr *a)
-{
-	const struct arena_header *h = proc.at.arena.hdr;
-	uint32_t mask = h->prefix ? htonl(~0u << (32 - h->prefix)) : 0, x, y;
-
-	if (a->family != AF_INET || is_pronk_address(a))
-		return false;
-	memcpy(&x, a->ip, 4);
-	memcpy(&y, h->address, 4);
-	if (!((x ^ y) & mask))
-		return true;
-	return h->has_gateway;
-}
-
-static uint32_t option_flags(const struct file *f)
-{
-	return (f->reuseaddr ? CALL_F_REUSEADDR : 0u) | (f->reuseport ? CALL_F_REUSEPORT : 0u);
-}
-
-static uint32_t app_flags(const struct file *f)
-{
-	return (atomic_load(&f->is_nonblocking) ? APP_NONBLOCK : 0u) | (f->nodelay ? APP_NODELAY : 0u) |
-	       (f->cork ? APP_CORK : 0u) | (f->keepalive ? APP_KEEPALIVE : 0u);
+	return (opt_flag(f, EPF_REUSEADDR) ? CALL_F_REUSEADDR : 0u) |
+	       (opt_flag(f, EPF_REUSEPORT) ? CALL_F_REUSEPORT : 0u);
 }
 
 void sock_ep_release(uint32_t ep, uint32_t how)
 {
-	if (ep != ENDPOINT_NONE && !proc_is_dead())
-		post(&proc.at, proc_ep(ep)->stack_idx, POST_ENTRY(POST_RELEASE, how, ep));
+	bool is_listening;
+
+	if (ep == ENDPOINT_NONE || proc_is_dead())
+		return;
+	is_listening = atomic_load_explicit(&proc_ep(ep)->state, memory_order_relaxed) == EP_LISTEN;
+	post(&proc.at, proc_ep(ep)->stack_idx, POST_ENTRY(POST_RELEASE, how, ep));
+	/* a stack in this process, asked later, would first take in whom its peers have sent meanwhile */
+	if (is_listening)
+		attach_push(&proc.at, SIZE_MAX);
 }
 
 /* Reserves the address and port with the service. */
-static int pronk_bind(struct file *f, struct sock_addr *a)
+int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags)
 {
-	struct call c = {.op = CALL_BIND, .endpoint = ENDPOINT_NONE, .local = *a, .flags = option_flags(f)};
+	struct call c = {
+	        .op = CALL_BIND, .endpoint = ENDPOINT_NONE, .local = *a, .flags = option_flags(f) | flags};
 	int rc;
 
 	c.local.family = AF_INET;
-	rc = post_call(&proc.at, 0, &c);
+	c.uid = geteuid();
+	ep_opts_copy(&c.opts, opt_of(f));
+	rc = post_call_port(&proc.at, 0, &c);
 	if (rc || (rc = c.result))
 		return rc;
 	a->port = c.local.port;
 	atomic_store(&f->ep, c.endpoint);
+	file_opts_drop(f);
 	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
 	f->is_bound_here = true;
 	return 0;
 }
 
-/* The options the application has set so far, as the kernel has them. */
-static void options_take(struct file *f, int fd)
+/* The socket is about to be ours: what the application has set so far. */
+void sock_options_take(struct file *f, int fd)
 {
-	struct {
-		int level, name, *value;
-	} rows[] = {{SOL_SOCKET, SO_REUSEADDR, &f->reuseaddr}, {SOL_SOCKET, SO_REUSEPORT, &f->reuseport},
-	        {SOL_SOCKET, SO_KEEPALIVE, &f->keepalive}, {SOL_SOCKET, SO_OOBINLINE, &f->oobinline},
-	        {SOL_SOCKET, SO_SNDBUF, &f->sndbuf}, {SOL_SOCKET, SO_RCVBUF, &f->rcvbuf},
-	        {SOL_SOCKET, SO_RCVLOWAT, &f->rcvlowat}, {IPPROTO_TCP, TCP_NODELAY, &f->nodelay},
-	        {IPPROTO_TCP, TCP_CORK, &f->cork}, {IPPROTO_TCP, TCP_KEEPIDLE, &f->keepidle},
-	        {IPPROTO_TCP, TCP_KEEPINTVL, &f->keepintvl}, {IPPROTO_TCP, TCP_KEEPCNT, &f->keepcnt},
-	        {IPPROTO_TCP, TCP_USER_TIMEOUT, &f->user_timeout}, {IPPROTO_IP, IP_TOS, &f->tos},
-	        {IPPROTO_IP, IP_TTL, &f->ttl}};
-	struct linger lg;
-	struct timeval tv;
-	socklen_t len;
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		int v;
-
-		len = sizeof(v);
-		if (!libc.getsockopt(fd, rows[i].level, rows[i].name, &v, &len))
-			*rows[i].value = v;
-	}
-	len = sizeof(lg);
-	if (!libc.getsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, &len)) {
-		f->linger_on = lg.l_onoff;
-		f->linger_s = lg.l_linger;
-	}
-	len = sizeof(tv);
-	if (!libc.getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len))
-		f->rcvtimeo_ns = (uint64_t)tv.tv_sec * 1000000000u + (uint64_t)tv.tv_usec * 1000u;
-	len = sizeof(tv);
-	if (!libc.getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, &len))
-		f->sndtimeo_ns = (uint64_t)tv.tv_sec * 1000000000u + (uint64_t)tv.tv_usec * 1000u;
+	opt_take(f, fd);
 	atomic_store(&f->is_nonblocking, (libc.fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
 }
 
-/* A program that never set SO_SNDBUF or SO_RCVBUF gets ours: the kernel's default is not a wish. */
-static void buffers_apply(struct file *f)
+void sock_renew(struct file *f)
 {
-	if (!f->sndbuf_set)
-		f->sndbuf = (int)proc.at.arena.hdr->send_buffer;
-	if (!f->rcvbuf_set)
-		f->rcvbuf = (int)proc.at.arena.hdr->receive_buffer;
+	int fd = libc.socket(f->domain, f->type | SOCK_CLOEXEC, 0), reuse = opt_flag(f, EPF_REUSEADDR);
+
+	if (fd < 0)
+		return;
+	/* may be inherited from a listener, not set by the program */
+	libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+	for (int n = -1; (n = file_number_after(f, n)) >= 0;)
+		libc.dup3(fd, n, libc.fcntl(n, F_GETFD) == FD_CLOEXEC ? O_CLOEXEC : 0);
+	libc.close(fd);
+}
+
+/* bind(2) on a socket of ours that cannot be bound any more: the kernel looks at the address first, so it is
+ * asked what it thinks of this one. */
+static int bind_refused(struct file *f, const struct sockaddr *addr, socklen_t len)
+{
+	struct sock_addr a;
+	bool is_own = !addr_from_user(&a, addr, len) && route_is_own(&a);
+	struct sockaddr_storage ss = {0};
+	int s, rc = -EINVAL;
+
+	if (!addr || len > sizeof(ss))
+		return addr ? -EINVAL : -EFAULT;
+	memcpy(&ss, addr, len);
+	((struct sockaddr_in *)&ss)->sin_port = 0; /* at the same place in both families */
+	s = libc.socket(f->domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return rc;
+	/* Pronk's own address need not be one of the kernel's; IPv6 looks at it last */
+	if (libc.bind(s, (struct sockaddr *)&ss, len) < 0 && (errno != EADDRNOTAVAIL || !is_own))
+		rc = errno == EADDRNOTAVAIL && f->domain == AF_INET6 ? -EINVAL : -errno;
+	libc.close(s);
+	return rc;
+}
+
+static int bind_there(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct sock_addr a;
+
+	if (libc.bind(fd, addr, len) < 0)
+		return -errno;
+	f->is_bound_there = true;
+	f->port_is_chance = !addr_from_user(&a, addr, len) && !a.port;
+	return 0;
+}
+
+static bool kernel_half_is_closed(int fd)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	return !libc.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE;
+}
+
+/* bind(2) after a connect that has failed, where the program had not asked for a port: the kernel lets the
+ * one it chose go when the connect fails, here it goes now. An address that is refused changes nothing. 0, or
+ * the kernel's -E for the address. */
+static int bind_let_go(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	uint32_t ep;
+	struct sock_addr a;
+	int rc = bind_refused(f, addr, len);
+
+	if (rc != -EINVAL || addr_from_user(&a, addr, len))
+		return rc;
+	spin_lock(&f->lock);
+	ep = atomic_load(&f->ep);
+	if (atomic_load(&f->mode) == MODE_PRONK && f->is_bound_here && !proc_is_dead()) {
+		epoll_file_closed_ep(f);
+		opt_return(f, fd);
+		memset(&f->bound, 0, sizeof(f->bound));
+		f->may_bind_again = f->is_bound_here = false;
+		atomic_store(&f->mode, MODE_OPEN);
+		atomic_store(&f->ep, ENDPOINT_NONE);
+		sock_ep_release(ep, 0);
+		epoll_file_changed(f);
+	} else if (atomic_load(&f->mode) == MODE_OPEN && f->is_bound_there && kernel_half_is_closed(fd)) {
+		/* off the kernel's sets, as another socket comes in its place */
+		sock_options_take(f, fd);
+		atomic_store(&f->mode, MODE_PRONK);
+		epoll_file_changed(f);
+		sock_renew(f);
+		opt_return(f, fd);
+		libc.fcntl(fd, F_SETFL, atomic_load(&f->is_nonblocking) ? O_NONBLOCK : 0);
+		f->may_bind_again = f->is_bound_there = false;
+		atomic_store(&f->mode, MODE_OPEN);
+		epoll_file_changed(f);
+	}
+	spin_unlock(&f->lock);
+	return 0;
 }
 
 int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sock_addr a;
+	bool is_fixed;
 	int rc = addr_from_user(&a, addr, len);
 
-	if (atomic_load(&f->mode) == MODE_PRONK && !rc && a.family == AF_INET && !is_any(&a) &&
-	        !is_pronk_address(&a))
-		return -EADDRNOTAVAIL;
-	if (atomic_load(&f->mode) != MODE_OPEN)
-		return sock_is_ours(f) ? (rc ? rc : -EINVAL) : SOCK_LIBC;
-	if (rc || is_any(&a) || is_loopback(&a) || a.family != AF_INET ||
-	        (f->domain == AF_INET && addr->sa_family != AF_INET))
-		return SOCK_LIBC; /* a wildcard is decided at listen or connect */
-	if (!proc_attach() || proc_is_dead() || !is_pronk_address(&a))
+	if (f->type == SOCK_DGRAM)
+		return dgram_bind(f, fd, addr, len);
+	if (f->may_bind_again) {
+		int again = bind_let_go(f, fd, addr, len);
+
+		if (again)
+			return again;
+	}
+	if (atomic_load(&f->mode) == MODE_PRONK)
+		return bind_refused(f, addr, len);
+	if (atomic_load(&f->mode) != MODE_OPEN) /* a wildcard listener's kernel half has the words, too */
 		return SOCK_LIBC;
+	if (rc || addr->sa_family != f->domain)
+		return SOCK_LIBC;
+	if (f->is_bound_there) {
+		rc = bind_there(f, fd, addr, len);
+		/* the address need not be one of the kernel's */
+		return rc == -EADDRNOTAVAIL && proc_is_attached() && route_is_own(&a) ? -EINVAL : rc;
+	}
+	if (route_is_any(&a) ||
+	        (a.family == AF_INET && route_is_loopback(&a))) /* decided at listen or connect */
+		return local_port_is_taken(f, fd, &a) ? -EADDRINUSE : bind_there(f, fd, addr, len);
+	if (a.family != AF_INET || !proc_attach() || proc_is_dead() || !route_is_own(&a))
+		return bind_there(f, fd, addr, len);
 	spin_lock(&f->lock);
 	if (f->is_bound_here) {
 		spin_unlock(&f->lock);
 		return -EINVAL;
 	}
-	options_take(f, fd);
-	buffers_apply(f);
-	/* where the kernel has the address too, nobody there may take the port */
-	if (a.port && libc.bind(fd, addr, len) < 0 && errno != EADDRNOTAVAIL) {
+	sock_options_take(f, fd);
+	is_fixed = a.port != 0;
+	rc = sock_bind_here(f, &a, 0);
+	/* where the kernel has the address too, nobody there may take the port; last, as it cannot be undone
+	 */
+	if (!rc && is_fixed && libc.bind(fd, addr, len) < 0 && errno != EADDRNOTAVAIL) {
 		rc = -errno;
-	} else {
-		rc = pronk_bind(f, &a);
-		if (!rc) {
-			atomic_store(&f->mode, MODE_PRONK);
-			epoll_file_changed(f);
-		}
+		sock_ep_release(atomic_load(&f->ep), 0);
+		atomic_store(&f->ep, ENDPOINT_NONE);
+		f->is_bound_here = false;
+	}
+	if (!rc) {
+		f->bound = a;
+		f->port_is_chance = !is_fixed;
+		if (!is_fixed)
+			f->bound.port = 0;
+		atomic_store(&f->mode, MODE_PRONK);
+		epoll_file_changed(f);
 	}
 	spin_unlock(&f->lock);
 	return rc;
 }
 
-static void publish_fd(struct file *f)
+void sock_publish(struct file *f)
 {
 	uint32_t ep = atomic_load(&f->ep);
 
@@ -236,8 +287,9 @@ static void publish_fd(struct file *f)
 		return;
 	atomic_store_explicit(&proc_ep(ep)->app_fd, f->fd, memory_order_relaxed);
 	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
-	if (f->sndbuf_set)
-		atomic_store_explicit(&proc_ep(ep)->tx_limit, (uint32_t)f->sndbuf, memory_order_relaxed);
+	if (opt_flag(f, EPF_SNDBUF_SET))
+		atomic_store_explicit(
+		        &proc_ep(ep)->tx_limit, (uint32_t)opt_int(f, EPO_SNDBUF), memory_order_relaxed);
 }
 
 /* Makes the bound endpoint a listener on every stack. */
@@ -246,15 +298,15 @@ static int pronk_listen(struct file *f, int backlog)
 	struct call c = {.op = CALL_LISTEN,
 	        .endpoint = atomic_load(&f->ep),
 	        .value = backlog,
-	        .opt = app_flags(f),
+	        .opt = opt_app_flags(f),
 	        .flags = option_flags(f)};
-	int rc = post_call(&proc.at, 0, &c);
+	int rc = post_call_port(&proc.at, 0, &c);
 
 	if (!rc)
 		rc = c.result;
 	if (!rc) {
 		f->is_bound_here = false;
-		publish_fd(f);
+		sock_publish(f);
 	}
 	return rc;
 }
@@ -269,38 +321,58 @@ static int strict_or_kernel(struct file *f, int fd, const char *reason)
 	return 0;
 }
 
-/* A wildcard listener: the kernel listens first, so that its answer to a taken port or a missing bind is the
- * kernel's own. */
+/* A listener at the wildcard, or at a loopback address that is ours as well: the kernel listens first, so
+ * that its answer to a taken port or a missing bind is the kernel's own. */
 static int listen_dual(struct file *f, int fd, int backlog)
 {
 	struct sockaddr_storage ss;
 	struct sock_addr a;
 	socklen_t len = sizeof(ss);
 	int v6only = 0, rc;
+	bool is_loop;
 
+	/* bound to our address by a bind that the service had no part in, as somebody listened there */
+	if (!libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
+	        !addr_from_user(&a, (struct sockaddr *)&ss, len) && a.port && !route_is_any(&a) &&
+	        proc_attach() && !proc_is_dead() && route_is_own(&a)) {
+		sock_options_take(f, fd);
+		rc = sock_bind_here(f, &a, 0);
+		if (rc)
+			return rc;
+		atomic_store(&f->mode, MODE_PRONK);
+		rc = pronk_listen(f, backlog);
+		epoll_file_changed(f);
+		return rc;
+	}
+	len = sizeof(ss);
 	if (libc.listen(fd, backlog) < 0)
 		return -errno;
 	if (libc.getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
 	        addr_from_user(&a, (struct sockaddr *)&ss, len))
 		return 0;
-	if (!is_any(&a)) {
+	is_loop = a.family == AF_INET && route_is_loopback(&a) && proc_serves_loopback();
+	if (!route_is_any(&a) && !is_loop) {
 		stay_kernel(f, fd,
-		        is_loopback(&a) ? "bound to a loopback address"
-		                        : "bound to an address of the kernel");
+		        route_is_loopback(&a) ? "bound to a loopback address"
+		                              : "bound to an address of the kernel");
 		return 0;
 	}
 	len = sizeof(v6only);
-	if (f->domain == AF_INET6 &&
+	if (f->domain == AF_INET6 && !is_loop &&
 	        (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only)) {
 		stay_kernel(f, fd, "IPv6 is not accelerated");
 		return 0;
 	}
 	if (!proc_attach() || proc_is_dead())
 		return strict_or_kernel(f, fd, "no service");
-	options_take(f, fd);
-	buffers_apply(f);
-	memset(&a.ip, 0, sizeof(a.ip));
-	rc = pronk_bind(f, &a);
+	if (opt_device_is_other(f, fd)) {
+		stay_kernel(f, fd, "bound to another device");
+		return 0;
+	}
+	sock_options_take(f, fd);
+	if (!is_loop)
+		memset(&a.ip, 0, sizeof(a.ip));
+	rc = sock_bind_here(f, &a, CALL_F_KERNEL_BOUND);
 	if (!rc) {
 		rc = pronk_listen(f, backlog);
 		if (rc) {
@@ -324,15 +396,21 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	return 0;
 }
 
-/* A listener that was shut down listens once more, on the same port. */
-static int listen_again(struct file *f, int backlog)
+/* A listener that was shut down listens once more: on the same port, or on the one that its kernel half has
+ * now. */
+static int listen_again(struct file *f, int fd, int backlog)
 {
 	uint32_t old = atomic_load(&f->ep);
 	struct sock_addr a = proc_ep(old)->local;
+	struct sockaddr_in6 in6;
+	socklen_t len = sizeof(in6);
 	int rc;
 
+	if (atomic_load(&f->mode) == MODE_DUAL && !libc.getsockname(fd, (struct sockaddr *)&in6, &len))
+		a.port = ntohs(in6.sin6_port); /* at the same place in both families */
+
 	epoll_file_closed_ep(f);
-	rc = pronk_bind(f, &a);
+	rc = sock_bind_here(f, &a, 0);
 	if (rc) {
 		epoll_file_changed(f);
 		return rc;
@@ -344,244 +422,49 @@ static int listen_again(struct file *f, int backlog)
 int sock_listen(struct file *f, int fd, int backlog)
 {
 	struct endpoint *ep;
+	bool was_listener;
 	int rc = SOCK_LIBC;
 
+	if (f->type == SOCK_DGRAM)
+		return SOCK_LIBC; /* the kernel's error */
 	spin_lock(&f->lock);
 	switch (atomic_load(&f->mode)) {
 	case MODE_OPEN:
 		rc = listen_dual(f, fd, backlog);
 		break;
 	case MODE_DUAL:
-		libc.listen(fd, backlog);
-		rc = pronk_listen(f, backlog);
+		if (libc.listen(fd, backlog) < 0) {
+			rc = -errno;
+			break;
+		}
+		ep = proc_ep(atomic_load(&f->ep));
+		if (atomic_load(&ep->state) == EP_CLOSED && !proc_is_dead()) {
+			rc = listen_again(f, fd, backlog);
+			epoll_file_changed(f);
+		} else {
+			rc = pronk_listen(f, backlog);
+		}
 		break;
 	case MODE_PRONK:
 		ep = proc_ep(atomic_load(&f->ep));
+		was_listener = !f->is_bound_here && atomic_load(&ep->state) == EP_LISTEN;
 		if (proc_is_dead())
 			rc = -ECONNRESET;
 		else if (!f->is_bound_here && !f->has_connected && atomic_load(&ep->state) == EP_CLOSED)
-			rc = listen_again(f, backlog);
+			rc = listen_again(f, fd, backlog);
 		else if (!f->is_bound_here && atomic_load(&ep->state) != EP_LISTEN)
 			rc = -EINVAL;
 		else
 			rc = pronk_listen(f, backlog);
-		if (!rc)
+		/* another backlog is no edge */
+		if (!rc && !was_listener)
 			epoll_file_changed(f);
 		break;
 	default:
 		break;
 	}
-	spin_unlock(&f->lock);
-	return rc;
-}
-
-/* A connection that never came about, or was dissolved: the socket is the kernel's unconnected one again, as
- * after a failed connect(2). With the file's lock. */
-static void connect_undo(struct file *f, uint32_t how)
-{
-	uint32_t ep = atomic_load(&f->ep);
-
-	epoll_file_closed_ep(f);
-	f->has_connected = false;
-	atomic_store(&f->connect_reported, false);
-	atomic_store(&f->mode, MODE_OPEN);
-	atomic_store(&f->ep, ENDPOINT_NONE);
-	sock_ep_release(ep, how);
-	epoll_file_changed(f);
-}
-
-void sock_connect_failed(struct file *f)
-{
-	struct endpoint *ep;
-
-	spin_lock(&f->lock);
-	ep = proc_ep(atomic_load(&f->ep));
-	if (f->has_connected && atomic_load(&f->mode) == MODE_PRONK && atomic_load(&ep->state) == EP_CLOSED &&
-	        !(atomic_load(&ep->flags) & EP_OPENED) && !atomic_load(&ep->error) && !proc_is_dead())
-		connect_undo(f, 0);
-	spin_unlock(&f->lock);
-}
-
-static int connect_result(struct file *f)
-{
-	struct endpoint *ep = proc_ep(atomic_load(&f->ep));
-	int err;
-
-	if (atomic_load(&ep->state) == EP_CONNECTING)
-		return -EALREADY;
-	err = atomic_exchange(&ep->error, 0);
-	if (err)
-		return -err;
-	if (atomic_load(&f->connect_reported))
-		return -EISCONN;
-	if (atomic_load(&ep->state) == EP_CLOSED && !atomic_load(&ep->rx_head))
-		return -ECONNABORTED;
-	atomic_store(&f->connect_reported, true);
-	return 0;
-}
-
-static int connect_wait(struct file *f)
-{
-	uint64_t deadline = deadline_after(f->sndtimeo_ns);
-	struct endpoint *ep = proc_ep(atomic_load(&f->ep));
-	int rc;
-
-	while (atomic_load(&ep->state) == EP_CONNECTING) {
-		if (proc_is_dead())
-			return -ECONNRESET;
-		rc = wait_for(f, EPOLLOUT | EPOLLIN, deadline, -1);
-		if (rc == -EAGAIN)
-			return -EINPROGRESS;
-		if (rc)
-			return rc;
-	}
-	spin_lock(&f->lock);
-	rc = connect_result(f);
-	spin_unlock(&f->lock);
-	if (rc && rc != -EISCONN)
-		sock_connect_failed(f);
-	return rc;
-}
-
-static int connect_start(struct file *f, int fd, const struct sock_addr *to)
-{
-	const struct arena *a = &proc.at.arena;
-	struct call c = {.op = CALL_CONNECT, .endpoint = ENDPOINT_NONE, .remote = *to};
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof(ss);
-	uint32_t stack, bound = atomic_load(&f->ep);
-	bool was_ours = atomic_load(&f->mode) == MODE_PRONK;
-	int rc;
-
-	if (!was_ours) {
-		options_take(f, fd);
-		buffers_apply(f);
-		/* bound through the kernel: take the same port here */
-		if (!libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
-		        !addr_from_user(&c.local, (struct sockaddr *)&ss, len) && c.local.port) {
-			memset(c.local.ip, 0, sizeof(c.local.ip));
-			rc = pronk_bind(f, &c.local);
-			if (rc)
-				return rc;
-			bound = atomic_load(&f->ep);
-		}
-	} else if (f->is_bound_here) {
-		c.local = proc_ep(bound)->local;
-	}
-	c.value = (int32_t)app_flags(f);
-	c.rcvbuf = f->rcvbuf_set ? (uint32_t)f->rcvbuf : 0;
-	stack = atomic_fetch_add_explicit(&a->hdr->next_stack, 1, memory_order_relaxed) % a->stack_count;
-	for (;;) {
-		struct call try = c;
-
-		rc = post_call(&proc.at, stack, &try);
-		if (rc || (rc = try.result) != -EXDEV) {
-			c.endpoint = try.endpoint;
-			break;
-		}
-		stack = (uint32_t)try.value % a->stack_count; /* a fixed port decides the stack */
-	}
-	if (rc) {
-		if (!was_ours && f->is_bound_here) {
-			sock_ep_release(bound, 0);
-			atomic_store(&f->ep, ENDPOINT_NONE);
-			f->is_bound_here = false;
-		}
-		return rc;
-	}
-	if (!f->is_bound_here)
-		atomic_store(&f->ep, c.endpoint);
-	atomic_store(&f->mode, MODE_PRONK);
-	if (f->is_bound_here) {
-		epoll_file_closed_ep(f); /* its watches lie in the endpoint that goes */
-		atomic_store(&f->ep, c.endpoint);
-		sock_ep_release(bound, RELEASE_KEEP_PORT);
-	}
-	f->is_bound_here = false;
-	f->has_connected = true;
-	atomic_store(&f->connect_reported, false);
-	publish_fd(f);
-	epoll_file_changed(f);
-	return 0;
-}
-
-int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
-{
-	struct sock_addr to;
-	int rc;
-
-	if (atomic_load(&f->mode) == MODE_KERNEL)
-		return SOCK_LIBC;
-	if (atomic_load(&f->mode) == MODE_DUAL)
-		return -EISCONN;
-	if (atomic_load(&f->mode) == MODE_PRONK && f->has_connected && addr &&
-	        len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
-		/* dissolves the association: connect(2) */
-		spin_lock(&f->lock);
-		connect_undo(f, RELEASE_ABORT);
-		spin_unlock(&f->lock);
-		return 0;
-	}
-	rc = addr_from_user(&to, addr, len);
-	if (rc == -EINVAL && addr && f->has_connected && atomic_load(&f->connect_reported))
-		return -EISCONN;
-	if (atomic_load(&f->mode) == MODE_OPEN) {
-		if (rc || (f->domain == AF_INET && addr->sa_family != AF_INET))
-			return SOCK_LIBC; /* the kernel's own words for a bad address */
-		if (is_loopback(&to) || is_any(&to)) {
-			proc_fallback_add(fd, f->domain, f->type, "the peer is on the loopback interface");
-			return SOCK_LIBC;
-		}
-		if (to.family == AF_INET6) {
-			proc_fallback_add(fd, f->domain, f->type, "IPv6 is not accelerated");
-			return SOCK_LIBC;
-		}
-		if (!proc_attach() || proc_is_dead())
-			return proc.strict ? -ENETDOWN : SOCK_LIBC;
-		if (!is_reachable(&to)) {
-			proc_fallback_add(fd, f->domain, f->type, "no route to the peer through the port");
-			return SOCK_LIBC;
-		}
-	} else if (rc) {
-		return rc;
-	}
-	spin_lock(&f->lock);
-	if (f->has_connected && atomic_load(&f->mode) == MODE_PRONK) {
-		struct endpoint *ep = proc_ep(atomic_load(&f->ep));
-
-		if (proc_is_dead()) {
-			rc = -ECONNRESET;
-			goto out;
-		}
-		rc = connect_result(f);
-		/* after a failure the socket may try again */
-		if (rc != -EALREADY && rc != -EISCONN && rc != 0 && atomic_load(&ep->state) == EP_CLOSED)
-			connect_undo(f, 0);
-		if (rc == -EALREADY && !sock_is_nonblocking(f)) {
-			spin_unlock(&f->lock);
-			rc = connect_wait(f);
-			return rc == -EINPROGRESS ? -EALREADY : rc;
-		}
-		goto out;
-	}
-	if (atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here &&
-	        atomic_load(&f->ep) != ENDPOINT_NONE) {
-		if (atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_LISTEN) {
-			rc = -EISCONN;
-			goto out;
-		}
-		epoll_file_closed_ep(f);
-		sock_ep_release(atomic_load(&f->ep), 0);
-		atomic_store(&f->ep, ENDPOINT_NONE);
-	}
-	rc = connect_start(f, fd, &to);
-	spin_unlock(&f->lock);
-	if (rc)
-		return rc;
-	if (sock_is_nonblocking(f))
-		return -EINPROGRESS;
-	return connect_wait(f);
-out:
+	if (!rc)
+		f->may_bind_again = false;
 	spin_unlock(&f->lock);
 	return rc;
 }
@@ -598,12 +481,14 @@ static int shutdown_and_leave(struct file *f, struct endpoint *ep, int how, uint
 	return rc;
 }
 
-int sock_shutdown(struct file *f, int how)
+int sock_shutdown(struct file *f, int fd, int how)
 {
 	struct endpoint *ep;
 	uint32_t state, bits;
 
-	if (!sock_is_ours(f))
+	if (f->type == SOCK_DGRAM)
+		return dgram_shutdown(f, fd, how);
+	if (!sock_is_ours_soon(f))
 		return SOCK_LIBC;
 	if (how < SHUT_RD || how > SHUT_RDWR)
 		return -EINVAL;
@@ -612,8 +497,10 @@ int sock_shutdown(struct file *f, int how)
 	ep = proc_ep(atomic_load(&f->ep));
 	state = atomic_load(&ep->state);
 	if (state == EP_LISTEN) {
-		if (how == SHUT_WR)
+		if (how == SHUT_WR) {
+			epoll_file_poke(f);
 			return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : 0;
+		}
 		/* listening ends; whoever waits in accept gets EINVAL */
 		int rc = shutdown_and_leave(f, ep, how, EP_LISTEN);
 
@@ -621,8 +508,13 @@ int sock_shutdown(struct file *f, int how)
 	}
 	if (state == EP_CONNECTING) /* ends the attempt */
 		return shutdown_and_leave(f, ep, how, EP_CONNECTING);
-	if (state != EP_ESTABLISHED)
+	if (state != EP_ESTABLISHED) {
+		if (f->has_connected && !atomic_load(&f->connect_reported))
+			atomic_store(&f->is_disconnecting, true);
+		epoll_file_poke(f);
 		return -ENOTCONN;
+	}
+	atomic_store(&f->connect_reported, true); /* another connect(2) tells EISCONN, not success */
 	bits = (how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u);
 	if (bits & APP_SHUT_WR) {
 		/* no writer is in the middle of the ring when the end is announced */
@@ -641,7 +533,9 @@ int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pee
 	struct endpoint *ep;
 	uint32_t state;
 
-	if (!sock_is_ours(f) || atomic_load(&f->mode) == MODE_DUAL)
+	if (f->type == SOCK_DGRAM)
+		return dgram_name(f, addr, len, is_peer);
+	if (!sock_is_ours_soon(f) || atomic_load(&f->mode) == MODE_DUAL)
 		return SOCK_LIBC;
 	if (!addr || !len)
 		return -EFAULT;
@@ -653,8 +547,7 @@ int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pee
 		return 0;
 	}
 	state = atomic_load(&ep->state);
-	if (!f->has_connected || (state != EP_ESTABLISHED && state != EP_CLOSED) ||
-	        (state == EP_CLOSED && !atomic_load(&ep->info_mss)))
+	if (!f->has_connected || state != EP_ESTABLISHED)
 		return -ENOTCONN;
 	addr_to_user(&ep->remote, f->domain, addr, len);
 	return 0;
@@ -691,7 +584,8 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 {
 	struct endpoint *ep;
 
-	(void)fd;
+	if (f->type == SOCK_DGRAM)
+		return dgram_ioctl(f, fd, request, arg);
 	if (!sock_is_ours(f)) {
 		if (request == FIONBIO && arg)
 			sock_set_nonblocking(f, *(int *)arg != 0);
@@ -709,6 +603,8 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 			return -EFAULT;
 		if (atomic_load(&ep->state) == EP_LISTEN)
 			return -EINVAL;
+		if (!ep_rx_pending(ep))
+			local_settle(ep);
 		*(int *)arg = (int)ep_rx_pending(ep);
 		return 0;
 	case SIOCOUTQ:
@@ -726,10 +622,15 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	case FIOCLEX:
 	case FIONCLEX:
 		return SOCK_LIBC;
+	case SIOCATMARK:
+		if (!arg)
+			return -EFAULT;
+		*(int *)arg = 0; /* urgent data there is none */
+		return 0;
 	case FIOASYNC:
-		return -EOPNOTSUPP;
+		return arg && *(int *)arg ? -EOPNOTSUPP : 0;
 	default:
-		return -ENOTTY;
+		return SOCK_LIBC; /* of interfaces, owners and terminals the kernel's socket knows */
 	}
 }
 
@@ -739,15 +640,18 @@ void sock_linger(struct file *f)
 	uint64_t deadline;
 
 	/* O_NONBLOCK makes no difference: the kernel lingers all the same */
-	if (!sock_is_ours(f) || !f->linger_on || f->linger_s <= 0 || atomic_load(&f->fd_count) != 1 ||
-	        proc_is_dead())
+	if (f->type == SOCK_DGRAM || !sock_is_ours(f) || !opt_flag(f, EPF_LINGER) ||
+	        opt_int(f, EPO_LINGER_S) <= 0 || atomic_load(&f->fd_count) != 1 || proc_is_dead())
 		return;
 	ep = proc_ep(atomic_load(&f->ep));
 	if (atomic_load(&ep->state) != EP_ESTABLISHED || ep_rx_pending(ep))
 		return;
-	if (sock_shutdown(f, SHUT_WR))
+	/* another process has it open: this is not the last close */
+	if (hold_any(&proc.at.arena, atomic_load(&f->ep), proc.at.client_idx))
 		return;
-	deadline = clock_now_ns() + (uint64_t)f->linger_s * 1000000000u;
+	if (sock_shutdown(f, -1, SHUT_WR))
+		return;
+	deadline = clock_now_ns() + (uint64_t)opt_int(f, EPO_LINGER_S) * 1000000000u;
 	while (!(atomic_load(&ep->flags) & EP_FIN_ACKED) && atomic_load(&ep->state) == EP_ESTABLISHED &&
 	        !proc_is_dead()) {
 		/* SHUT_WR makes the level writable for good: wait for the acknowledgement in short naps of
@@ -756,7 +660,7 @@ void sock_linger(struct file *f)
 
 		if (clock_now_ns() >= deadline)
 			return;
-		libc.ppoll(NULL, 0, &nap, NULL);
+		RAW(SYS_ppoll, NULL, 0, &nap, NULL); /* no cancellation point: the number is half closed */
 	}
 }
 
@@ -764,16 +668,23 @@ void sock_end(struct file *f)
 {
 	uint32_t ep = atomic_load(&f->ep);
 
+	if (f->type == SOCK_DGRAM) {
+		dgram_end(f);
+		return;
+	}
 	if (ep != ENDPOINT_NONE) {
 		bool is_listener = atomic_load(&proc_ep(ep)->state) == EP_LISTEN &&
 		                   !hold_any(&proc.at.arena, ep, proc.at.client_idx);
 		uint64_t deadline = clock_now_ns() + 20000000u;
 
-		sock_ep_release(ep, f->linger_on && f->linger_s == 0 ? RELEASE_ABORT : 0);
+		sock_ep_release(
+		        ep, opt_flag(f, EPF_LINGER) && opt_int(f, EPO_LINGER_S) == 0 ? RELEASE_ABORT : 0);
 		/* nobody is let in once close has returned */
 		while (is_listener && atomic_load(&proc_ep(ep)->state) == EP_LISTEN && !proc_is_dead() &&
 		        clock_now_ns() < deadline)
-			cpu_relax();
+			attach_relax(&proc.at);
+		if (is_listener)
+			attach_settle(&proc.at, proc_ep(ep)->stack_idx);
 	}
 	atomic_store(&f->ep, ENDPOINT_NONE);
 }

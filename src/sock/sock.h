@@ -14,7 +14,7 @@
 
 #define SOCK_LIBC INT_MIN
 
-/* After a successful libc socket(): notes a TCP socket that may become ours. */
+/* After a successful libc socket(): notes a TCP or UDP socket that may become ours. */
 void sock_opened(int fd, int domain, int type, int protocol);
 
 /* socket(7), bind(2), listen(2), accept(2), connect(2), shutdown(2), getsockname(2), getpeername(2). listen
@@ -23,14 +23,19 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 int sock_listen(struct file *f, int fd, int backlog);
 int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, int flags);
 int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t len);
-int sock_shutdown(struct file *f, int how);
+int sock_shutdown(struct file *f, int fd, int how);
 int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_peer);
 
 /* recv(2) and send(2) in their widest form. is_peek etc. come in flags (MSG_*). */
 ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags);
 ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags);
 /* sendfile(2) by copying; in is any readable kernel descriptor. */
-ssize_t sock_sendfile(struct file *f, int in, off64_t *offset, size_t count);
+ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t count);
+
+/* splice(2) by copying: fd is ours and the source (is_in) or the destination; other is the pipe (splice.c).
+ */
+ssize_t sock_splice(struct file *f, int fd, bool is_in, int other, const off64_t *own_offset,
+        const off64_t *other_offset, size_t count, unsigned int flags);
 
 /* getsockopt(2), setsockopt(2) (opt.c) */
 int sock_getopt(struct file *f, int fd, int level, int name, void *value, socklen_t *len);
@@ -57,10 +62,23 @@ static inline bool sock_is_ours(const struct file *f)
 	return m == MODE_PRONK || m == MODE_DUAL;
 }
 
+/* Of connect.c. As sock_is_ours, and when another thread's connect(2) is asking the service at this moment,
+ * what comes of it: the peer may have the connection before that thread knows. Waits 100 ms at most. */
+bool sock_is_ours_soon(struct file *f);
+
 /* O_NONBLOCK. Once there is an endpoint it is kept there, as processes that share the socket share the flag.
  */
 bool sock_is_nonblocking(struct file *f);
 void sock_set_nonblocking(struct file *f, bool on);
+
+/* Of sock.c, for connect.c. With the file's lock: reserves the address with the service, which may choose the
+ * port (-E of bind(2)); takes over what the application has set on the kernel's socket; shows tools the
+ * number. */
+int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags);
+void sock_options_take(struct file *f, int fd);
+/* All numbers get a kernel socket of their own that is new, but for SO_REUSEADDR. With the file's lock. */
+void sock_renew(struct file *f);
+void sock_publish(struct file *f);
 
 /* Tells the stack that this process no longer holds the endpoint (RELEASE_*). Nothing happens for
  * ENDPOINT_NONE. */

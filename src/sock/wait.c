@@ -8,10 +8,14 @@
 #include "endpoint.h"
 #include "libc.h"
 #include "proc.h"
+#include "raw.h"
 #include "ready.h"
+#include "sock.h"
+#include "spin.h"
 #include "clock.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -24,6 +28,34 @@ struct waiter {
 static __thread struct waiter *waiter;
 static pthread_key_t waiter_key;
 static pthread_once_t waiter_once = PTHREAD_ONCE_INIT;
+
+static __thread struct spin spin_state;
+
+bool wait_spin_start(struct wait_spin *w, uint64_t now_ns, uint64_t deadline_ns)
+{
+	w->now_ns = now_ns;
+	w->end_ns = deadline_ns < now_ns + proc.spin_ns ? deadline_ns : now_ns + proc.spin_ns;
+	return w->end_ns > now_ns && spin_may(&spin_state, now_ns);
+}
+
+bool wait_spin_turn(struct wait_spin *w)
+{
+	uint64_t before = w->now_ns;
+
+	if (proc.at.driver) {
+		enum { TURNS = 8 }; /* without a system call */
+
+		for (int i = 0; i < TURNS; i++) {
+			if (!attach_drive(&proc.at))
+				continue;
+			w->now_ns = clock_now_ns();
+			return w->now_ns < w->end_ns;
+		}
+	}
+	spin_pause();
+	w->now_ns = clock_now_ns();
+	return !spin_lost(&spin_state, before, w->now_ns) && w->now_ns < w->end_ns;
+}
 
 static void waiter_end(void *arg)
 {
@@ -46,6 +78,8 @@ int wait_poller(int *wake_fd)
 {
 	int fds[2], rc, poller, high;
 
+	if (unlikely(attach_is_sandboxed()))
+		return -ENFILE;
 	if (likely(waiter != NULL)) {
 		*wake_fd = waiter->wake_fd;
 		return waiter->poller;
@@ -110,7 +144,7 @@ void wait_drain(int poller, int wake_fd)
 		idx = next;
 	}
 	if (wake_fd >= 0)
-		while (libc.recv(wake_fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		while (RAW(SYS_recvfrom, wake_fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
 			;
 }
 
@@ -118,7 +152,7 @@ void wait_release(uint32_t watch, int poller)
 {
 	const struct arena *a = &proc.at.arena;
 
-	if (watch_release(a, watch))
+	if (watch_release(a, watch, (uint32_t)poller))
 		return;
 	/* queued, or about to be: it is free once drained */
 	while ((atomic_load(&watch_at(a, watch)->word) & WATCH_QUEUED) &&
@@ -132,37 +166,68 @@ void wait_release(uint32_t watch, int poller)
 uint32_t wait_level(struct file *f, uint32_t want)
 {
 	const struct arena *a = &proc.at.arena;
-	uint32_t idx = atomic_load_explicit(&f->ep, memory_order_acquire), ev;
+	uint32_t idx = atomic_load_explicit(&f->ep, memory_order_acquire), ev, state;
 	struct endpoint *ep;
 
 	if (unlikely(idx == ENDPOINT_NONE))
-		return EPOLLOUT | EPOLLHUP;
+		return EPOLLOUT | (f->type == SOCK_DGRAM ? 0 : EPOLLHUP);
+	/* a datagram socket tells once; its kernel half, if it has one, goes on */
+	if (unlikely(proc_is_dead()) && f->type == SOCK_DGRAM)
+		return atomic_load(&f->mode) == MODE_DUAL || atomic_load(&f->death_told)
+		               ? EPOLLOUT
+		               : EPOLLIN | EPOLLOUT | EPOLLERR;
 	/* A dead service ends connections. A listener just has no more guests: an event that accept cannot
 	 * take away would make event loops spin. */
 	if (unlikely(proc_is_dead()))
 		return f->has_connected ? EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP : 0;
 	ep = &a->endpoints[idx];
 	ev = ep_level(a, ep);
-	if ((want & EPOLLOUT) && !(ev & EPOLLOUT) &&
-	        atomic_load_explicit(&ep->state, memory_order_relaxed) == EP_ESTABLISHED) {
+	state = atomic_load_explicit(&ep->state, memory_order_relaxed);
+	if ((want & EPOLLOUT) && !(ev & EPOLLOUT) && (state == EP_ESTABLISHED || state == EP_DGRAM)) {
 		atomic_store(&ep->tx_want, 1);
 		atomic_thread_fence(memory_order_seq_cst);
 		ev = ep_level(a, ep);
 	}
-	/* room in the ring, but no block to put under it: writable once the stack has granted some */
-	if ((want & ev & EPOLLOUT) && unlikely(post_is_starved(&proc.at, ep)))
+	/* Room in the ring, but no block to put under it: writable once the stack has granted some. A socket
+	 * with nothing under way is writable on the kernel whatever happens, so that the stack's answer is
+	 * worth the wait for its turn. */
+	if ((want & ev & EPOLLOUT) && unlikely(post_is_starved(&proc.at, ep)) &&
+	        (ep_tx_used(ep) || !grant_await(&proc.at, ep)))
 		ev &= ~(uint32_t)(EPOLLOUT | EPOLLWRNORM);
 	return ev;
 }
 
-static int sleep_on(int wake_fd, int kernel_fd, uint64_t deadline_ns, bool is_sliced)
+/* Whether every handler that this process has was installed with SA_RESTART: then the one that interrupted us
+ * was. ppoll(2) ends with EINTR in any case; accept(2) on two descriptors must not. When handlers differ, the
+ * answer is EINTR, which a program with such handlers must expect anyway. */
+static bool handlers_restart(void)
 {
+	struct sigaction sa;
+
+	for (int n = 1; n < NSIG; n++) {
+		if (n >= 32 && n < SIGRTMIN)
+			continue; /* the C library's own */
+		if (!sigaction(n, NULL, &sa) && sa.sa_handler != SIG_DFL && sa.sa_handler != SIG_IGN &&
+		        !(sa.sa_flags & SA_RESTART))
+			return false;
+	}
+	return true;
+}
+
+/* is_dual: kernel_fd is or was one. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART: the
+ * kernel would begin the call anew. */
+static int sleep_on(
+        int wake_fd, int kernel_fd, bool is_dual, int port_fd, uint64_t deadline_ns, uint64_t limit_ns)
+{
+	enum { CLOSED_BEFORE_NS = 200000 };
 	char buf[64];
-	struct pollfd p[2] = {{.fd = wake_fd, .events = POLLIN}, {.fd = kernel_fd, .events = POLLIN}};
+	struct pollfd p[3] = {{.fd = wake_fd, .events = POLLIN}, {.fd = kernel_fd, .events = POLLIN},
+	        {.fd = port_fd, .events = POLLIN}};
 	struct timespec ts, *tsp = NULL;
+	uint64_t start_ns = is_dual ? clock_now_ns() : 0, slept_ns;
 	ssize_t n;
 
-	if (deadline_ns == WAIT_FOREVER && kernel_fd < 0 && !is_sliced) {
+	if (deadline_ns == WAIT_FOREVER && !is_dual && limit_ns == UINT64_MAX) {
 		n = libc.recv(wake_fd, buf, sizeof(buf), 0);
 		if (n > 0)
 			return 0;
@@ -172,34 +237,148 @@ static int sleep_on(int wake_fd, int kernel_fd, uint64_t deadline_ns, bool is_sl
 		}
 		return -errno;
 	}
-	if (deadline_ns != WAIT_FOREVER || is_sliced) {
+	if (deadline_ns != WAIT_FOREVER || limit_ns != UINT64_MAX) {
 		uint64_t now = clock_now_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
 
-		if (is_sliced && left > 1000000)
-			left = 1000000;
+		if (left > limit_ns)
+			left = limit_ns;
 		ts.tv_sec = (time_t)(left / 1000000000);
 		ts.tv_nsec = (long)(left % 1000000000);
 		tsp = &ts;
 	}
-	if (libc.ppoll(p, kernel_fd >= 0 ? 2 : 1, tsp, NULL) < 0)
-		return -errno;
+	if (libc.ppoll(p, port_fd >= 0 ? 3 : 2, tsp, NULL) < 0) {
+		int err = errno;
+
+		if (err != EINTR || deadline_ns != WAIT_FOREVER || (!is_dual && port_fd < 0) ||
+		        !handlers_restart())
+			return -err;
+		return -ERESTART;
+	}
 	if (p[0].revents & (POLLHUP | POLLERR))
 		attach_check_dead(&proc.at);
-	return p[1].revents && kernel_fd >= 0 ? 1 : 0;
+	else if (p[0].revents) /* or the next sleep would be none */
+		RAW(SYS_recvfrom, wake_fd, buf, sizeof(buf), MSG_DONTWAIT);
+	if (kernel_fd < 0 || !p[1].revents)
+		return 0;
+	if (!(p[1].revents & POLLNVAL))
+		return 1;
+	/* A number that was closed in between has nothing to tell. ppoll sees it only when something else
+	 * ends the sleep: without a word from anybody else, a signal. Unless it was closed in the last moment
+	 * before. */
+	slept_ns = clock_now_ns() - start_ns;
+	return !p[0].revents && !p[2].revents && slept_ns > CLOSED_BEFORE_NS && slept_ns < limit_ns
+	               ? -ERESTART
+	               : 0;
 }
 
-/* A thread that cannot have a poller (no descriptors or pollers are left) looks every millisecond. */
+/* What a waiting thread leaves behind when it is cancelled: its watch, and the reference of the call that it
+ * was in. */
+struct wait_under_way {
+	struct file *f;
+	uint32_t watch;
+	int poller, wake_fd; /* poller -1: none */
+	int port_fd;         /* of attach_sleep, -EAGAIN: not asleep */
+	bool is_dual;        /* waits for the kernel's half, too, or did until its number was closed */
+};
+
+static void wait_cancelled(void *arg)
+{
+	struct wait_under_way *w = arg;
+
+	if (w->port_fd != -EAGAIN)
+		attach_awake(&proc.at, w->port_fd);
+	if (w->poller >= 0) {
+		poller_awake(&proc.at.arena, (uint32_t)w->poller);
+		if (w->watch != WATCH_NONE)
+			wait_release(w->watch, w->poller);
+		wait_drain(w->poller, w->wake_fd);
+		wait_nudge(w->f); /* the wake-up may have been for this thread alone */
+	}
+	file_put(w->f);
+}
+
+int wait_signal(const sigset_t *mask)
+{
+	const struct timespec none = {0};
+
+	return unlikely(mask != NULL) && libc.ppoll(NULL, 0, &none, mask) < 0 ? -EINTR : 0;
+}
+
+int wait_nap(struct file *f, uint64_t nap_ns)
+{
+	const struct timespec nap = {(time_t)(nap_ns / 1000000000), (long)(nap_ns % 1000000000)};
+	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	int rc;
+
+	if (attach_drive(&proc.at))
+		return 0;
+	pthread_cleanup_push(wait_cancelled, &w);
+	rc = libc.ppoll(NULL, 0, &nap, NULL) < 0 ? -errno : 0;
+	pthread_cleanup_pop(0);
+	return rc;
+}
+
+int wait_kernel(struct file *f, int fd, short events, uint64_t deadline_ns)
+{
+	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	struct pollfd p = {.fd = fd, .events = events};
+	struct timespec ts, *tsp = NULL;
+	int rc;
+
+	if (deadline_ns != WAIT_FOREVER) {
+		uint64_t now = clock_now_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
+
+		if (!left)
+			return -EAGAIN;
+		ts = (struct timespec){(time_t)(left / 1000000000), (long)(left % 1000000000)};
+		tsp = &ts;
+	}
+	pthread_cleanup_push(wait_cancelled, &w);
+	rc = libc.ppoll(&p, 1, tsp, NULL);
+	pthread_cleanup_pop(0);
+	return rc < 0 ? -errno : rc ? 0 : -EAGAIN;
+}
+
+ssize_t wait_recvmsg(struct file *f, int fd, struct msghdr *msg, int flags)
+{
+	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	ssize_t n;
+
+	if (flags & MSG_DONTWAIT)
+		return RAW(SYS_recvmsg, fd, msg, flags);
+	pthread_cleanup_push(wait_cancelled, &w);
+	n = libc.recvmsg(fd, msg, flags);
+	pthread_cleanup_pop(0);
+	return n < 0 ? -errno : n;
+}
+
+ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags)
+{
+	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	ssize_t n;
+
+	if (flags & MSG_DONTWAIT)
+		return RAW(SYS_sendmsg, fd, msg, flags);
+	pthread_cleanup_push(wait_cancelled, &w);
+	n = libc.sendmsg(fd, msg, flags);
+	pthread_cleanup_pop(0);
+	return n < 0 ? -errno : n;
+}
+
+/* A thread that cannot have a poller (no descriptors or pollers are left, or it may not ask for them) looks
+ * every millisecond. */
 static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
 	struct pollfd p = {.fd = kernel_fd, .events = POLLIN};
-	const struct timespec nap = {.tv_nsec = 1000000};
+	struct timespec zero;
 
 	while (!attach_check_dead(&proc.at) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP))) {
-		int n = libc.ppoll(&p, kernel_fd >= 0, &nap, NULL);
+		int n = wait_nap(f, 1000000);
 
 		if (n < 0)
-			return -errno;
-		if (n)
+			return n;
+		zero = (struct timespec){0};
+		if (kernel_fd >= 0 && RAW(SYS_ppoll, &p, 1, &zero, NULL, 0) > 0)
 			return 0;
 		if (clock_now_ns() >= deadline_ns)
 			return -EAGAIN;
@@ -207,44 +386,92 @@ static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, i
 	return 0;
 }
 
+void wait_nudge(struct file *f)
+{
+	uint32_t idx = atomic_load(&f->ep);
+
+	if (idx != ENDPOINT_NONE && !proc_is_dead() && accept_ready(&proc.at.arena, proc_ep(idx)))
+		post(&proc.at, proc_ep(idx)->stack_idx, POST_ENTRY(POST_NUDGE, 0, idx));
+}
+
+static int sleep_cancellable(struct wait_under_way *w, int kernel_fd, uint64_t deadline_ns, uint64_t limit_ns)
+{
+	int rc;
+
+	/* without a watch by looks */
+	if (w->watch == WATCH_NONE && limit_ns > 1000000)
+		limit_ns = 1000000;
+	pthread_cleanup_push(wait_cancelled, w);
+	rc = sleep_on(w->wake_fd, kernel_fd, w->is_dual, w->port_fd, deadline_ns, limit_ns);
+	pthread_cleanup_pop(0);
+	return rc;
+}
+
 int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
 	const struct arena *a = &proc.at.arena;
-	uint32_t watch, want = events | EPOLLERR | EPOLLHUP;
-	uint64_t spin_end;
-	int poller, wake_fd, rc = 0;
+	uint32_t watch, ep, want = events | EPOLLERR | EPOLLHUP;
+	struct wait_under_way under_way;
+	struct wait_spin spin;
+	uint64_t limit_ns;
+	int poller, wake_fd, port_fd, number = kernel_fd, rc = 0;
+	bool is_over;
 
 	if (wait_level(f, events) & want)
 		return 0;
-	if (proc.spin_ns) {
-		spin_end = clock_now_ns() + proc.spin_ns;
+	if (wait_spin_start(&spin, clock_now_ns(), deadline_ns)) {
 		do {
-			for (int i = 0; i < 16; i++)
-				cpu_relax();
+			is_over = !wait_spin_turn(&spin);
 			if (wait_level(f, events) & want)
 				return 0;
-		} while (clock_now_ns() < spin_end);
+		} while (!is_over);
 	}
 	poller = wait_poller(&wake_fd);
 	if (poller < 0)
 		return wait_napping(f, events, deadline_ns, kernel_fd);
-	watch = watch_claim(a, atomic_load(&f->ep), (uint32_t)poller, (want | EPOLLRDHUP) & 0xffff);
+	ep = atomic_load(&f->ep);
+	watch = watch_claim(a, ep, (uint32_t)poller, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP);
+	under_way = (struct wait_under_way){f, watch, poller, wake_fd, -EAGAIN, kernel_fd >= 0};
 	for (;;) {
 		wait_drain(poller, -1);
+		port_fd = attach_sleep(&proc.at, &limit_ns);
 		poller_sleep(a, (uint32_t)poller);
-		if ((wait_level(f, events) & want) || poller_has_ready(a, (uint32_t)poller)) {
+		/* another thread has dissolved what we waited for: by looks from here, until the wait is over
+		 */
+		if (unlikely(atomic_load(&f->ep) != ep) && watch != WATCH_NONE) {
+			wait_release(watch, poller);
+			under_way.watch = watch = WATCH_NONE;
+		}
+		if ((wait_level(f, events) & want) || poller_has_ready(a, (uint32_t)poller) ||
+		        port_fd == -EAGAIN) {
 			poller_awake(a, (uint32_t)poller);
+			if (port_fd != -EAGAIN)
+				attach_awake(&proc.at, port_fd);
+			else
+				attach_drive(&proc.at);
 			if (wait_level(f, events) & want)
 				break;
-			continue;
-		}
-		if (deadline_ns != WAIT_FOREVER && clock_now_ns() >= deadline_ns) {
-			poller_awake(a, (uint32_t)poller);
+			if (likely(port_fd != -EAGAIN || clock_now_ns() < deadline_ns))
+				continue;
 			rc = -EAGAIN;
 			break;
 		}
-		rc = sleep_on(wake_fd, kernel_fd, deadline_ns, watch == WATCH_NONE);
+		if (deadline_ns != WAIT_FOREVER && clock_now_ns() >= deadline_ns) {
+			poller_awake(a, (uint32_t)poller);
+			attach_awake(&proc.at, port_fd);
+			rc = -EAGAIN;
+			break;
+		}
+		under_way.port_fd = port_fd;
+		/* The kernel's half can be asked by its number only. One that was closed meanwhile, and
+		 * may be another file's by now, leaves this wait with Pronk's half. */
+		if (kernel_fd >= 0 && !file_has(f, kernel_fd))
+			kernel_fd = -1;
+		rc = sleep_cancellable(&under_way, kernel_fd, deadline_ns, limit_ns);
 		poller_awake(a, (uint32_t)poller);
+		attach_awake(&proc.at, port_fd);
+		under_way.port_fd = -EAGAIN;
+		attach_drive(&proc.at);
 		if (proc_is_dead()) {
 			rc = 0;
 			break;
@@ -258,10 +485,18 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 				rc = 0;
 			break;
 		}
+		/* a call that begins anew finds its number gone */
+		if (rc == -ERESTART && number >= 0 && !file_has(f, number)) {
+			rc = -EBADF;
+			break;
+		}
 		rc = 0;
 	}
 	if (watch != WATCH_NONE)
 		wait_release(watch, poller);
 	wait_drain(poller, wake_fd);
+	/* woken alone, and going away without the connection: somebody else shall have it */
+	if (rc && (events & EPOLLEXCLUSIVE))
+		wait_nudge(f);
 	return rc;
 }

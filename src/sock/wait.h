@@ -1,6 +1,18 @@
 /* wait.h - a thread that waits for one socket: spin, announce, look again, sleep. */
 #pragma once
+#include <sys/socket.h>
+
 #include "file.h"
+
+/* A spin loop of this thread before it sleeps: for app_spin_us, but not while that only costs it the core
+ * (spin.h). Inside, nothing may be held. */
+struct wait_spin {
+	uint64_t now_ns, end_ns;
+};
+/* now_ns: the time. False: no spinning now. */
+bool wait_spin_start(struct wait_spin *w, uint64_t now_ns, uint64_t deadline_ns);
+/* One pause. False: it has been long enough. */
+bool wait_spin_turn(struct wait_spin *w);
 
 #define WAIT_FOREVER UINT64_MAX
 
@@ -8,11 +20,26 @@
  * when there is. Any thread. */
 uint32_t wait_level(struct file *f, uint32_t want);
 
-/* Waits until the socket has one of events (EPOLL bits; error and hang-up always count) or deadline_ns
+/* Waits until the socket has one of events (EPOLL bits; error and hang-up always count; EPOLLEXCLUSIVE: a
+ * connection wakes one of those that wait so) or deadline_ns
  * (clock_now_ns; WAIT_FOREVER) passes. kernel_fd >= 0 is watched for input too. 0 when there is something,
  * -EAGAIN on timeout, -EINTR. Blocks. Without a deadline a signal whose handler has SA_RESTART does not end
  * it, as for the kernel's calls. */
 int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd);
+
+/* An exclusive waiter goes away: if a connection waits, the others are told. Any thread. */
+void wait_nudge(struct file *f);
+/* Sleeps a little, for a call on f. 0 or -EINTR.
+ * In this and in wait_for a thread may be cancelled: the call's own reference to f is given back then, so the
+ * caller must hold that one and nothing else. */
+int wait_nap(struct file *f, uint64_t nap_ns);
+
+/* The same for calls that wait for the kernel's half alone: poll(2) for one descriptor (0, -EAGAIN when the
+ * time is over, or -E), recvmsg(2) and sendmsg(2) (a count or -E; with MSG_DONTWAIT no cancellation points).
+ */
+int wait_kernel(struct file *f, int fd, short events, uint64_t deadline_ns);
+ssize_t wait_recvmsg(struct file *f, int fd, struct msghdr *msg, int flags);
+ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags);
 
 /* This thread's poller and the descriptor that becomes readable when it is woken, or -E. */
 int wait_poller(int *wake_fd);
@@ -22,4 +49,8 @@ void wait_drain(int poller, int wake_fd);
 void wait_release(uint32_t watch, int poller);
 
 /* In a forked child: the parent's poller is not ours. */
+/* A call with a signal mask goes on after a look at something of ours: a signal that the mask lets through
+ * and that came meanwhile is taken now. -EINTR then, else 0; 0 without a mask. */
+int wait_signal(const sigset_t *mask);
+
 void wait_fork_child(void);

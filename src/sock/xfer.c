@@ -7,17 +7,21 @@
  */
 #include "sock.h"
 #include "clock.h"
+#include "dgram.h"
 #include "endpoint.h"
 #include "libc.h"
+#include "local.h"
+#include "opt.h"
 #include "proc.h"
 #include "wait.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 enum { RX_BELL_PIECES = 16, RX_BELL_BYTES = 32768, TX_PUBLISH_BYTES = 65536, SENDFILE_PART = 65536 };
 
@@ -68,8 +72,8 @@ static size_t take(
         struct file *f, struct endpoint *ep, struct cursor *cur, size_t max, bool is_peek, bool no_copy)
 {
 	const struct arena *a = &proc.at.arena;
-	const struct rx_desc *ring = arena_rx_ring(a, arena_ep_idx(a, ep));
 	uint32_t head = atomic_load_explicit(&ep->rx_head, memory_order_acquire);
+	const struct rx_desc *ring = arena_rx_ring(a, ep);
 	uint32_t tail = atomic_load_explicit(&ep->rx_tail, memory_order_relaxed);
 	uint32_t off = atomic_load_explicit(&ep->rx_off, memory_order_relaxed);
 	size_t done = 0;
@@ -115,19 +119,21 @@ static size_t take(
 
 ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 {
-	size_t want = iov_total(iov, count), done = 0;
+	size_t want = iov_total(iov, count), done = 0, target;
 	struct cursor cur = {.iov = iov, .count = count};
 	bool is_peek = flags & MSG_PEEK, is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
 	uint64_t deadline = 0;
+	bool is_settled = false;
 	struct endpoint *ep;
 
-	if (!sock_is_ours(f))
+	if (unlikely(!sock_is_ours(f)) && !sock_is_ours_soon(f))
 		return SOCK_LIBC;
-	if (flags & MSG_OOB)
-		return -EINVAL;
 	if (flags & MSG_ERRQUEUE)
 		return -EAGAIN;
+	if (flags & MSG_OOB)
+		return atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_LISTEN ? -ENOTCONN : -EINVAL;
 	ep = proc_ep(atomic_load(&f->ep));
+	target = flags & MSG_WAITALL ? want : (size_t)opt_int(f, EPO_RCVLOWAT); /* sock_rcvlowat */
 	for (;;) {
 		uint32_t state, fl, bell = 0;
 		int err, rc;
@@ -156,7 +162,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 				done += n;
 			}
 			if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES ||
-			        f->rx_bytes >= (uint32_t)f->rcvbuf / 4) {
+			        f->rx_bytes >= (uint32_t)opt_int(f, EPO_RCVBUF) / 8) {
 				f->rx_pieces = f->rx_bytes = 0;
 				bell = DOORBELL_RX;
 			}
@@ -166,9 +172,11 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 			if (bell)
 				post_doorbell(&proc.at, ep, bell);
 		}
-		if (done == want && (done || (fl & EP_RX_EOF) || ep_rx_ready(ep)))
+		if (done == want &&
+		        (done || ep_rx_ready(ep) ||
+		                ((fl & EP_RX_EOF) && ((fl & EP_FIN_SEEN) || !atomic_load(&ep->error)))))
 			return (ssize_t)done; /* to ask for nothing still waits for something */
-		if (done && !(flags & MSG_WAITALL))
+		if (done && done >= target)
 			return (ssize_t)done;
 		if (!done) {
 			if (ep_rx_ready(ep))
@@ -180,6 +188,10 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 			              : 0;
 			if (err)
 				return -err;
+			/* nothing was ever connected (a listener that was shut down), or the failure was told
+			 */
+			if (unlikely(state == EP_CLOSED && !(fl & (EP_OPENED | EP_RX_EOF))))
+				return f->has_connected ? 0 : -ENOTCONN;
 		} else if (ep_rx_ready(ep) && !is_peek) {
 			continue;
 		}
@@ -193,18 +205,20 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 		if (is_dont) {
 			static _Atomic uint32_t misses;
 
+			if (!done && !is_settled && (is_settled = true) && local_settle(ep))
+				continue;
+			if (!done && attach_drive_seldom(&proc.at))
+				continue;
 			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255 &&
 			        attach_check_dead(&proc.at))
 				continue;
 			return done ? (ssize_t)done : -EAGAIN;
 		}
 		if (!deadline)
-			deadline = deadline_after(f->rcvtimeo_ns);
+			deadline = deadline_after(opt_rcvtimeo(f));
 		if (is_peek && done) { /* more than is there: wait for the level to grow is not to be had by
 			                  readiness alone */
-			struct timespec nap = {.tv_nsec = 1000000};
-
-			if (libc.ppoll(NULL, 0, &nap, NULL) < 0 || attach_check_dead(&proc.at))
+			if (wait_nap(f, 1000000) < 0 || attach_check_dead(&proc.at))
 				return (ssize_t)done;
 			if (clock_now_ns() >= deadline)
 				return (ssize_t)done;
@@ -227,8 +241,7 @@ static bool block_ready(struct endpoint *ep, uint32_t head)
 	spin_lock(lock);
 	block = grant_peek(&proc.at, ep->stack_idx);
 	if (block != BLOCK_NONE) {
-		atomic_store_explicit(
-		        &ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], block, memory_order_relaxed);
+		ep_tx_block_set(&proc.at.arena, ep, head, block);
 		grant_take(&proc.at, ep->stack_idx);
 	}
 	spin_unlock(lock);
@@ -239,10 +252,12 @@ static bool block_ready(struct endpoint *ep, uint32_t head)
 static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is_starved)
 {
 	const struct arena *a = &proc.at.arena;
-	uint32_t limit = ep_tx_limit(ep);
+	uint32_t limit = ep_tx_limit(ep), lowat = (uint32_t)ep_opt(ep, EPO_NOTSENT_LOWAT);
 	uint32_t head = atomic_load_explicit(&ep->tx_head, memory_order_relaxed);
 	size_t done = 0, published = 0;
 
+	if (!ep_tx_room(ep))
+		return 0;
 	while (left) {
 		uint32_t used = head - atomic_load_explicit(&ep->tx_tail, memory_order_acquire),
 		         off = head % TX_BLOCK_SIZE;
@@ -250,7 +265,7 @@ static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is
 		uint32_t block;
 		uint8_t *src;
 
-		if (used >= limit)
+		if (used >= limit || (lowat && ep_tx_notsent(ep) >= lowat))
 			break;
 		if (n > limit - used)
 			n = limit - used;
@@ -260,8 +275,7 @@ static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is
 			*is_starved = true;
 			break;
 		}
-		block = atomic_load_explicit(
-		        &ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
+		block = ep_tx_block(a, ep, head);
 		n = cursor_next(cur, &src, n);
 		if (unlikely(!n))
 			break;
@@ -289,11 +303,12 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 {
 	size_t want = iov_total(iov, count), done = 0;
 	struct cursor cur = {.iov = iov, .count = count};
-	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
+	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f), is_more = flags & MSG_MORE;
 	uint64_t deadline = 0;
+	bool is_settled = false, is_driven = false;
 	struct endpoint *ep;
 
-	if (!sock_is_ours(f))
+	if (unlikely(!sock_is_ours(f)) && !sock_is_ours_soon(f))
 		return SOCK_LIBC;
 	if (flags & MSG_OOB)
 		return -EOPNOTSUPP;
@@ -326,7 +341,13 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 			if (rc)
 				return done ? (ssize_t)done : rc;
 			if (!(atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR)) {
-				size_t n = put(ep, &cur, want - done, &is_starved);
+				size_t n;
+
+				/* before the bytes are there: the stack may look at once */
+				if (is_more != ((atomic_load_explicit(&ep->app_flags, memory_order_relaxed) &
+				                        APP_MORE) != 0))
+					atomic_fetch_xor(&ep->app_flags, APP_MORE);
+				n = put(ep, &cur, want - done, &is_starved);
 
 				done += n;
 				if (done < want) {
@@ -339,27 +360,37 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 				}
 			}
 			ep_unlock(&ep->tx_lock);
-			if (done == want)
+			if (done == want) {
+				attach_push(&proc.at, done);
 				return (ssize_t)done;
+			}
 			if (unlikely(cur.is_bad))
 				return done ? (ssize_t)done : -EFAULT;
 		}
 		if (is_dont) {
 			static _Atomic uint32_t misses;
 
+			/* The kernel takes what there is for a socket that has nothing else under way, and
+			 * programs count on it. Most often it is a child that was forked a moment ago and has
+			 * not been granted blocks yet. */
+			if (is_starved && ep_tx_used(ep) <= done && grant_await(&proc.at, ep))
+				continue;
+			if (!done && !is_settled && (is_settled = true) && local_settle(ep))
+				continue;
+			if (!done && !is_driven && (is_driven = true) && attach_drive(&proc.at))
+				continue;
 			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255)
 				attach_check_dead(&proc.at);
 			return done ? (ssize_t)done : -EAGAIN;
 		}
 		if (!deadline)
-			deadline = deadline_after(f->sndtimeo_ns);
+			deadline = deadline_after(opt_sndtimeo(f));
 		if (is_starved && ep_tx_ready(ep)) {
 			/* the ring has room but there is no block: the stack grants some within a turn, or
 			 * when others have sent */
-			struct timespec nap = {.tv_nsec = 50000};
-
-			if (libc.ppoll(NULL, 0, &nap, NULL) < 0)
-				return done ? (ssize_t)done : -errno;
+			rc = wait_nap(f, 50000);
+			if (rc)
+				return done ? (ssize_t)done : rc;
 			if (clock_now_ns() >= deadline)
 				return done ? (ssize_t)done : -EAGAIN;
 			attach_check_dead(&proc.at);
@@ -371,42 +402,45 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 	}
 }
 
-ssize_t sock_sendfile(struct file *f, int in, off64_t *offset, size_t count)
+ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t count)
 {
-	struct stat st;
 	char *buf;
 	size_t done = 0;
+	int fl;
 	ssize_t rc = 0;
 
 	if (!sock_is_ours(f))
 		return SOCK_LIBC;
-	if (fstat(in, &st) < 0)
-		return -errno;
-	if (S_ISSOCK(st.st_mode)) /* the kernel has no sendfile from a socket */
-		return -EINVAL;
+	fl = libc.fcntl(in, F_GETFL);
+	if (fl < 0 || (fl & O_ACCMODE) == O_WRONLY)
+		return -EBADF;
+	if (lseek64(in, 0, SEEK_CUR) < 0 && errno == ESPIPE) /* pipes and sockets are for splice(2) */
+		return offset ? -ESPIPE : -EINVAL;
+	if (f->type == SOCK_DGRAM)
+		return dgram_sendfile(f, fd, in, offset, count);
 	buf = malloc(SENDFILE_PART);
 	if (!buf)
 		return -ENOMEM;
 	while (done < count) {
 		size_t part = count - done < SENDFILE_PART ? count - done : SENDFILE_PART;
 		struct endpoint *ep = proc_ep(atomic_load(&f->ep));
-		uint32_t limit = ep_tx_limit(ep), used = ep_tx_used(ep);
+		uint32_t room = ep_tx_room(ep);
 		struct iovec iov = {buf, 0};
 		ssize_t n, sent;
 
 		/* read no more than the socket takes, for a descriptor that cannot be read again */
 		if (sock_is_nonblocking(f)) {
 			/* a connection that has ended never drains: sock_send says how it ended */
-			if (used >= limit && atomic_load(&ep->state) == EP_ESTABLISHED &&
+			if (!room && atomic_load(&ep->state) == EP_ESTABLISHED &&
 			        !(atomic_load(&ep->flags) & EP_TX_CLOSED)) {
 				atomic_store(&ep->tx_want, 1);
-				rc = ep_tx_used(ep) >= limit ? -EAGAIN : 0;
+				rc = ep_tx_room(ep) ? 0 : -EAGAIN;
 				if (rc)
 					break;
 				continue;
 			}
-			if (used < limit && part > limit - used)
-				part = limit - used;
+			if (room && part > room)
+				part = room;
 		}
 		n = offset ? pread64(in, buf, part, *offset) : libc.read(in, buf, part);
 		if (n <= 0) {

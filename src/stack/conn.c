@@ -17,7 +17,6 @@
 #include "lwip/prot/tcp.h"
 
 void lwip_tcp_input(struct pbuf *p, struct netif *inp);
-void lwip_udp_input(struct pbuf *p, struct netif *inp);
 
 enum { EXT_CONN = 0, CONN_SLAB = 64 };
 
@@ -95,32 +94,51 @@ struct conn *conn_new(struct stack *s, struct tcp_pcb *pcb)
 	return c;
 }
 
+static _Atomic uint32_t *port_conns(struct stack *s, const struct conn *c)
+{
+	return &s->port_conns[c->local_port +
+	                      (ip4_is_loopback(ip_2_ip4(&c->local_ip)->addr) ? PORT_COUNT : 0)];
+}
+
+static struct conn **hash_slot(struct stack *s, const struct conn *c)
+{
+	return &s->hash[tuple_hash(&c->remote_ip, &c->local_ip, c->remote_port, c->local_port) &
+	                s->hash_mask];
+}
+
 void conn_hash_insert(struct stack *s, struct conn *c)
 {
+	struct conn **slot;
+
 	c->local_ip = c->pcb->local_ip;
 	c->remote_ip = c->pcb->remote_ip;
 	c->local_port = c->pcb->local_port;
 	c->remote_port = c->pcb->remote_port;
-	c->hash = tuple_hash(&c->remote_ip, &c->local_ip, c->remote_port, c->local_port);
-	c->hash_next = s->hash[c->hash & s->hash_mask];
-	s->hash[c->hash & s->hash_mask] = c;
+	slot = hash_slot(s, c);
+	c->hash_next = *slot;
+	*slot = c;
 	c->is_hashed = 1;
 	s->conn_count++;
-	atomic_fetch_add_explicit(&s->port_conns[c->local_port], 1, memory_order_relaxed);
+	/* a port that was only chosen for a connection is no obstacle to whoever wants to listen there */
+	c->is_on_port = !c->is_connecting || c->owns_port;
+	if (c->is_on_port)
+		atomic_fetch_add_explicit(port_conns(s, c), 1, memory_order_relaxed);
 }
 
 static void hash_remove(struct stack *s, struct conn *c)
 {
-	struct conn **pp = &s->hash[c->hash & s->hash_mask];
+	struct conn **pp;
 
 	if (!c->is_hashed)
 		return;
+	pp = hash_slot(s, c);
 	while (*pp != c)
 		pp = &(*pp)->hash_next;
 	*pp = c->hash_next;
 	c->is_hashed = 0;
 	s->conn_count--;
-	atomic_fetch_sub_explicit(&s->port_conns[c->local_port], 1, memory_order_relaxed);
+	if (c->is_on_port)
+		atomic_fetch_sub_explicit(port_conns(s, c), 1, memory_order_relaxed);
 }
 
 struct conn *conn_find(struct stack *s, const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port,
@@ -129,7 +147,7 @@ struct conn *conn_find(struct stack *s, const ip_addr_t *remote, const ip_addr_t
 	uint32_t h = tuple_hash(remote, local, remote_port, local_port);
 
 	for (struct conn *c = s->hash[h & s->hash_mask]; c; c = c->hash_next)
-		if (c->hash == h && c->remote_port == remote_port && c->local_port == local_port &&
+		if (c->remote_port == remote_port && c->local_port == local_port &&
 		        ip_addr_cmp(&c->remote_ip, remote) && ip_addr_cmp(&c->local_ip, local))
 			return c;
 	return NULL;
@@ -142,10 +160,9 @@ void conn_put(struct stack *s, struct conn *c)
 	if (c->pcb || c->ep != ENDPOINT_NONE || c->is_dirty || c->is_busy || c->is_starved)
 		return;
 	timer_drop(s, c);
-	free(c->rx_bufs);
-	free(c->tx_blocks);
-	c->rx_bufs = NULL;
-	c->tx_blocks = NULL;
+	if (s->out_conn == c)
+		s->out_conn = NULL;
+	recover_drop(c);
 	c->hash_next = s->conn_free;
 	s->conn_free = c;
 }
@@ -153,6 +170,7 @@ void conn_put(struct stack *s, struct conn *c)
 void focus_enter(struct conn *c)
 {
 	tcp_ticks = stack_current->now_ms;
+	stack_current->out_conn = c;
 	if (c->pcb->state == TIME_WAIT)
 		tcp_tw_pcbs = c->pcb;
 	else if (c->pcb->state != CLOSED)
@@ -210,15 +228,7 @@ void listener_add(struct stack *s, struct listener_local *l)
 {
 	l->next = s->listeners[l->port % ACCEPT_HASH];
 	s->listeners[l->port % ACCEPT_HASH] = l;
-}
-
-struct listener_local *listener_of(struct stack *s, uint32_t ep_idx)
-{
-	for (uint32_t i = 0; i < ACCEPT_HASH; i++)
-		for (struct listener_local *l = s->listeners[i]; l; l = l->next)
-			if (l->ep == ep_idx)
-				return l;
-	return NULL;
+	s->listener_at[l->idx] = l;
 }
 
 void listener_remove(struct stack *s, uint32_t ep_idx)
@@ -230,6 +240,7 @@ void listener_remove(struct stack *s, uint32_t ep_idx)
 			if (l->ep != ep_idx)
 				continue;
 			*pp = l->next;
+			s->listener_at[l->idx] = NULL;
 			for (uint32_t h = 0; h <= s->hash_mask && l->embryonic; h++) {
 				for (struct conn *c = s->hash[h], *next; c; c = next) {
 					next = c->hash_next;
@@ -331,18 +342,19 @@ static bool is_pressed(struct stack *s, struct conn *c, uint32_t payload)
 
 	if (!payload || c->ep == ENDPOINT_NONE)
 		return false;
-	nic_buf_levels(s->queue, &free_count, &total);
+	buf_levels(s, &free_count, &total);
 	if (free_count > total / 8)
 		return false;
 	return c->pend_first || (free_count < total / 16 && rx_is_unread(s, c));
 }
 
 /* A SYN for a tuple in TIME_WAIT opens a new connection when its sequence number lies beyond the old one (RFC
- * 1122 4.2.2.13). */
+ * 1122 4.2.2.13). One from ourselves always does: nothing old can be under way, and its end is gone. */
 static bool time_wait_reuse(struct stack *s, struct conn *c, const struct tcp_hdr *h)
 {
 	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN ||
-	        (int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) <= 0)
+	        ((int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) <= 0 &&
+	                !loop_serves(s, ip_2_ip4(&c->remote_ip)->addr)))
 		return false;
 	focus_enter(c);
 	tcp_abort(c->pcb);
@@ -379,17 +391,43 @@ static void recovery_go_on(struct stack *s, struct conn *c, bool was_in_recovery
 {
 	struct tcp_pcb *pcb = c->pcb;
 
+	if (recover_input(s, c))
+		return;
 	if (!was_in_recovery) {
 		if (pcb->flags & TF_INFR)
-			c->recover = pcb->snd_nxt;
+			c->newreno_end = pcb->snd_nxt;
 		return;
 	}
-	if ((pcb->flags & TF_INFR) || (int32_t)(pcb->lastack - c->recover) >= 0 || !pcb->unacked)
+	if ((pcb->flags & TF_INFR) || (int32_t)(pcb->lastack - c->newreno_end) >= 0 || !pcb->unacked)
 		return;
 	if (tcp_rexmit(pcb) != ERR_OK)
 		return;
 	tcp_set_flags(pcb, TF_INFR);
+	tcp_output(pcb);
 	COUNT(s, tcp_retransmits, 1);
+}
+
+/* A socket that connects to itself gets its own SYN: the simplest simultaneous open (RFC 9293 3.5), which
+ * lwIP does not do. The SYN acknowledges itself then. */
+static void self_connect(const struct conn *c, struct tcp_hdr *h)
+{
+	if (!ip_addr_cmp(&c->remote_ip, &c->local_ip) ||
+	        (TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN)
+		return;
+	h->ackno = lwip_htonl(lwip_ntohl(h->seqno) + 1);
+	TCPH_SET_FLAG(h, TCP_ACK);
+}
+
+/* Between ends of this host: data is acknowledged at once, unless its receiver is one that answers (the
+ * answer carries it). The kernel does so when the receiver reads; a sender with Nagle's algorithm waits for
+ * it. */
+static void ack_soon(struct conn *c)
+{
+	if (!(c->pcb->flags & TF_ACK_DELAY))
+		return;
+	if (!c->has_answered)
+		tcp_ack_now(c->pcb);
+	c->has_answered = 0;
 }
 
 void tcp_input(struct pbuf *p, struct netif *inp)
@@ -398,6 +436,7 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	struct tcp_hdr *h = p->payload;
 	uint32_t header, dup_acks;
 	bool in_recovery;
+	struct tcp_seen seen;
 	struct conn *c;
 
 	if (p->len < TCP_HLEN)
@@ -421,21 +460,33 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 			COUNT(s, tcp_reset_rx, 1);
 		if (p->tot_len > header && (int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) > 0)
 			COUNT(s, tcp_out_of_order, 1);
+		if (unlikely(c->min_ttl && IPH_TTL(ip4_current_header()) < c->min_ttl)) {
+			COUNT(s, drop_rx_min_ttl, 1);
+			pbuf_free(p);
+			return;
+		}
+		tcp_seen_before(s, c, p->tot_len - header, &seen);
 		dup_acks = c->pcb->dupacks;
 		in_recovery = c->pcb->flags & TF_INFR;
 		if ((c->rexmit_open || c->dsack_wait) && has_dsack((uint8_t *)h + TCP_HLEN, header - TCP_HLEN,
 		                                                 lwip_ntohl(h->ackno), c->rexmit_seq))
 			timer_dsack(s, c);
+		recover_sacks(c, (uint8_t *)h + TCP_HLEN, header - TCP_HLEN);
+		if (unlikely(c->remote_port == c->local_port && c->pcb->state == SYN_SENT))
+			self_connect(c, h);
 		focus_enter(c);
 		s->input_conn = c;
 		lwip_tcp_input(p, inp);
 		focus_leave(s);
 		if (s->input_conn) {
+			if (inp == &s->lo)
+				ack_soon(c);
 			if (c->pcb->dupacks > dup_acks)
 				COUNT(s, tcp_dup_acks, 1);
 			if (!in_recovery && (c->pcb->flags & TF_INFR))
 				COUNT(s, tcp_retransmits, 1); /* the fast one; time-outs are timer.c's */
 			recovery_go_on(s, c, in_recovery);
+			tcp_seen_after(s, c, &seen);
 			conn_touch(s, c);
 		}
 		s->input_conn = NULL;
@@ -467,7 +518,14 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 			pbuf_free(p);
 			return;
 		}
+		if (l && IPH_TTL(ip4_current_header()) < ep_opt(stack_ep(s, l->ep), EPO_MINTTL)) {
+			COUNT(s, drop_rx_min_ttl, 1);
+			pbuf_free(p);
+			return;
+		}
 		if (l) {
+			s->syn_listener = l;
+			s->out_conn = NULL;
 			l->pcb->next = NULL;
 			tcp_listen_pcbs.listen_pcbs = l->pcb;
 		} else {
@@ -478,16 +536,11 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	}
 	lwip_tcp_input(p, inp);
 	focus_leave(s);
+	s->syn_listener = NULL;
 	return;
 drop:
 	COUNT(s, drop_rx_guard, 1);
 	pbuf_free(p);
-}
-
-/* UDP sockets are the kernel's for now: nothing here listens, so lwIP answers as for a closed port. */
-void udp_input(struct pbuf *p, struct netif *inp)
-{
-	lwip_udp_input(p, inp);
 }
 
 err_t lwip_hook_inpacket(struct tcp_pcb *pcb, struct tcp_hdr *header, u16_t opt_size, u16_t opt1_size,

@@ -10,7 +10,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ARP_SIZE = 42, STALE_MS = 30000, RETRY_MS = 1000, TRIES = 3, PROBE_DEPTH = 8 };
+enum {
+	ARP_SIZE = 42,
+	ARP_FRAME = 60,
+	STALE_MS = 30000,
+	RETRY_MS = 1000,
+	TRIES = 3,
+	PROBE_DEPTH = 8,
+};
+
+/* In the padding of our ARP frames, which means nothing to others: that this is Pronk, on which link, and the
+ * longest frame it takes. Two whose links have the same tag have nothing but memory between them. */
+struct near {
+	uint8_t magic[4];
+	uint8_t big[2]; /* network order */
+	uint8_t tag[8];
+};
+static const uint8_t near_magic[4] = {'P', 'r', 'o', 1};
+_Static_assert(ARP_SIZE + sizeof(struct near) <= ARP_FRAME, "it fits the padding");
 enum neigh_state { NEIGH_EMPTY, NEIGH_ASKING, NEIGH_KNOWN };
 
 struct neigh {
@@ -20,12 +37,17 @@ struct neigh {
 	uint8_t tries;
 	uint8_t is_used; /* sent to since the last refresh */
 	uint8_t pending_count;
-	uint32_t time_ms; /* of the last confirmation or question */
-	struct {
-		struct nic_buf *buf;
-		uint8_t *ip;
-		uint32_t size;
-	} pending[NEIGH_PENDING];
+	uint16_t big;                                 /* longest frame it takes; 0: as the wire has it */
+	uint32_t time_ms;                             /* of the last confirmation or question */
+	struct neigh_packet *pending, **pending_tail; /* oldest first */
+};
+
+/* A packet that waits for the answer; lies in front of itself in its buffer. */
+struct neigh_packet {
+	struct neigh_packet *next;
+	struct nic_buf *buf;
+	uint8_t *ip;
+	uint32_t size;
 };
 
 int neigh_create(struct stack *s)
@@ -34,13 +56,46 @@ int neigh_create(struct stack *s)
 	return s->neigh ? 0 : -ENOMEM;
 }
 
+/* Takes the oldest packet off the list. */
+static struct neigh_packet *pending_pop(struct stack *s, struct neigh *n)
+{
+	struct neigh_packet *k = n->pending;
+
+	n->pending = k->next;
+	n->pending_count--;
+	s->neigh_waiting--;
+	return k;
+}
+
 static void pending_drop(struct stack *s, struct neigh *n)
 {
-	for (uint32_t i = 0; i < n->pending_count; i++)
-		nic_buf_free(n->pending[i].buf);
-	if (n->pending_count)
-		COUNT(s, drop_neigh_queue, n->pending_count);
-	n->pending_count = 0;
+	while (n->pending_count) {
+		nic_buf_free(pending_pop(s, n)->buf);
+		COUNT(s, drop_neigh_queue, 1);
+	}
+}
+
+static void pending_add(struct stack *s, struct neigh *n, struct nic_buf *buf, uint8_t *ip, uint32_t size)
+{
+	struct neigh_packet *k =
+	        (struct neigh_packet *)((uintptr_t)(ip - sizeof(*k)) & ~(uintptr_t)(sizeof(void *) - 1));
+
+	/* the newest are kept (RFC 1122 2.3.2.2), as long as others leave room for them */
+	if (n->pending_count == NEIGH_PENDING || (s->neigh_waiting >= NEIGH_WAITING && n->pending_count)) {
+		nic_buf_free(pending_pop(s, n)->buf);
+		COUNT(s, drop_neigh_queue, 1);
+	} else if (s->neigh_waiting >= NEIGH_WAITING) {
+		nic_buf_free(buf);
+		COUNT(s, drop_neigh_queue, 1);
+		return;
+	}
+	*k = (struct neigh_packet){.buf = buf, .ip = ip, .size = size};
+	if (!n->pending_count)
+		n->pending_tail = &n->pending;
+	*n->pending_tail = k;
+	n->pending_tail = &k->next;
+	n->pending_count++;
+	s->neigh_waiting++;
 }
 
 void neigh_destroy(struct stack *s)
@@ -90,6 +145,35 @@ static struct neigh *take(struct stack *s, uint32_t ip)
 	return old;
 }
 
+static void near_say(const struct stack *s, struct near *near)
+{
+	uint64_t tag = nic_link_tag(s->queue);
+
+	if (!tag)
+		return;
+	memcpy(near->magic, near_magic, sizeof(near->magic));
+	near->big[0] = (uint8_t)(s->frame_big >> 8);
+	near->big[1] = (uint8_t)s->frame_big;
+	memcpy(near->tag, &tag, sizeof(near->tag));
+}
+
+/* What the sender of an ARP frame says of itself there: the longest frame for it, or 0. */
+static uint16_t near_big(const struct stack *s, const uint8_t *frame, uint32_t size)
+{
+	uint64_t tag = nic_link_tag(s->queue);
+	struct near near;
+	uint32_t big;
+
+	if (!tag || size < ARP_SIZE + sizeof(near))
+		return 0;
+	memcpy(&near, frame + ARP_SIZE, sizeof(near));
+	if (memcmp(near.magic, near_magic, sizeof(near.magic)) != 0 ||
+	        memcmp(near.tag, &tag, sizeof(tag)) != 0)
+		return 0;
+	big = (uint32_t)near.big[0] << 8 | near.big[1];
+	return (uint16_t)(big < s->frame_big ? big : s->frame_big);
+}
+
 static void arp_send(
         struct stack *s, uint16_t op, const uint8_t to[6], uint32_t target_ip, const uint8_t target_mac[6])
 {
@@ -108,8 +192,9 @@ static void arp_send(
 	memcpy(d + 28, &s->address, 4);
 	memcpy(d + 32, target_mac, 6);
 	memcpy(d + 38, &target_ip, 4);
-	memset(d + ARP_SIZE, 0, 18);
-	nic_tx(s->queue, buf, d, 60);
+	memset(d + ARP_SIZE, 0, ARP_FRAME - ARP_SIZE);
+	near_say(s, (struct near *)(d + ARP_SIZE));
+	nic_tx(s->queue, buf, d, ARP_FRAME);
 	COUNT(s, arp_tx, 1);
 }
 
@@ -132,15 +217,38 @@ void neigh_announce(struct stack *s)
 	nic_tx_flush(s->queue);
 }
 
-static void eth_send(struct stack *s, const struct neigh *n, struct nic_buf *buf, uint8_t *ip, uint32_t size)
+static inline void eth_fill(const struct stack *s, uint8_t *eth, const uint8_t mac[6])
 {
-	uint8_t *eth = ip - 14;
-
-	memcpy(eth, n->mac, 6);
+	memcpy(eth, mac, 6);
 	memcpy(eth + 6, s->mac, 6);
 	eth[12] = 0x08;
 	eth[13] = 0;
-	nic_tx(s->queue, buf, eth, size + 14);
+}
+
+void neigh_send_to(struct stack *s, const uint8_t mac[6], struct nic_buf *buf, uint8_t *ip, uint32_t size)
+{
+	eth_fill(s, ip - 14, mac);
+	nic_tx(s->queue, buf, ip - 14, size + 14);
+}
+
+static void send_known(
+        struct stack *s, const struct neigh *n, struct nic_buf *buf, uint8_t *ip, uint32_t size)
+{
+	eth_fill(s, ip - 14, n->mac);
+	if (n->big)
+		nic_tx_near(s->queue, buf, ip - 14, size + 14);
+	else
+		nic_tx(s->queue, buf, ip - 14, size + 14);
+}
+
+uint32_t neigh_big(struct stack *s, uint32_t dst)
+{
+	const struct neigh *n;
+
+	if (!s->frame_big || (dst ^ s->address) & s->netmask) /* a gateway is not the end of the way */
+		return 0;
+	n = find(s, dst);
+	return n && n->state == NEIGH_KNOWN ? n->big : 0;
 }
 
 void neigh_send(struct stack *s, uint32_t next_hop, struct nic_buf *buf, uint8_t *ip, uint32_t size)
@@ -149,7 +257,7 @@ void neigh_send(struct stack *s, uint32_t next_hop, struct nic_buf *buf, uint8_t
 
 	if (likely(n && n->state == NEIGH_KNOWN)) {
 		n->is_used = 1;
-		eth_send(s, n, buf, ip, size);
+		send_known(s, n, buf, ip, size);
 		return;
 	}
 	if (!n) {
@@ -157,18 +265,10 @@ void neigh_send(struct stack *s, uint32_t next_hop, struct nic_buf *buf, uint8_t
 		n->state = NEIGH_ASKING;
 		ask(s, n);
 	}
-	if (n->pending_count == NEIGH_PENDING) { /* the newest are kept (RFC 1122 2.3.2.2) */
-		nic_buf_free(n->pending[0].buf);
-		memmove(&n->pending[0], &n->pending[1], sizeof(n->pending[0]) * (NEIGH_PENDING - 1));
-		n->pending_count--;
-		COUNT(s, drop_neigh_queue, 1);
-	}
-	n->pending[n->pending_count].buf = buf;
-	n->pending[n->pending_count].ip = ip;
-	n->pending[n->pending_count++].size = size;
+	pending_add(s, n, buf, ip, size);
 }
 
-static void learn(struct stack *s, uint32_t ip, const uint8_t mac[6], bool may_add)
+static void learn(struct stack *s, uint32_t ip, const uint8_t mac[6], uint16_t big, bool may_add)
 {
 	struct neigh *n = find(s, ip);
 
@@ -180,12 +280,15 @@ static void learn(struct stack *s, uint32_t ip, const uint8_t mac[6], bool may_a
 	if (n->state != NEIGH_KNOWN)
 		COUNT(s, neigh_learned, 1);
 	memcpy(n->mac, mac, 6);
+	n->big = big;
 	n->state = NEIGH_KNOWN;
 	n->tries = 0;
 	n->time_ms = s->now_ms;
-	for (uint32_t i = 0; i < n->pending_count; i++)
-		eth_send(s, n, n->pending[i].buf, n->pending[i].ip, n->pending[i].size);
-	n->pending_count = 0;
+	while (n->pending_count) {
+		const struct neigh_packet *k = pending_pop(s, n);
+
+		send_known(s, n, k->buf, k->ip, k->size);
+	}
 }
 
 void neigh_input(struct stack *s, const uint8_t *frame, uint32_t size)
@@ -204,7 +307,7 @@ void neigh_input(struct stack *s, const uint8_t *frame, uint32_t size)
 		return;
 	if ((sender ^ s->address) & s->netmask)
 		return; /* nobody outside the network answers for itself here */
-	learn(s, sender, frame + 22, target == s->address);
+	learn(s, sender, frame + 22, near_big(s, frame, size), target == s->address);
 	if (op == 1 && target == s->address && s->idx == 0)
 		arp_send(s, 2, frame + 22, sender, frame + 22);
 }

@@ -5,47 +5,167 @@
  */
 #include "stack_int.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "lwip/ip4.h"
+#include "lwip/ip4_frag.h"
 #include "lwip/prot/ip4.h"
 #include "rx_buf.h"
+#include "udp.h"
 
-enum { ETH_SIZE = 14, ETH_ARP = 0x0806, ETH_IPV4 = 0x0800 };
+enum { ETH_SIZE = 14, ETH_ARP = 0x0806, ETH_IPV4 = 0x0800, IGMP = 2 };
+
+bool netif_is_broadcast(const struct stack *s, uint32_t ip)
+{
+	/* a network of two addresses or one has none of its own (RFC 3021) */
+	return ip == 0xffffffff || (!((ip ^ s->address) & s->netmask) && (ip | s->netmask) == 0xffffffff &&
+	                                   lwip_ntohl(~s->netmask) > 1);
+}
+
+uint32_t netif_source(const struct stack *s, uint32_t dst)
+{
+	return s->has_loop && ip4_is_loopback(dst) ? PP_HTONL(IPADDR_LOOPBACK) : s->address;
+}
+
+uint32_t netif_mtu(const struct stack *s, uint32_t dst)
+{
+	return unlikely(loop_serves(s, dst)) ? s->lo.mtu : s->mtu;
+}
+
+int netif_send(struct stack *s, uint32_t dst, struct nic_buf *buf, uint8_t *ip, uint32_t size)
+{
+	static const uint8_t all[6] = {255, 255, 255, 255, 255, 255};
+
+	if (ip[9] == IP_PROTO_ICMP)
+		COUNT(s, icmp_tx, 1);
+	else if (ip[9] == IP_PROTO_TCP && ip[IP_HLEN + 13] & TCP_RST)
+		COUNT(s, tcp_reset_tx, 1);
+	if (unlikely(loop_serves(s, dst))) {
+		loop_send(s, buf, ip, size);
+		return 0;
+	}
+	if (unlikely(ip_is_multicast(dst))) {
+		const uint8_t *g = (const uint8_t *)&dst;
+		uint8_t mac[6] = {0x01, 0x00, 0x5e, g[1] & 0x7f, g[2], g[3]}; /* RFC 1112 6.4 */
+
+		neigh_send_to(s, mac, buf, ip, size);
+		return 0;
+	}
+	if (unlikely(netif_is_broadcast(s, dst))) {
+		if (ip[9] == IP_PROTO_TCP)
+			goto no_route;
+		neigh_send_to(s, all, buf, ip, size);
+		return 0;
+	}
+	if ((dst ^ s->address) & s->netmask) {
+		if (!s->has_gateway)
+			goto no_route;
+		dst = s->gateway;
+	}
+	neigh_send(s, dst, buf, ip, size);
+	return 0;
+no_route:
+	nic_buf_free(buf);
+	COUNT(s, drop_tx_no_route, 1);
+	return -ENETUNREACH;
+}
+
+err_t netif_gather(struct stack *s, struct pbuf *p, struct nic_buf **buf, uint8_t **data)
+{
+	tcp_segment_out(s, p);
+	*buf = nic_buf_alloc(s->queue, data, NULL);
+	if (!*buf)
+		return ERR_MEM;
+	if (p->tot_len > nic_buf_room(*buf, *data)) {
+		nic_buf_free(*buf);
+		COUNT(s, drop_tx_no_route, 1);
+		return ERR_BUF;
+	}
+	pbuf_copy_partial(p, *data, p->tot_len, 0);
+	return ERR_OK;
+}
+
+/* A segment longer than the wire's frames, in one frame: its payload stays where it is. */
+static err_t send_big(struct stack *s, struct pbuf *p, uint32_t dst)
+{
+	struct nic_buf *buf;
+	uint8_t *data;
+	uint32_t first;
+	int rc = 0;
+
+	tcp_segment_out(s, p);
+	buf = nic_buf_alloc(s->queue, &data, NULL);
+	if (!buf)
+		return ERR_MEM;
+	first = LWIP_MIN(p->len, nic_buf_room(buf, data));
+	memcpy(data, p->payload, first);
+	if (first < p->len)
+		rc = nic_buf_add(s->queue, buf, (uint8_t *)p->payload + first, p->len - first, NIC_COPY);
+	for (const struct pbuf *q = p->next; q && !rc; q = q->next)
+		rc = nic_buf_add(s->queue, buf, q->payload, q->len, block_piece(s, q->payload));
+	if (rc) {
+		nic_buf_free(buf);
+		return ERR_MEM;
+	}
+	return netif_send(s, dst, buf, data, first) ? ERR_RTE : ERR_OK;
+}
+
+/* The same for one that has to be cut after all, as what was near is not any more: each part with headers of
+ * its own. */
+static err_t send_cut(struct stack *s, struct pbuf *p, uint32_t dst)
+{
+	const struct tcp_hdr *tcp = (const struct tcp_hdr *)((uint8_t *)p->payload + IP_HLEN);
+	uint32_t header = IP_HLEN + TCPH_HDRLEN_BYTES(tcp), room = s->mtu - header,
+	         seq = lwip_ntohl(tcp->seqno);
+
+	tcp_segment_out(s, p);
+	for (uint32_t off = header, part; off < p->tot_len; off += part) {
+		struct nic_buf *buf;
+		struct ip_hdr *iph;
+		struct tcp_hdr *h;
+		uint8_t *data;
+
+		buf = nic_buf_alloc(s->queue, &data, NULL);
+		if (!buf)
+			return ERR_MEM;
+		part = LWIP_MIN(room, p->tot_len - off);
+		pbuf_copy_partial(p, data, (u16_t)header, 0);
+		pbuf_copy_partial(p, data + header, (u16_t)part, (u16_t)off);
+		iph = (struct ip_hdr *)data;
+		h = (struct tcp_hdr *)(data + IP_HLEN);
+		IPH_LEN_SET(iph, lwip_htons((u16_t)(header + part)));
+		h->seqno = lwip_htonl(seq + off - header);
+		if (off + part < p->tot_len)
+			TCPH_UNSET_FLAG(h, TCP_FIN | TCP_PSH);
+		if (netif_send(s, dst, buf, data, header + part))
+			return ERR_RTE;
+	}
+	return ERR_OK;
+}
+
+/* ip4_output_if calls this for what is longer than the MTU. */
+err_t netif_ip4_frag(struct pbuf *p, struct netif *netif, const ip4_addr_t *dest)
+{
+	struct stack *s = netif->state;
+
+	if (IPH_PROTO((const struct ip_hdr *)p->payload) != IP_PROTO_TCP || netif != &s->netif ||
+	        p->len < IP_HLEN + TCP_HLEN)
+		return ip4_frag(p, netif, dest);
+	return p->tot_len + (uint32_t)ETH_SIZE <= neigh_big(s, dest->addr) ? send_big(s, p, dest->addr)
+	                                                                   : send_cut(s, p, dest->addr);
+}
 
 static err_t output(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 {
 	struct stack *s = netif->state;
-	uint32_t hop = to->addr;
 	struct nic_buf *buf;
 	uint8_t *data;
+	err_t err = netif_gather(s, p, &buf, &data);
 
-	if (!((hop ^ s->address) & s->netmask)) {
-		if (hop == (s->address | ~s->netmask) && s->netmask != 0xffffffff)
-			goto no_route; /* nothing here sends broadcasts */
-	} else if (s->has_gateway) {
-		hop = s->gateway;
-	} else {
-		goto no_route;
-	}
-	buf = nic_buf_alloc(s->queue, &data, NULL);
-	if (!buf)
-		return ERR_MEM;
-	if (p->tot_len > nic_buf_room(buf, data)) {
-		nic_buf_free(buf);
-		COUNT(s, drop_tx_no_route, 1);
-		return ERR_BUF;
-	}
-	pbuf_copy_partial(p, data, p->tot_len, 0);
-	if (((struct ip_hdr *)(void *)data)->_proto == IP_PROTO_ICMP)
-		COUNT(s, icmp_tx, 1);
-	else if (((struct ip_hdr *)(void *)data)->_proto == IP_PROTO_TCP && data[IP_HLEN + 13] & TCP_RST)
-		COUNT(s, tcp_reset_tx, 1);
-	neigh_send(s, hop, buf, data, p->tot_len);
-	return ERR_OK;
-no_route:
-	COUNT(s, drop_tx_no_route, 1);
-	return ERR_RTE;
+	if (err != ERR_OK)
+		return err;
+	return netif_send(s, to->addr, buf, data, p->tot_len) ? ERR_RTE : ERR_OK;
 }
 
 static err_t netif_start(struct netif *netif)
@@ -74,12 +194,50 @@ int netif_setup(struct stack *s)
 	return 0;
 }
 
+/* An address of this host as the sender, or a loopback address at all, cannot come from a wire (RFC 1122
+ * 3.2.1.3; the kernel calls it martian). */
+static bool is_martian(const struct stack *s, const uint8_t *ip)
+{
+	uint32_t from, to;
+
+	memcpy(&from, ip + 12, 4);
+	memcpy(&to, ip + 16, 4);
+	/* without an address yet, one may only shout (RFC 1122 3.2.1.3, DHCP) */
+	if (!from)
+		return ip[9] != IP_PROTO_UDP || !(ip_is_multicast(to) || netif_is_broadcast(s, to));
+	return from == s->address || ip4_is_loopback(from) || ip4_is_loopback(to);
+}
+
+/* The further buffers of a frame behind the pbuf of its first. */
+static void chain_wrap(struct pbuf *first, struct nic_buf *buf)
+{
+	struct pbuf *last = first;
+	uint32_t total = first->len;
+	uint8_t *data;
+	uint32_t size;
+	void *priv;
+
+	while ((buf = nic_buf_rest(buf, &data, &size, &priv))) {
+		last->next = rx_buf_wrap(buf, priv, data, (uint16_t)size);
+		last = last->next;
+		total += size;
+	}
+	for (struct pbuf *q = first; q; q = q->next) {
+		q->tot_len = (u16_t)total;
+		total -= q->len;
+	}
+}
+
 static void frame_in(struct stack *s, struct nic_frame *f)
 {
 	const uint8_t *eth = f->data;
 	struct pbuf *p;
 	uint32_t type;
 
+	if (f->flags & NIC_FRAME_LOCAL) {
+		loop_input(s, f->buf, f->priv, f->data + ETH_SIZE, f->size - ETH_SIZE);
+		return;
+	}
 	if (f->size < ETH_SIZE + IP_HLEN) {
 		COUNT(s, drop_rx_guard, 1); /* the port has checked what IP says; this is no IP at all */
 		goto drop;
@@ -97,9 +255,19 @@ static void frame_in(struct stack *s, struct nic_frame *f)
 		COUNT(s, drop_rx_type, 1);
 		goto drop;
 	}
-	if (eth[ETH_SIZE + 9] == IP_PROTO_ICMP)
-		COUNT(s, icmp_rx, 1);
+	if (unlikely(eth[ETH_SIZE + 9] == IGMP)) {
+		group_input(s, eth + ETH_SIZE, f->size - ETH_SIZE);
+		goto drop; /* done with it */
+	}
+	if (unlikely(is_martian(s, eth + ETH_SIZE))) {
+		COUNT(s, drop_rx_martian, 1);
+		goto drop;
+	}
+	if (eth[ETH_SIZE + 9] == IP_PROTO_UDP && udp_input_plain(s, f))
+		return;
 	p = rx_buf_wrap(f->buf, f->priv, f->data + ETH_SIZE, (uint16_t)(f->size - ETH_SIZE));
+	if (unlikely(f->flags & NIC_FRAME_CHAIN))
+		chain_wrap(p, f->buf);
 	if (unlikely(f->flags & NIC_FRAME_L4_UNCHECKED)) {
 		NETIF_SET_CHECKSUM_CTRL(&s->netif, NETIF_CHECKSUM_GEN_ICMP | NETIF_CHECKSUM_CHECK_ICMP |
 		                                           NETIF_CHECKSUM_CHECK_TCP |

@@ -64,6 +64,13 @@ uint32_t stack_rand(void)
 	return (uint32_t)(siphash(s->isn_key, &w, 1) >> 16);
 }
 
+uint64_t stack_hash(const struct stack *s, uint64_t a, uint64_t b)
+{
+	const uint64_t w[2] = {a, b};
+
+	return siphash(s->isn_key, w, 2);
+}
+
 /* ISN = M + F(4-tuple, key), M ticking every 4 microseconds (RFC 6528 section 3). */
 u32_t lwip_hook_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port)
 {

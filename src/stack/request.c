@@ -14,33 +14,68 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { KEEP_MAX_S = 32767 }; /* tcp(7) */
+#include "udp.h"
+
+static void release(struct stack *s, uint32_t client, uint32_t idx, uint32_t how)
+{
+	if (s->by_ep[idx - s->ep_first])
+		tx_adopt(s, s->by_ep[idx - s->ep_first]);
+	hold_clear(s->arena, client, idx);
+	/* one that still waits to be accepted was only held by a process that came second: it goes on waiting
+	 */
+	if (!hold_any(s->arena, idx, UINT32_MAX) && !conn_is_queued(s, idx))
+		tcp_release(s, idx, how);
+}
 
 void call_answer(struct stack *s, uint32_t client, uint32_t call_idx, int result, uint32_t ep)
 {
 	struct call *c = &arena_client(s->arena, client)->call[call_idx];
+	uint32_t posted = CALL_POSTED;
+	bool is_done;
+	bool is_new = c->endpoint == ENDPOINT_NONE;
 
 	c->result = result;
 	c->endpoint = ep;
-	atomic_store(&c->state, CALL_DONE);
-	syscall(SYS_futex, &c->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+	is_done = atomic_compare_exchange_strong(&c->state, &posted, CALL_DONE);
+	if (!is_done && posted == CALL_AWAITED)
+		is_done = atomic_compare_exchange_strong(&c->state, &posted, CALL_DONE);
+	if (!is_done) {
+		/* nobody will ever close what this made */
+		if (!result && is_new && stack_owns(s, ep) && hold_test(s->arena, client, ep))
+			release(s, client, ep, 0);
+		atomic_store(&c->state, CALL_FREE);
+		return;
+	}
+	if (posted == CALL_AWAITED)
+		syscall(SYS_futex, &c->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* Who asks: the kernel said it when the client attached; root may have become anybody since. */
+static uint32_t client_uid(const struct stack *s, uint32_t client, const struct call *c)
+{
+	uint32_t uid = atomic_load_explicit(&arena_client(s->arena, client)->uid, memory_order_relaxed);
+
+	return uid ? uid : c->uid;
 }
 
 static int do_bind(struct stack *s, uint32_t client, struct call *c, uint32_t *ep_out)
 {
 	struct endpoint *ep;
 	struct ep_own *own;
-	uint32_t idx;
+	uint32_t idx, ip;
 	int rc;
 
 	if (s->idx)
 		return -EINVAL;
 	if (c->local.family != AF_INET)
 		return -EAFNOSUPPORT;
+	memcpy(&ip, c->local.ip, 4);
+	if (ip && ip != s->address && !loop_serves(s, ip))
+		return -EADDRNOTAVAIL;
 	idx = ep_take(s);
 	if (idx == ENDPOINT_NONE)
 		return -ENOBUFS;
-	rc = port_bind(s, &c->local.port, c->flags);
+	rc = port_bind(s, ip, &c->local.port, c->flags, client_uid(s, client, c));
 	if (rc) {
 		ep_give(s, idx);
 		return rc;
@@ -51,6 +86,7 @@ static int do_bind(struct stack *s, uint32_t client, struct call *c, uint32_t *e
 	own->port = c->local.port;
 	memcpy(own->ip, c->local.ip, 4);
 	ep->local = c->local;
+	ep_opts_copy(&ep->opts, &c->opts);
 	atomic_store_explicit(&ep->creator, client, memory_order_relaxed);
 	atomic_store(&ep->state, EP_BOUND);
 	hold_set(s->arena, client, idx);
@@ -58,16 +94,19 @@ static int do_bind(struct stack *s, uint32_t client, struct call *c, uint32_t *e
 	return 0;
 }
 
-/* Every stack listens; the last one answers the caller. */
-static void listen_msg(struct stack *s, struct stack_msg *m)
+static int listen_here(struct stack *s, struct fan_out *f)
 {
-	struct fan_out *f = m->ptr;
+	return tcp_listen_here(s, f->ep, &f->own);
+}
 
-	if (tcp_listen_here(s, f->ep, &f->own))
-		COUNT(s, tcp_connect_failed, 1);
-	if (atomic_fetch_sub(&f->left, 1) != 1)
+/* Every stack listens, or one could not: then none does. */
+static void listen_done(struct stack *s, struct fan_out *f)
+{
+	if (f->result && s->own[f->ep - s->ep_first].kind == OWN_LISTEN) {
+		tcp_listen_undo(s, f);
 		return;
-	call_answer(s, f->client, f->call_idx, 0, f->ep);
+	}
+	fan_out_answer(s, f, f->result);
 	free(f);
 }
 
@@ -77,7 +116,7 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 	struct ep_own *own;
 	struct listener *l = NULL;
 	struct fan_out *f;
-	uint32_t i, backlog = (uint32_t)(c->value < 0 ? ACCEPT_RING_SIZE : c->value);
+	uint32_t i, ip, backlog = (uint32_t)(c->value < 0 ? ACCEPT_RING_SIZE : c->value);
 	int rc;
 
 	if (!stack_owns(s, c->endpoint) || !hold_test(s->arena, client, c->endpoint))
@@ -98,12 +137,15 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 	}
 	if (i == s->arena->listener_count)
 		return -ENOBUFS;
-	rc = port_listen(s, own->port, c->flags);
-	if (rc)
-		return rc;
-	f = calloc(1, sizeof(*f));
+	f = fan_out_new(s, c->endpoint, client, call_idx);
 	if (!f)
 		return -ENOMEM;
+	memcpy(&ip, own->ip, 4);
+	rc = port_listen(s, ip, own->port, c->flags);
+	if (rc) {
+		free(f);
+		return rc;
+	}
 	atomic_store(&l->in_use, 1);
 	atomic_store(&l->endpoint, c->endpoint);
 	for (uint32_t k = 0; k < s->count; k++) {
@@ -112,82 +154,24 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 	}
 	own->kind = OWN_LISTEN;
 	own->listener = i;
-	own->rcvbuf = LWIP_MIN(c->rcvbuf, TCP_WND);
 	ep->listener = i;
 	atomic_store(&ep->app_flags, (uint32_t)c->opt);
 	atomic_store(&ep->state, EP_LISTEN);
-	f->home = s;
-	f->ep = c->endpoint;
-	f->client = client;
-	f->call_idx = call_idx;
 	f->own = *own;
-	atomic_store(&f->left, s->count);
-	for (uint32_t k = 0; k < s->count; k++) {
-		struct stack_msg *m = calloc(1, sizeof(*m));
-
-		if (!m) {
-			/* the answer then never comes and the caller gives up after its time limit */
-			return 1;
-		}
-		m->fn = listen_msg;
-		m->ptr = f;
-		m->is_heap = true;
-		stack_post(s->peers[k], m);
-	}
+	fan_out_all(s, f, listen_here, listen_done);
 	return 1; /* answered later */
 }
 
-static int do_setopt(struct stack *s, uint32_t client, struct call *c)
+static int do_info(struct stack *s, uint32_t client, const struct call *c, struct conn_info *info)
 {
-	struct conn *conn;
-	struct tcp_pcb *pcb;
+	const struct conn *conn;
 
 	if (!stack_owns(s, c->endpoint) || !hold_test(s->arena, client, c->endpoint))
 		return -EBADF;
 	conn = s->by_ep[c->endpoint - s->ep_first];
-	if (!conn || !conn->pcb)
-		return 0; /* listener or closed: what matters there is in app_flags */
-	pcb = conn->pcb;
-	switch (c->opt) {
-	case OPT_KEEPALIVE:
-		if (c->value)
-			ip_set_option(pcb, SOF_KEEPALIVE);
-		else
-			ip_reset_option(pcb, SOF_KEEPALIVE);
-		break;
-	case OPT_RCVBUF:
-		if (c->value < 1)
-			return -EINVAL;
-		rx_resize(s, conn, LWIP_MIN((uint32_t)c->value, TCP_WND));
-		break;
-	case OPT_KEEPIDLE:
-		if (c->value < 1 || c->value > KEEP_MAX_S)
-			return -EINVAL;
-		pcb->keep_idle = (u32_t)c->value * 1000u;
-		break;
-	case OPT_KEEPINTVL:
-		if (c->value < 1 || c->value > KEEP_MAX_S)
-			return -EINVAL;
-		pcb->keep_intvl = (u32_t)c->value * 1000u;
-		break;
-	case OPT_KEEPCNT:
-		if (c->value < 1 || c->value > 127)
-			return -EINVAL;
-		pcb->keep_cnt = (u32_t)c->value;
-		break;
-	case OPT_TOS:
-		pcb->tos = (u8_t)c->value;
-		break;
-	case OPT_TTL:
-		pcb->ttl = (u8_t)c->value;
-		break;
-	case OPT_USER_TIMEOUT:
-		conn->user_timeout_ms = (u32_t)c->value;
-		break;
-	default:
-		return -ENOPROTOOPT;
-	}
-	conn_touch(s, conn);
+	if (!conn || s->own[c->endpoint - s->ep_first].kind != OWN_CONN)
+		return -ENOTCONN;
+	tcp_info_fill(s, conn, info);
 	return 0;
 }
 
@@ -202,7 +186,11 @@ static void do_call(struct stack *s, uint32_t client, uint32_t call_idx)
 		return;
 	}
 	slot = &arena_client(s->arena, client)->call[call_idx];
-	if (atomic_load(&slot->state) != CALL_POSTED) {
+	if (atomic_load(&slot->state) == CALL_ABANDONED) {
+		atomic_store(&slot->state, CALL_FREE);
+		return;
+	}
+	if (atomic_load(&slot->state) != CALL_POSTED && atomic_load(&slot->state) != CALL_AWAITED) {
 		bad_input(s, __func__, __LINE__);
 		return;
 	}
@@ -210,6 +198,12 @@ static void do_call(struct stack *s, uint32_t client, uint32_t call_idx)
 	COUNT(s, requests, 1);
 	switch (c.op) {
 	case CALL_BIND:
+		if (c.opt == SOCK_DGRAM) {
+			rc = dgram_bind(s, client, call_idx, &c);
+			if (rc > 0)
+				return;
+			break;
+		}
 		rc = do_bind(s, client, &c, &ep);
 		slot->local = c.local;
 		break;
@@ -220,13 +214,29 @@ static void do_call(struct stack *s, uint32_t client, uint32_t call_idx)
 			return;
 		break;
 	case CALL_CONNECT:
+		if (c.opt == SOCK_DGRAM ||
+		        (stack_owns(s, c.endpoint) && s->own[c.endpoint - s->ep_first].kind == OWN_UDP)) {
+			ep = c.endpoint;
+			rc = dgram_connect(s, client, call_idx, &c);
+			if (rc > 0)
+				return;
+			break;
+		}
 		rc = tcp_open(s, &c, client, &ep);
 		if (rc == -EXDEV)
-			slot->value = (int32_t)nic_owner(
-			        s->nic, AF_INET, c.remote.ip, c.remote.port, &s->address, c.local.port);
+			slot->value = (int32_t)ep;
 		break;
-	case CALL_SETOPT:
-		rc = do_setopt(s, client, &c);
+	case CALL_BARRIER:
+		rc = 0;
+		break;
+	case CALL_GROUP:
+		ep = c.endpoint;
+		rc = dgram_group(s, client, call_idx, &c);
+		if (rc > 0)
+			return;
+		break;
+	case CALL_INFO:
+		rc = do_info(s, client, &c, &slot->info);
 		ep = c.endpoint;
 		break;
 	default:
@@ -246,7 +256,8 @@ static void do_doorbell(struct stack *s, uint32_t ep_idx)
 	if (!c || c->is_released)
 		return;
 	rx_reclaim(s, c);
-	conn_touch(s, c);
+	/* behind those that were written before, even if an acknowledgement has touched it already */
+	conn_touch_last(s, c);
 	if (!c->reclaim_armed) { /* so that an idle connection gives its last send block back */
 		c->reclaim_armed = 1;
 		c->reclaim_wait = RECLAIM_MS;
@@ -274,27 +285,27 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 		do_doorbell(s, idx);
 		break;
 	case POST_RELEASE:
-		if (s->by_ep[idx - s->ep_first])
-			tx_adopt(s, s->by_ep[idx - s->ep_first]);
-		hold_clear(s->arena, client, idx);
-		/* one that still waits to be accepted was only held by a process that came second: it goes on
-		 * waiting */
-		if (!hold_any(s->arena, idx, UINT32_MAX) && !conn_is_queued(s, idx))
-			tcp_release(s, idx, arg);
+		release(s, client, idx, arg);
 		break;
 	case POST_SHUTDOWN:
 		tcp_shut(s, idx, arg);
 		break;
+	case POST_NUDGE:
+		notify_accept_again(s, idx);
+		break;
 	case POST_OPTIONS:
-		if (s->by_ep[idx - s->ep_first])
+		if (s->by_ep[idx - s->ep_first]) {
+			tcp_options(s, s->by_ep[idx - s->ep_first]);
+			udp_options(s, s->by_ep[idx - s->ep_first]);
 			conn_touch(s, s->by_ep[idx - s->ep_first]);
+		}
 		break;
 	default:
 		bad_input(s, __func__, __LINE__);
 	}
 }
 
-static uint32_t client_run(struct stack *s, uint32_t client)
+uint32_t request_client(struct stack *s, uint32_t client, uint32_t most)
 {
 	struct req_ring *r = &arena_client(s->arena, client)->stack[s->idx].req;
 	uint32_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
@@ -305,7 +316,7 @@ static uint32_t client_run(struct stack *s, uint32_t client)
 		atomic_store(&r->tail, head);
 		return 0;
 	}
-	for (; tail != head && n < REQ_BURST; n++) {
+	for (; tail != head && n < most; n++) {
 		uint64_t entry = atomic_load_explicit(&r->slot[tail % REQ_RING_SIZE], memory_order_relaxed);
 
 		atomic_store_explicit(&r->tail, ++tail, memory_order_release);
@@ -317,12 +328,17 @@ static uint32_t client_run(struct stack *s, uint32_t client)
 	return n;
 }
 
-uint32_t request_run(struct stack *s)
+uint32_t request_clients(struct stack *s)
 {
-	uint32_t n = 0, words = (s->arena->client_count + 63) / 64;
+	uint32_t n = 0, words = (s->arena->client_count + 63) / 64, count = 0, most;
 
-	if (atomic_load_explicit(&s->messages, memory_order_relaxed))
-		request_messages(s);
+	for (uint32_t w = 0; w < words; w++)
+		count += (uint32_t)__builtin_popcountll(
+		        atomic_load_explicit(&s->shared->pending[w], memory_order_relaxed));
+	if (!count)
+		return 0;
+	/* the turn stays short also with many clients */
+	most = count < REQ_BURST ? REQ_BURST / count : 1;
 	for (uint32_t w = 0; w < words; w++) {
 		uint64_t bits;
 
@@ -334,15 +350,26 @@ uint32_t request_run(struct stack *s)
 
 			bits &= bits - 1;
 			if (client < s->arena->client_count)
-				n += client_run(s, client);
+				n += request_client(s, client, most);
 		}
 	}
 	return n;
 }
 
+uint32_t request_run(struct stack *s)
+{
+	uint32_t n = 0;
+
+	if (atomic_load_explicit(&s->messages, memory_order_relaxed)) {
+		request_messages(s);
+		n++;
+	}
+	return n + request_clients(s);
+}
+
 void request_messages(struct stack *s)
 {
-	struct stack_msg *m = atomic_exchange(&s->messages, NULL), *first = NULL;
+	struct stack_msg *m = atomic_exchange(&s->messages, NULL), *first = NULL, *again = NULL;
 
 	while (m) { /* newest first: turn it round */
 		struct stack_msg *next = m->next;
@@ -358,106 +385,26 @@ void request_messages(struct stack *s)
 		m = first;
 		first = m->next;
 		m->fn(s, m);
+		if (s->msg_again) { /* else its memory may be gone */
+			s->msg_again = false;
+			m->next = again;
+			again = m;
+			continue;
+		}
 		if (is_heap)
 			free(m);
 		if (done)
 			atomic_fetch_sub(done, 1);
+	}
+	while ((m = again)) {
+		again = m->next;
+		m->next = atomic_load(&s->messages);
+		while (!atomic_compare_exchange_weak(&s->messages, &m->next, m))
+			;
 	}
 }
 
 void stack_barrier(struct stack *s, struct stack_msg *m)
 {
 	(void)s, (void)m;
-}
-
-/* Releases what no client holds and none can accept any more: a client cleared its own holds. */
-static void orphans_release(struct stack *s)
-{
-	uint32_t words = s->ep_count / 64, first = s->ep_first / 64;
-
-	for (uint32_t w = 0; w < words; w++) {
-		uint64_t bits = 0, held = 0;
-
-		for (uint32_t i = 0; i < 64; i++) {
-			struct conn *c = s->by_ep[w * 64 + i];
-			uint8_t kind = s->own[w * 64 + i].kind;
-
-			if (kind == OWN_BOUND || kind == OWN_LISTEN || kind == OWN_SHUT || kind == OWN_DEAD ||
-			        (c && !c->is_released))
-				bits |= 1ull << i;
-		}
-		for (uint32_t i = 0; i < s->arena->client_count && bits; i++)
-			if (atomic_load(&arena_client(s->arena, i)->state) != CLIENT_FREE)
-				held |= atomic_load(&arena_holds(s->arena, i)[first + w]);
-		bits &= ~held;
-		while (bits) {
-			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits), idx = s->ep_first + i;
-
-			bits &= bits - 1;
-			/* in this order: whoever takes a connection from the queue holds it before */
-			if (conn_is_queued(s, idx))
-				continue;
-			if (!hold_any(s->arena, idx, UINT32_MAX))
-				tcp_release(s, idx, 0);
-		}
-	}
-}
-
-/* Closes what a dead process had open, as the kernel does at exit. */
-void stack_client_gone(struct stack *s, struct stack_msg *m)
-{
-	uint32_t client = (uint32_t)m->arg;
-	_Atomic uint64_t *holds = arena_holds(s->arena, client);
-	struct req_ring *r = &arena_client(s->arena, client)->stack[s->idx].req;
-
-	/* what it posted before it died still counts: data it wrote goes out */
-	while (atomic_load(&r->head) - atomic_load(&r->tail) - 1 < REQ_RING_SIZE && client_run(s, client))
-		;
-	atomic_fetch_and(&s->shared->pending[client / 64], ~(1ull << (client % 64)));
-	for (uint32_t w = s->ep_first / 64; w < (s->ep_first + s->ep_count) / 64; w++) {
-		uint64_t bits = atomic_load(&holds[w]);
-
-		while (bits) {
-			uint32_t idx = w * 64 + (uint32_t)__builtin_ctzll(bits);
-			struct endpoint *ep = stack_ep(s, idx);
-			struct conn *c = s->by_ep[idx - s->ep_first];
-
-			bits &= bits - 1;
-			for (int i = 0; i < WATCH_INLINE; i++) {
-				uint32_t p = WATCH_POLLER(atomic_load(&ep->watch[i].word));
-
-				if (p && p <= s->arena->poller_count &&
-				        atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
-					atomic_store(&ep->watch[i].word, 0);
-			}
-			if (ep->listener < s->arena->listener_count) {
-				struct listener *l = arena_listener(s->arena, ep->listener);
-
-				for (int i = 0; i < WATCH_LISTENER; i++) {
-					uint32_t p = WATCH_POLLER(atomic_load(&l->watch[i].word));
-
-					if (p && p <= s->arena->poller_count &&
-					        atomic_load(&s->arena->pollers[p - 1].owner) == client + 1)
-						atomic_store(&l->watch[i].word, 0);
-				}
-			}
-			/* it may have died between setting a doorbell and posting it */
-			atomic_store(&ep->doorbell, 0);
-			if (c && !c->is_released) {
-				rx_reclaim(s, c);
-				tx_adopt(s, c); /* what it wrote without a doorbell goes out too */
-				conn_touch(s, c);
-			}
-			hold_clear(s->arena, client, idx);
-			if (!hold_any(s->arena, idx, UINT32_MAX) && conn_is_queued(s, idx))
-				continue; /* it died between claiming and accepting: the next accept gets it
-				           */
-			if (!hold_any(s->arena, idx, UINT32_MAX))
-				tcp_release(s, idx, 0);
-		}
-	}
-	orphans_release(s);
-	block_client_gone(s, client);
-	atomic_store(&r->head, 0);
-	atomic_store(&r->tail, 0);
 }

@@ -13,8 +13,9 @@
 #include <string.h>
 
 #include "rx_buf.h"
+#include "udp.h"
 
-enum { GATHER_MAX = 1024 };
+enum { GATHER_MAX = 1024, WINDOW_SMALL = 2 * TCP_WND_UPDATE_THRESHOLD };
 
 /* A copy of p in a buffer of our own, for payload that does not lie in packet memory. Frees p. */
 static struct pbuf *copy_to_buf(struct stack *s, struct pbuf *p)
@@ -45,20 +46,52 @@ static void pend_add(struct conn *c, struct pbuf *p)
 	c->pend_last = p;
 }
 
+/* Each ring in use has a packet buffer in it, and there is a ring for each of those: one is always free. */
+bool rx_ring_take(struct stack *s, struct conn *c)
+{
+	uint32_t i;
+
+	if (unlikely(!s->ring_free_count))
+		return false;
+	i = s->ring_free[--s->ring_free_count];
+	c->rx_bufs = s->rx_bufs + (size_t)i * RX_RING_SIZE;
+	/* readers look at rx_head first */
+	atomic_store_explicit(&stack_ep(s, c->ep)->rx_ring, s->ring_first + i, memory_order_relaxed);
+	return true;
+}
+
+void rx_ring_give(struct stack *s, struct conn *c)
+{
+	if (!c->rx_bufs || c->rx_freed != c->rx_head)
+		return;
+	s->ring_free[s->ring_free_count++] = (uint32_t)((c->rx_bufs - s->rx_bufs) / RX_RING_SIZE);
+	c->rx_bufs = NULL;
+}
+
+/* A timer looks after what has been read without a word. */
+static void reclaim_arm(const struct stack *s, struct conn *c)
+{
+	if (c->reclaim_armed)
+		return;
+	c->reclaim_armed = 1;
+	c->reclaim_wait = RECLAIM_MS;
+	c->reclaim_due = s->now_ms + RECLAIM_MS;
+}
+
 /* Moves waiting pieces into the ring. */
 static void publish(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep = stack_ep(s, c->ep);
-	struct rx_desc *ring = arena_rx_ring(s->arena, c->ep);
+	struct rx_desc *ring;
 	uint32_t head = c->rx_head;
 
 	if (!c->pend_first || head - c->rx_freed >= RX_RING_SIZE)
 		return;
-	if (!c->rx_bufs) {
-		c->rx_bufs = calloc(RX_RING_SIZE, sizeof(*c->rx_bufs));
-		if (!c->rx_bufs)
-			return;
+	if (!c->rx_bufs && unlikely(!rx_ring_take(s, c))) {
+		reclaim_arm(s, c);
+		return;
 	}
+	ring = rx_ring_of(s, c);
 	while (c->pend_first && head - c->rx_freed < RX_RING_SIZE) {
 		struct pbuf *p = c->pend_first;
 		struct rx_desc *d = &ring[head % RX_RING_SIZE];
@@ -76,16 +109,17 @@ static void publish(struct stack *s, struct conn *c)
 	c->rx_head = head;
 	atomic_store_explicit(&ep->rx_bytes, c->rx_bytes, memory_order_release);
 	atomic_store_explicit(&ep->rx_head, head, memory_order_release);
-	atomic_fetch_add_explicit(&ep->rx_gen, 1, memory_order_relaxed);
+	gen_step(&ep->rx_gen);
 	if (!c->pend_first && (!c->pcb || c->pcb->state == CLOSE_WAIT || c->pcb->state == CLOSING ||
 	                              c->pcb->state == LAST_ACK || c->pcb->state == TIME_WAIT))
 		atomic_fetch_or(&ep->flags, EP_RX_EOF | (c->fin_seen ? EP_FIN_SEEN : 0));
-	notify(s, c->ep, EPOLLIN | EPOLLRDHUP);
-	if (!c->reclaim_armed) {
-		c->reclaim_armed = 1;
-		c->reclaim_wait = RECLAIM_MS;
-		c->reclaim_due = s->now_ms + RECLAIM_MS;
-	}
+	/* an end concerns every watch, data only those that ask for it: an edge for the others would be one
+	 * too many */
+	notify(s, c->ep,
+	        EPOLLIN | (atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_RX_EOF
+	                                  ? EPOLLRDHUP | EPOLLHUP
+	                                  : 0u));
+	reclaim_arm(s, c);
 }
 
 int rx_add(struct stack *s, struct conn *c, struct pbuf *p)
@@ -116,6 +150,19 @@ int rx_add(struct stack *s, struct conn *c, struct pbuf *p)
 	return is_broken ? -ENOBUFS : 0;
 }
 
+/* lwIP tells the peer of a wider window when it grew by four segments; one that never holds so much is told
+ * of when half of it, or a segment, is free (RFC 1122 4.2.3.3). */
+static void small_window_tell(const struct conn *c)
+{
+	struct tcp_pcb *pcb = c->pcb;
+	uint32_t more = pcb->rcv_nxt + pcb->rcv_wnd - pcb->rcv_ann_right_edge;
+
+	if ((int32_t)more <= 0 || more < LWIP_MIN(c->rcv_limit / 2, (uint32_t)pcb->mss))
+		return;
+	pcb->rcv_ann_wnd = pcb->rcv_wnd;
+	tcp_ack_now(pcb);
+}
+
 /* Hands n bytes back to the window, less what a smaller SO_RCVBUF still owes. */
 static void window_open(struct conn *c, uint32_t n)
 {
@@ -128,6 +175,8 @@ static void window_open(struct conn *c, uint32_t n)
 		tcp_recved(c->pcb, part);
 		n -= part;
 	}
+	if (c->rcv_limit < WINDOW_SMALL)
+		small_window_tell(c);
 }
 
 void rx_resize(struct stack *s, struct conn *c, uint32_t size)
@@ -155,6 +204,10 @@ void rx_reclaim(struct stack *s, struct conn *c)
 
 	if (c->ep == ENDPOINT_NONE)
 		return;
+	if (c->udp) {
+		udp_reclaim(s, c);
+		return;
+	}
 	ep = stack_ep(s, c->ep);
 	tail = atomic_load_explicit(&ep->rx_tail, memory_order_acquire);
 	read = atomic_load_explicit(&ep->rx_read, memory_order_relaxed);
@@ -170,7 +223,10 @@ void rx_reclaim(struct stack *s, struct conn *c)
 	if (c->pcb)
 		window_open(c, read - c->rx_recved);
 	c->rx_recved = read;
-	publish(s, c);
+	if (c->pend_first)
+		publish(s, c);
+	else
+		rx_ring_give(s, c);
 	if (c->rx_freed != c->rx_head && !c->reclaim_armed) {
 		c->reclaim_armed = 1;
 		c->reclaim_wait = (uint16_t)LWIP_MIN(c->reclaim_wait * 2u, 1000u);
@@ -187,7 +243,6 @@ bool rx_is_unread(struct stack *s, struct conn *c)
 
 void rx_drop_all(struct stack *s, struct conn *c)
 {
-	(void)s;
 	while (c->rx_freed != c->rx_head) {
 		pbuf_free(c->rx_bufs[c->rx_freed % RX_RING_SIZE]);
 		c->rx_freed++;
@@ -200,7 +255,6 @@ void rx_drop_all(struct stack *s, struct conn *c)
 		pbuf_free(p);
 	}
 	c->pend_last = NULL;
-	free(c->rx_bufs);
-	c->rx_bufs = NULL;
+	rx_ring_give(s, c);
 	c->reclaim_armed = 0;
 }

@@ -8,6 +8,9 @@
 struct rx_buf {
 	struct pbuf_custom pc; /* first: lwIP hands back this address */
 	struct nic_buf *buf;
+	/* of a datagram on its way to a reader */
+	uint32_t pieces; /* of the datagram that begins here; 0: it began in an earlier buffer */
+	uint32_t charge; /* what this piece takes of the receive limit */
 };
 
 _Static_assert(sizeof(struct rx_buf) <= NIC_PRIV_SIZE, "a pbuf and its buffer fit the private area");
@@ -35,6 +38,12 @@ static inline struct pbuf *rx_buf_new(struct nic_queue *q, uint16_t size)
 	struct nic_buf *b = size <= 2048 ? nic_buf_alloc(q, &data, &priv) : NULL;
 
 	return b ? rx_buf_wrap(b, priv, data, size) : NULL;
+}
+
+/* Bytes free in front of the payload. The pbuf must be one of ours (custom). */
+static inline uint32_t rx_buf_front(const struct pbuf *p)
+{
+	return nic_buf_front(((const struct rx_buf *)p)->buf, p->payload);
 }
 
 /* Bytes that may be written behind the payload. The pbuf must be one of ours (custom). */

@@ -7,11 +7,13 @@
 #include "stack_int.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cpu.h"
@@ -19,6 +21,7 @@
 #include "lwip/init.h"
 #include "lwip/ip4_frag.h"
 #include "lwip_mem.h"
+#include "udp.h"
 
 LOG_MODULE("stack");
 
@@ -30,10 +33,9 @@ enum {
 	NAP_MAX_US = 500,
 	SLAB_ROOM = 65536,
 	FULL_BURSTS_MAX = 64,
-	TX_STUCK_NS = 2000000,
 };
 
-__thread struct stack *stack_current;
+LWIP_PER_STACK struct stack *stack_current;
 
 u32_t sys_now(void)
 {
@@ -73,11 +75,13 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 {
 	struct stack *s = NULL;
 	uint32_t per_ep = spec->arena->endpoint_count / spec->count;
-	uint32_t per_block = spec->arena->hdr->block_count / spec->count;
+	uint32_t per_block = spec->arena->block_count / spec->count;
+	uint32_t per_ring = spec->arena->rx_ring_count / spec->count;
 
 	if (posix_memalign((void **)&s, 64, sizeof(*s)))
 		goto no_memory;
 	memset(s, 0, sizeof(*s));
+	s->dirty_tail = &s->dirty;
 	s->event_fd = s->epoll_fd = -1;
 	s->idx = spec->idx;
 	s->count = spec->count;
@@ -95,11 +99,14 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 	memcpy(&s->gateway, spec->gateway, 4);
 	s->has_gateway = spec->has_gateway;
 	s->mtu = spec->mtu;
+	s->frame_big = spec->frame_big;
 	s->core = spec->core;
 	s->ep_first = spec->idx * per_ep;
 	s->ep_count = per_ep;
 	s->block_first = spec->idx * per_block;
 	s->block_count = per_block;
+	s->ring_first = spec->idx * per_ring;
+	s->ring_count = s->ring_free_count = per_ring;
 	s->slab_room = SLAB_ROOM;
 	s->hash_mask = HASH_FIRST - 1;
 	while (s->hash_mask + 1 < per_ep)
@@ -112,21 +119,31 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 	s->ep_free = calloc(per_ep, sizeof(*s->ep_free));
 	s->block_free = calloc(per_block, sizeof(*s->block_free));
 	s->block_owner = calloc(per_block, sizeof(*s->block_owner));
+	s->tx_tables = calloc((size_t)per_block * TX_BLOCK_COUNT, sizeof(*s->tx_tables));
+	s->ring_free = calloc(per_ring, sizeof(*s->ring_free));
+	s->rx_bufs = calloc((size_t)per_ring * RX_RING_SIZE, sizeof(struct pbuf *));
+	s->block_lent = calloc(per_block, sizeof(*s->block_lent));
 	s->grant_level = calloc(spec->arena->client_count, sizeof(*s->grant_level));
 	s->slabs = calloc(s->slab_room, sizeof(*s->slabs));
-	s->port_conns = calloc(65536, sizeof(*s->port_conns));
-	if (s->idx == 0) {
-		s->port_refs = calloc(65536, sizeof(*s->port_refs));
-		s->port_flags = calloc(65536, sizeof(*s->port_flags));
-		s->port_listens = calloc(65536, sizeof(*s->port_listens));
-	}
+	s->nap_us = NAP_MIN_US;
+	s->has_loop = spec->cfg->loopback == CFG_LOOPBACK_PRONK;
+	if (s->has_loop)
+		s->loop_ring = calloc(LOOP_RING_SIZE, sizeof(*s->loop_ring));
+	s->udp_hash = calloc(UDP_HASH, sizeof(*s->udp_hash));
+	s->port_conns = calloc(2 * PORT_COUNT, sizeof(*s->port_conns));
+	if (s->idx == 0)
+		s->ports = calloc(PORT_COUNT, sizeof(*s->ports));
 	if (s->event_fd < 0 || s->epoll_fd < 0 || !s->hash || !s->by_ep || !s->own || !s->ep_free ||
-	        !s->block_free || !s->block_owner || !s->grant_level || !s->slabs || !s->port_conns ||
-	        (s->idx == 0 && (!s->port_refs || !s->port_flags || !s->port_listens)) || neigh_create(s))
+	        !s->block_free || !s->block_owner || !s->block_lent || !s->tx_tables || !s->ring_free ||
+	        !s->rx_bufs || !s->grant_level || !s->slabs || !s->port_conns || !s->udp_hash ||
+	        (s->idx == 0 && !s->ports) || (s->has_loop && !s->loop_ring) || neigh_create(s) ||
+	        icmp_create(s) || group_create(s))
 		goto no_memory;
 	for (uint32_t i = 0; i < per_ep; i++)
 		s->ep_free[i] = s->ep_first + per_ep - 1 - i;
 	s->ep_free_count = per_ep;
+	for (uint32_t i = 0; i < per_ring; i++)
+		s->ring_free[i] = per_ring - 1 - i;
 	block_init(s);
 	rand_init(s);
 	return s;
@@ -141,6 +158,9 @@ void stack_destroy(struct stack *s)
 	if (!s)
 		return;
 	neigh_destroy(s);
+	for (uint32_t i = 0; s->by_ep && i < s->ep_count; i++)
+		if (s->by_ep[i] && s->by_ep[i]->udp)
+			udp_forget(s->by_ep[i]);
 	for (uint32_t i = 0; i < s->slab_count; i++)
 		free(s->slabs[i]);
 	free(s->slabs);
@@ -150,16 +170,34 @@ void stack_destroy(struct stack *s)
 	free(s->ep_free);
 	free(s->block_free);
 	free(s->block_owner);
+	free(s->block_lent);
 	free(s->grant_level);
-	free(s->port_refs);
-	free(s->port_flags);
-	free(s->port_listens);
+	free(s->tx_tables);
+	free(s->ring_free);
+	free(s->rx_bufs);
+	port_destroy(s);
+	free(s->loop_ring);
 	free(s->port_conns);
+	free(s->udp_hash);
+	free(s->groups);
+	free(s->icmp_peers);
 	if (s->event_fd >= 0)
 		close(s->event_fd);
 	if (s->epoll_fd >= 0)
 		close(s->epoll_fd);
 	free(s);
+}
+
+uint64_t stack_real_ns(struct stack *s)
+{
+	struct timespec t;
+
+	if (s->real_turn != s->turn + 1) {
+		s->real_turn = s->turn + 1;
+		clock_gettime(CLOCK_REALTIME, &t);
+		s->real_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	}
+	return s->real_ns;
 }
 
 static void clock_take(struct stack *s, uint64_t now_ns)
@@ -184,7 +222,7 @@ int stack_enter(struct stack *s)
 	s->last_work_ns = s->now_ns;
 	lwip_init();
 	conn_ext_init();
-	if (netif_setup(s))
+	if (netif_setup(s) || loop_setup(s) || nic_lend(s->queue, s->block_count))
 		return -ENOMEM;
 	ev.data.fd = s->event_fd;
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->event_fd, &ev);
@@ -208,8 +246,27 @@ void conn_touch(struct stack *s, struct conn *c)
 	if (c->is_dirty)
 		return;
 	c->is_dirty = 1;
-	c->dirty_next = s->dirty;
-	s->dirty = c;
+	c->dirty_next = NULL;
+	c->dirty_prev = s->dirty_tail;
+	*s->dirty_tail = c;
+	s->dirty_tail = &c->dirty_next;
+}
+
+static void dirty_remove(struct stack *s, struct conn *c)
+{
+	*c->dirty_prev = c->dirty_next;
+	if (c->dirty_next)
+		c->dirty_next->dirty_prev = c->dirty_prev;
+	else
+		s->dirty_tail = c->dirty_prev;
+	c->is_dirty = 0;
+}
+
+void conn_touch_last(struct stack *s, struct conn *c)
+{
+	if (c->is_dirty)
+		dirty_remove(s, c);
+	conn_touch(s, c);
 }
 
 /* --- the phases --- */
@@ -219,8 +276,7 @@ static void phase_tx(struct stack *s)
 	struct conn *c;
 
 	while ((c = s->dirty)) {
-		s->dirty = c->dirty_next;
-		c->is_dirty = 0;
+		dirty_remove(s, c);
 		c->is_busy = 1;
 		tcp_ticks = s->now_ms;
 		if (c->ep != ENDPOINT_NONE &&
@@ -230,6 +286,9 @@ static void phase_tx(struct stack *s)
 		if (c->pcb && c->pcb->rto < (s16_t)c->rto_floor)
 			c->pcb->rto = (s16_t)c->rto_floor;
 		tx_pump(s, c);
+		/* when blocks are short, what is acknowledged goes back at once, not 10 ms later */
+		if (unlikely(s->block_free_count < s->block_count / 4))
+			tx_idle(s, c);
 		tcp_publish_info(s, c);
 		c->is_busy = 0;
 		if (c->pcb || c->ep != ENDPOINT_NONE)
@@ -238,6 +297,8 @@ static void phase_tx(struct stack *s)
 			conn_put(s, c);
 	}
 	s->tx_waiting = nic_tx_flush(s->queue);
+	if (unlikely(s->block_lent_count))
+		block_lent_return(s);
 	if (unlikely(s->tx_waiting) && nic_stats(s->queue)->tx_packets != s->tx_packets_seen) {
 		s->tx_packets_seen = nic_stats(s->queue)->tx_packets;
 		s->tx_moved_ns = s->now_ns;
@@ -292,6 +353,8 @@ static void slow_tick(struct stack *s)
 		return;
 	s->slow_ms = s->now_ms;
 	neigh_tick(s);
+	if (s->idx == 0)
+		group_tick(s);
 	ip_reass_tmr();
 	housekeeping(s);
 }
@@ -303,10 +366,18 @@ uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 
 	clock_take(s, now_ns);
 	n = netif_rx(s);
+	if (s->has_loop)
+		n += loop_rx(s);
+	if (unlikely(s->udp_again != NULL))
+		n += udp_pump_again(s);
 	is_full = n >= RX_BURST;
 	/* a full port is tried again at once, as long as it takes something now and then */
 	n += s->tx_waiting && s->now_ns - s->tx_moved_ns < TX_STUCK_NS;
 	n += request_run(s);
+	if (unlikely(s->sweep_left))
+		n += sweep_run(s);
+	if (s->udp_fresh)
+		udp_publish_all(s);
 	/* A full burst means that more waits, perhaps the very acknowledgements whose time-out is due: this
 	 * thread may have lost its core for a while. Timers wait until the queue is empty, a few turns at
 	 * most. */
@@ -317,16 +388,24 @@ uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 		n += timer_run(s);
 	}
 	phase_tx(s);
+	if (unlikely(s->udp_fresh != NULL)) /* what was sent to everybody, ourselves among them */
+		udp_publish_all(s);
 	notify_flush(s);
+	if (s->has_loop)
+		atomic_store_explicit(&s->shared->turn, (uint32_t)s->turn + 1, memory_order_release);
 	if (++s->turn % HOUSEKEEPING_TURNS == 0)
 		housekeeping(s);
 	slow_tick(s);
+	/* what was sent to ourselves is the next turn's */
+	n += s->loop_head != s->loop_tail;
+	if (n)
+		s->nap_us = NAP_MIN_US;
 	return n;
 }
 
 /* --- sleep --- */
 
-static bool has_posts(struct stack *s)
+bool stack_has_posts(struct stack *s)
 {
 	if (atomic_load(&s->messages))
 		return true;
@@ -336,47 +415,113 @@ static bool has_posts(struct stack *s)
 	return false;
 }
 
+uint32_t stack_sleep_ms(struct stack *s)
+{
+	uint32_t limit_us = s->wait_fd_count ? nic_wait_limit_us(s->queue) : 0;
+
+	if (!limit_us || s->tx_waiting)
+		return limit_us ? 1 : 0;
+	return timer_next(s, limit_us / 1000 < SLEEP_MAX_MS ? limit_us / 1000 : SLEEP_MAX_MS);
+}
+
+int stack_wait_fd(const struct stack *s)
+{
+	return s->epoll_fd;
+}
+
+void stack_disarm(struct stack *s)
+{
+	if (s->wait_fd_count)
+		nic_wait_arm(s->queue, false);
+}
+
 /* Announce, look again, sleep. Posters write the event fd when they see `sleeping`; frames make the port's
  * descriptors readable. */
-static void sleep_until_work(struct stack *s)
+bool stack_sleep_begin(struct stack *s)
 {
-	struct epoll_event ev[8];
-	uint64_t drop;
-	int n;
-
 	housekeeping(s);
 	if (s->wait_fd_count)
 		nic_wait_arm(s->queue, true);
 	atomic_store(&s->shared->sleeping, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (has_posts(s) || atomic_load(&s->is_stopping) || stack_turn(s, clock_now_ns())) {
+	if (stack_has_posts(s) || atomic_load(&s->is_stopping) || stack_turn(s, clock_now_ns())) {
 		atomic_store(&s->shared->sleeping, 0);
 		s->last_work_ns = s->now_ns;
-		goto awake;
+		stack_disarm(s);
+		return false;
 	}
-	if (s->wait_fd_count) {
-		n = epoll_wait(s->epoll_fd, ev, 8, (int)timer_next(s, s->tx_waiting ? 1 : SLEEP_MAX_MS));
-		COUNT(s, sleeps, 1);
-	} else {
-		/* the driver has nothing to wait on: bounded naps, longer the longer nothing happens */
-		struct timespec nap = {.tv_nsec = s->nap_us * 1000l};
+	atomic_store(&s->shared->is_idle, 1);
+	return true;
+}
 
-		n = epoll_pwait2(s->epoll_fd, ev, 8, &nap, NULL);
-		s->nap_us = s->nap_us * 2 > NAP_MAX_US ? NAP_MAX_US : s->nap_us * 2;
-		COUNT(s, naps, 1);
+uint64_t stack_timer_ns(struct stack *s)
+{
+	return (uint64_t)timer_next(s, s->tx_waiting ? 1 : SLEEP_MAX_MS) * CLOCK_NS_PER_MS;
+}
+
+uint64_t stack_sleep_ns(struct stack *s)
+{
+	uint32_t us = s->nap_us, limit_ms = stack_sleep_ms(s);
+
+	if (limit_ms) {
+		COUNT(s, sleeps, 1);
+		return limit_ms * CLOCK_NS_PER_MS;
 	}
+	/* the port has nothing to wait on: bounded naps, longer the longer nothing happens */
+	COUNT(s, naps, 1);
+	s->nap_us = us * 2 > NAP_MAX_US ? NAP_MAX_US : us * 2;
+	return us * CLOCK_NS_PER_US;
+}
+
+void stack_sleep_end(struct stack *s)
+{
+	uint64_t drop;
+
+	atomic_store(&s->shared->is_idle, 0);
 	atomic_store(&s->shared->sleeping, 0);
-	for (int i = 0; i < n; i++)
-		if (ev[i].data.fd == s->event_fd && read(s->event_fd, &drop, sizeof(drop)) < 0)
-			continue;
-awake:
-	if (s->wait_fd_count)
-		nic_wait_arm(s->queue, false);
+	/* who took the announcement away writes the event fd, now or in a moment: then the next sleep is a
+	 * short one, and reads it after that */
+	if (read(s->event_fd, &drop, sizeof(drop)) < 0)
+		return;
+}
+
+bool stack_sleep_renew(struct stack *s)
+{
+	atomic_store(&s->shared->sleeping, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	return !stack_has_posts(s);
+}
+
+void stack_busy(struct stack *s, uint64_t ns, uint32_t turns)
+{
+	COUNT(s, busy_ns, ns * turns);
+	stat_peak(s->stats, STAT_worst_turn_ns, ns);
+}
+
+static void sleep_until_work(struct stack *s)
+{
+	uint64_t ns;
+	struct timespec ts;
+	struct epoll_event ev;
+
+	if (!stack_sleep_begin(s))
+		return;
+	ns = stack_sleep_ns(s);
+	ts = (struct timespec){(time_t)(ns / CLOCK_NS_PER_S), (long)(ns % CLOCK_NS_PER_S)};
+	epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	stack_sleep_end(s);
+	stack_disarm(s);
+}
+
+void stack_announce(struct stack *s)
+{
+	if (s->idx == 0)
+		neigh_announce(s);
 }
 
 void stack_run(struct stack *s)
 {
-	uint64_t spin_ns = s->cfg.stack_spin_us * 1000ull, now;
+	uint64_t spin_ns = s->cfg.stack_spin_us * 1000ull, now, yielded = 0;
 
 	if (s->core >= 0 && cpu_pin((unsigned)s->core))
 		log_warning("cannot pin stack %u to core %d", s->idx, s->core);
@@ -384,25 +529,27 @@ void stack_run(struct stack *s)
 		log_error("stack %u cannot start", s->idx);
 		return;
 	}
-	if (s->idx == 0)
-		neigh_announce(s);
-	s->nap_us = NAP_MIN_US;
+	stack_announce(s);
 	while (!atomic_load_explicit(&s->is_stopping, memory_order_relaxed)) {
 		uint32_t n;
 
 		now = clock_now_ns();
+		if (yielded)
+			spin_lost(&s->spin, yielded, now);
+		yielded = 0;
 		n = stack_turn(s, now);
 		if (n) {
 			uint64_t end = clock_now_ns();
 
-			COUNT(s, busy_ns, end - now);
-			stat_peak(s->stats, STAT_worst_turn_ns, end - now);
+			stack_busy(s, end - now, 1);
 			s->last_work_ns = end;
-			s->nap_us = NAP_MIN_US;
-		} else if (now - s->last_work_ns >= spin_ns) {
+		} else if (now - s->last_work_ns >= spin_ns || !spin_may(&s->spin, now)) {
 			sleep_until_work(s);
 		} else {
-			cpu_relax();
+			/* whoever has work for us may want this very core: spinning on would make it wait
+			 * out our time slice. Alone on the core it costs less than a look at the port. */
+			yielded = now;
+			sched_yield();
 		}
 	}
 	stack_leave(s);
@@ -417,6 +564,8 @@ void stack_leave(struct stack *s)
 	for (uint32_t i = 0; i < s->ep_count; i++) {
 		struct conn *c = s->by_ep[i];
 
+		if (c && c->udp)
+			rx_drop_all(s, c); /* the other stacks may end before they have let go of it */
 		if (c && !c->is_released)
 			tcp_release(s, s->ep_first + i, RELEASE_ABORT);
 	}
@@ -424,9 +573,13 @@ void stack_leave(struct stack *s)
 		while (s->hash[h])
 			conn_abort(s, s->hash[h]);
 	phase_tx(s);
-	request_messages(s);
+	for (; atomic_load(&s->messages); s->turn++)
+		request_messages(s);
 	housekeeping(s);
 	netif_remove(&s->netif);
+	if (s->has_loop)
+		netif_remove(&s->lo);
+	loop_drop(s);
 	neigh_destroy(s);
 	lwip_mem_fini();
 	stack_current = NULL;
@@ -458,6 +611,11 @@ void stack_post(struct stack *s, struct stack_msg *m)
 		m->next = head;
 	} while (!atomic_compare_exchange_weak(&s->messages, &head, m));
 	stack_wake(s);
+}
+
+bool stack_is_entered(const struct stack *s)
+{
+	return s->is_entered;
 }
 
 int stack_event_fd(const struct stack *s)

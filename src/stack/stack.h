@@ -28,7 +28,8 @@ struct stack_spec {
 	uint8_t address[4], netmask[4], gateway[4];
 	bool has_gateway;
 	uint16_t mtu;
-	int core; /* core to pin to, or -1 */
+	uint32_t frame_big; /* nic_info.frame_big */
+	int core;           /* core to pin to, or -1 */
 };
 
 /* A request of another thread. fn runs in the stack's thread, then done (if not NULL) is decremented. The
@@ -53,6 +54,46 @@ void stack_run(struct stack *s);
 int stack_enter(struct stack *s);
 void stack_leave(struct stack *s);
 uint32_t stack_turn(struct stack *s, uint64_t now_ns);
+
+/* For a stack without a thread of its own, run by whoever may (src/engine/inline.c): says on the wire who we
+ * are, once after stack_enter. */
+void stack_announce(struct stack *s);
+
+/* Between stack_enter and stack_leave. */
+bool stack_is_entered(const struct stack *s);
+
+/* Before a sleep on stack_wait_fd: arms the port and looks once more. False when there was something to do:
+ * not now, then. */
+bool stack_sleep_begin(struct stack *s);
+/* How long that sleep may be: until the next timer, or until somebody must look at a port that tells nothing.
+ */
+uint64_t stack_sleep_ns(struct stack *s);
+/* After it. Any thread. */
+void stack_sleep_end(struct stack *s);
+/* Then, or when the port turns out not to have been slept for: disarms it. */
+void stack_disarm(struct stack *s);
+/* Another thread sleeps, and its announcement may be gone: makes it again. False when there is something to
+ * do. Any thread. */
+bool stack_sleep_renew(struct stack *s);
+/* Nanoseconds until the next timer, a second at most. */
+uint64_t stack_timer_ns(struct stack *s);
+/* A turn took so long; it stands for so many. */
+void stack_busy(struct stack *s, uint64_t ns, uint32_t turns);
+/* Readable when a sleeping stack has something to do; constant. */
+int stack_wait_fd(const struct stack *s);
+/* Whether somebody has posted something since the last turn. Any thread. */
+bool stack_has_posts(struct stack *s);
+
+/* When no client is left: what keeps the stack from ending without a loss. */
+enum stack_rest {
+	STACK_REST_NONE,
+	STACK_REST_PEERS, /* everything has arrived; some peers have not ended their direction */
+	STACK_REST_OURS,  /* something of ours has not been sent, or not been acknowledged */
+};
+enum stack_rest stack_rest(const struct stack *s);
+/* Lets go of connections in which nothing is left to send, without a word to their peers. Before stack_leave,
+ * which resets the others. */
+void stack_forget(struct stack *s);
 
 /* Asks the thread to end. Any thread. */
 void stack_stop(struct stack *s);

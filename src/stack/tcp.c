@@ -12,7 +12,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-static void addr_set(struct sock_addr *a, const ip_addr_t *ip, uint16_t port)
+#include "udp.h"
+
+void tcp_addr_set(struct sock_addr *a, const ip_addr_t *ip, uint16_t port)
 {
 	memset(a, 0, sizeof(*a));
 	a->family = AF_INET;
@@ -32,6 +34,7 @@ uint32_t ep_take(struct stack *s)
 	atomic_store_explicit(&ep->rx_head, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->rx_bytes, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_tail, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_sent, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->flags, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->error, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->rx_gen, 0, memory_order_relaxed);
@@ -40,6 +43,7 @@ uint32_t ep_take(struct stack *s)
 	ep->gen++;
 	ep->stack_idx = (uint16_t)s->idx;
 	ep->kind = SOCK_STREAM;
+	atomic_store_explicit(&ep->info_drops, 0, memory_order_relaxed);
 	ep->listener = UINT32_MAX;
 	ep->parent = ENDPOINT_NONE;
 	atomic_store_explicit(&ep->rx_tail, 0, memory_order_relaxed);
@@ -47,6 +51,7 @@ uint32_t ep_take(struct stack *s)
 	atomic_store_explicit(&ep->rx_read, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_head, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->doorbell, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->tx_map, BLOCK_NONE, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_want, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->rx_lock, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_lock, 0, memory_order_relaxed);
@@ -71,8 +76,9 @@ void ep_give(struct stack *s, uint32_t ep_idx)
 
 	s->own[ep_idx - s->ep_first].kind = OWN_FREE;
 	atomic_store(&ep->state, EP_FREE);
+	notify_gone(s, ep_idx);
 	for (int i = 0; i < WATCH_INLINE; i++)
-		atomic_store(&ep->watch[i].word, 0);
+		watch_clear(s->arena, &ep->watch[i]);
 	s->by_ep[ep_idx - s->ep_first] = NULL;
 	s->ep_free[s->ep_free_count++] = ep_idx;
 	stat_set(s->stats, STAT_endpoints_free, s->ep_free_count);
@@ -83,22 +89,22 @@ void ep_give(struct stack *s, uint32_t ep_idx)
 
 static void port_unref_msg(struct stack *s, struct stack_msg *m)
 {
-	port_unref(s, (uint16_t)m->arg);
+	port_unref(s, (uint32_t)(m->arg >> 16), (uint16_t)m->arg);
 }
 
-static void port_release(struct stack *s, uint16_t port)
+static void port_release(struct stack *s, uint32_t ip, uint16_t port)
 {
 	struct stack_msg *m;
 
 	if (s->idx == 0) {
-		port_unref(s, port);
+		port_unref(s, ip, port);
 		return;
 	}
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return; /* the port stays reserved; better than a crash */
 	m->fn = port_unref_msg;
-	m->arg = port;
+	m->arg = (uint64_t)ip << 16 | port;
 	m->is_heap = true;
 	stack_post(s->peers[0], m);
 }
@@ -115,7 +121,7 @@ static void detach(struct stack *s, struct conn *c)
 	rx_drop_all(s, c);
 	tx_drop_all(s, c);
 	if (c->owns_port)
-		port_release(s, c->local_port);
+		port_release(s, c->bound_ip, c->local_port);
 	c->owns_port = 0;
 	c->ep = ENDPOINT_NONE;
 	ep_give(s, idx);
@@ -172,24 +178,17 @@ void tcp_fail(struct stack *s, struct conn *c, int err, bool is_connect)
 	focus_leave(s);
 }
 
-void tcp_unreachable(struct stack *s, uint32_t next_hop)
-{
-	for (uint32_t h = 0; h <= s->hash_mask; h++) {
-		for (struct conn *c = s->hash[h], *next; c; c = next) {
-			uint32_t ip = ip_2_ip4(&c->remote_ip)->addr;
-
-			next = c->hash_next;
-			if (!c->pcb || c->pcb->state != SYN_SENT)
-				continue;
-			if (ip == next_hop || ((ip ^ s->address) & s->netmask && s->gateway == next_hop))
-				tcp_fail(s, c, EHOSTUNREACH, true);
-		}
-	}
-}
-
 /* --- lwIP's callbacks --- */
 
-static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
+/* Shut in both directions: what comes now is answered with a reset, as by the kernel. */
+static bool is_shut_both(struct stack *s, const struct conn *c)
+{
+	uint32_t both = APP_SHUT_RD | APP_SHUT_WR; /* set before shutdown(2) returns; its post comes later */
+
+	return (atomic_load_explicit(&stack_ep(s, c->ep)->app_flags, memory_order_relaxed) & both) == both;
+}
+
+err_t tcp_on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 {
 	struct stack *s = stack_current;
 	struct conn *c = arg;
@@ -198,10 +197,19 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 	(void)err;
 	if (c->ep == ENDPOINT_NONE || c->is_released) {
 		if (p) {
-			tcp_recved(pcb, p->tot_len);
+			/* nobody will ever read it: the peer is told (RFC 1122 4.2.2.13) */
 			pbuf_free(p);
+			tcp_abort(pcb);
+			return ERR_ABRT;
 		}
 		return ERR_OK;
+	}
+	if (p && is_shut_both(s, c)) {
+		pbuf_free(p);
+		atomic_store(&stack_ep(s, c->ep)->error, ECONNRESET);
+		tcp_err(pcb, NULL);
+		tcp_abort(pcb);
+		return ERR_ABRT;
 	}
 	if (p) {
 		if (!rx_add(s, c, p))
@@ -217,7 +225,7 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 	if (!c->pend_first) {
 		atomic_fetch_or(&ep->flags, EP_RX_EOF | EP_FIN_SEEN);
 		atomic_fetch_add(&ep->rx_gen, 1);
-		notify(s, c->ep, EPOLLIN | EPOLLRDHUP);
+		notify(s, c->ep, EPOLLIN | EPOLLRDHUP | EPOLLHUP);
 	}
 	return ERR_OK;
 }
@@ -257,7 +265,7 @@ static void on_err(void *arg, err_t err)
 
 /* After the handshake: callbacks, this connection's receive window, and the handshake as first RTT sample
  * (RFC 6298 2.2). */
-static void established(struct stack *s, struct conn *c)
+void tcp_established(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
 	uint64_t rtt_ns = s->now_ns - c->syn_ns;
@@ -266,78 +274,25 @@ static void established(struct stack *s, struct conn *c)
 	c->is_counted = 1;
 	s->established_count++;
 	tcp_arg(pcb, c);
-	tcp_recv(pcb, on_recv);
+	tcp_recv(pcb, tcp_on_recv);
 	tcp_sent(pcb, on_sent);
 	tcp_err(pcb, on_err);
 	if (c->rcv_limit < pcb->rcv_wnd) {
 		pcb->rcv_wnd = pcb->rcv_ann_wnd = c->rcv_limit;
 		pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_wnd;
 	}
+	if (c->max_seg && pcb->mss > c->max_seg)
+		pcb->mss = c->max_seg;
+	tcp_mss_set(s, c);
 	if (!c->syn_tries) {
+		tcp_rtt_sample(s, c, rtt_ns);
 		pcb->sa = (s16_t)LWIP_MIN(rtt_ms << 3, 30000);
 		pcb->sv = (s16_t)LWIP_MIN(LWIP_MAX(rtt_ms * 2, 3), 10000);
 		pcb->rto = (s16_t)((pcb->sa >> 3) + pcb->sv);
 	}
 	pcb->rttest = 0;
-	atomic_store_explicit(
-	        &stack_ep(s, c->ep)->info_rtt_us, (uint32_t)(rtt_ns / 1000), memory_order_relaxed);
-}
-
-static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
-{
-	struct stack *s = stack_current;
-	struct listener_local *l = arg;
-	struct conn *c;
-	struct accept_ring *r;
-	struct endpoint *ep, *lep;
-	uint32_t head, idx;
-
-	if (err != ERR_OK || !pcb)
-		return ERR_VAL;
-	c = tcp_ext_arg_get(pcb, 0);
-	if (!c || c->listener != l)
-		return ERR_VAL;
-	r = &arena_listener(s->arena, l->idx)->ring[s->idx];
-	head = atomic_load_explicit(&r->head, memory_order_relaxed);
-	if (head - atomic_load_explicit(&r->tail, memory_order_acquire) >= ACCEPT_RING_SIZE) {
-		COUNT(s, accept_overflow, 1);
-		return ERR_MEM;
-	}
-	idx = ep_take(s);
-	if (idx == ENDPOINT_NONE) {
-		COUNT(s, drop_syn_no_endpoint, 1);
-		return ERR_MEM;
-	}
-	l->embryonic--;
-	c->listener = NULL;
-	c->parent = l->ep;
-	c->ep = idx;
-	s->by_ep[idx - s->ep_first] = c;
-	lep = stack_ep(s, l->ep);
-	ep = stack_ep(s, idx);
-	ep->parent = l->ep;
-	atomic_store_explicit(&ep->creator, atomic_load_explicit(&lep->creator, memory_order_relaxed),
-	        memory_order_relaxed);
-	addr_set(&ep->local, &pcb->local_ip, pcb->local_port);
-	addr_set(&ep->remote, &pcb->remote_ip, pcb->remote_port);
-	if (l->rcvbuf)
-		c->rcv_limit = l->rcvbuf;
-	established(s, c);
-	if (atomic_load_explicit(&lep->app_flags, memory_order_relaxed) & APP_KEEPALIVE)
-		ip_set_option(pcb, SOF_KEEPALIVE);
-	atomic_store_explicit(&ep->app_flags,
-	        atomic_load_explicit(&lep->app_flags, memory_order_relaxed) &
-	                (APP_NODELAY | APP_CORK | APP_KEEPALIVE),
-	        memory_order_relaxed);
-	atomic_store_explicit(&ep->tx_limit, atomic_load_explicit(&lep->tx_limit, memory_order_relaxed),
-	        memory_order_relaxed);
-	atomic_store(&ep->flags, EP_OPENED);
-	atomic_store(&ep->state, EP_ESTABLISHED);
-	COUNT(s, tcp_accepted, 1);
-	atomic_store_explicit(&r->slot[head % ACCEPT_RING_SIZE], idx, memory_order_relaxed);
-	atomic_store(&r->head, head + 1);
-	notify(s, l->ep, EPOLLIN);
-	return ERR_OK;
+	c->snd_max = pcb->snd_nxt;
+	c->data_sent_ms = c->data_recv_ms = c->ack_recv_ms = s->now_ms;
 }
 
 static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
@@ -348,36 +303,12 @@ static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
 
 	(void)pcb, (void)err;
 	c->is_connecting = 0;
-	established(s, c);
+	tcp_established(s, c);
 	COUNT(s, tcp_connected, 1);
 	atomic_store(&ep->flags, EP_OPENED);
 	atomic_store(&ep->state, EP_ESTABLISHED);
 	notify(s, c->ep, EPOLLOUT);
 	return ERR_OK;
-}
-
-/* Whether a connection still waits in its listener's accept ring of this stack. */
-static bool accept_is_queued(struct stack *s, uint32_t listener_ep, uint32_t ep_idx)
-{
-	const struct listener_local *l = listener_of(s, listener_ep);
-	const struct accept_ring *r;
-	uint32_t head;
-
-	if (!l)
-		return false;
-	r = &arena_listener(s->arena, l->idx)->ring[s->idx];
-	head = atomic_load(&r->head);
-	for (uint32_t i = atomic_load(&r->tail); i != head && head - i <= ACCEPT_RING_SIZE; i++)
-		if (atomic_load(&r->slot[i % ACCEPT_RING_SIZE]) == ep_idx)
-			return true;
-	return false;
-}
-
-bool conn_is_queued(struct stack *s, uint32_t ep_idx)
-{
-	const struct conn *c = s->by_ep[ep_idx - s->ep_first];
-
-	return c && c->parent != ENDPOINT_NONE && accept_is_queued(s, c->parent, ep_idx);
 }
 
 /* --- requests --- */
@@ -390,23 +321,55 @@ bool route_ok(const struct stack *s, const uint8_t ip[4])
 	return !((addr ^ s->address) & s->netmask) || s->has_gateway;
 }
 
-/* A free source port whose answers come to this stack: random start, then every port once. */
+/* Whether a connection keeps another one from having its addresses and ports. One to ourselves in TIME_WAIT
+ * does not, it ends here: no old segments are under way, and the peer's end is gone (tcp_tw_reuse in the
+ * kernel). */
+static bool tuple_is_taken(struct stack *s, struct conn *c)
+{
+	if (!c)
+		return false;
+	if (!c->pcb || c->pcb->state != TIME_WAIT || c->ep != ENDPOINT_NONE ||
+	        !loop_serves(s, ip_2_ip4(&c->remote_ip)->addr))
+		return true;
+	conn_abort(s, c);
+	return false;
+}
+
+/* A free source port whose answers come to this stack. Towards one destination ports follow each other from a
+ * place that nobody can foresee (RFC 6056 3.3.4), so that the one that was used longest ago is met first:
+ * with many connections, or many in TIME_WAIT, a random start would meet taken ones. */
 static int choose_port(struct stack *s, const struct sock_addr *remote, const ip_addr_t *rip,
         const ip_addr_t *lip, uint16_t *port)
 {
-	uint32_t range = PORT_LAST - PORT_FIRST + 1, start = stack_rand() % range;
+	uint32_t range = PORT_LAST - PORT_FIRST + 1, *turn, start;
+	uint64_t h = stack_hash(s, (uint64_t)ip_2_ip4(rip)->addr << 32 | ip_2_ip4(lip)->addr, remote->port);
 
+	turn = &s->port_turn[(h >> 32) % ARRAY_COUNT(s->port_turn)];
+	start = (uint32_t)h % range;
 	for (uint32_t i = 0; i < range; i++) {
-		uint16_t p = (uint16_t)(PORT_FIRST + (start + i) % range);
+		uint16_t p = (uint16_t)(PORT_FIRST + (start + (*turn)++ % range) % range);
 
-		if (nic_owner(s->nic, AF_INET, remote->ip, remote->port, &s->address, p) != s->idx)
+		if (nic_owner(s->nic, AF_INET, remote->ip, remote->port, &ip_2_ip4(lip)->addr, p) != s->idx)
 			continue;
-		if (port_is_used(s, p) || conn_find(s, rip, lip, remote->port, p))
+		if (p == remote->port && ip_addr_cmp(rip, lip))
+			continue; /* nobody means to connect to himself by chance */
+		if (port_is_used(s, p) || tuple_is_taken(s, conn_find(s, rip, lip, remote->port, p)))
 			continue;
 		*port = p;
 		return 0;
 	}
 	return -EADDRNOTAVAIL;
+}
+
+/* The address a connection comes from: what the socket is bound to, or what the kernel's route would say. */
+static int source_choose(const struct stack *s, uint32_t bound, uint32_t to, uint32_t *from)
+{
+	if (!loop_serves(s, to)) {
+		*from = s->address;
+		return s->has_loop && ip4_is_loopback(bound) ? -EINVAL : 0;
+	}
+	*from = bound ? bound : ip4_is_loopback(to) ? PP_HTONL(IPADDR_LOOPBACK) : s->address;
+	return loop_serves(s, *from) ? 0 : -EADDRNOTAVAIL;
 }
 
 int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t *ep_out)
@@ -415,25 +378,30 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	struct tcp_pcb *pcb;
 	struct endpoint *ep;
 	struct conn *c;
-	uint32_t idx;
+	uint32_t idx, bound;
 	uint16_t port = call->local.port;
 	int rc;
 
 	if (call->remote.family != AF_INET)
 		return -EAFNOSUPPORT;
-	if (!route_ok(s, call->remote.ip))
-		return -ENETUNREACH;
-	if (!call->remote.port)
-		return -ECONNREFUSED;
 	ip_addr_set_zero_ip4(&rip);
 	ip_addr_set_zero_ip4(&lip);
 	memcpy(&ip_2_ip4(&rip)->addr, call->remote.ip, 4);
-	ip_2_ip4(&lip)->addr = s->address;
+	if (!loop_serves(s, ip_2_ip4(&rip)->addr) &&
+	        (!route_ok(s, call->remote.ip) || ip4_is_loopback(ip_2_ip4(&rip)->addr)))
+		return -ENETUNREACH;
+	if (!call->remote.port)
+		return -ECONNREFUSED;
+	memcpy(&bound, call->local.ip, 4);
+	rc = source_choose(s, bound, ip_2_ip4(&rip)->addr, &ip_2_ip4(&lip)->addr);
+	if (rc)
+		return rc;
 	if (port) {
-		if (nic_owner(s->nic, AF_INET, call->remote.ip, call->remote.port, &s->address, port) !=
-		        s->idx)
+		*ep_out = nic_owner(
+		        s->nic, AF_INET, call->remote.ip, call->remote.port, &ip_2_ip4(&lip)->addr, port);
+		if (*ep_out != s->idx)
 			return -EXDEV; /* the port decides the stack: the caller asks that one */
-		if (conn_find(s, &rip, &lip, call->remote.port, port))
+		if (tuple_is_taken(s, conn_find(s, &rip, &lip, call->remote.port, port)))
 			return -EADDRNOTAVAIL;
 	} else {
 		rc = choose_port(s, &call->remote, &rip, &lip, &port);
@@ -459,22 +427,23 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	pcb->rto = pcb->sv = 1000;
 	c->ep = idx;
 	c->is_connecting = 1;
-	if (call->rcvbuf)
-		c->rcv_limit = LWIP_MIN(call->rcvbuf, TCP_WND);
 	c->owns_port = call->local.port != 0;
+	c->bound_ip = bound;
 	c->syn_ns = s->now_ns;
 	s->by_ep[idx - s->ep_first] = c;
 	ep = stack_ep(s, idx);
 	atomic_store_explicit(&ep->creator, client, memory_order_relaxed);
-	addr_set(&ep->local, &lip, port);
+	tcp_addr_set(&ep->local, &lip, port);
 	ep->remote = call->remote;
 	atomic_store_explicit(
 	        &ep->app_flags, call->value & (APP_NODELAY | APP_CORK | APP_KEEPALIVE), memory_order_relaxed);
-	if (call->value & APP_KEEPALIVE)
-		ip_set_option(pcb, SOF_KEEPALIVE);
+	ep_opts_copy(&ep->opts, &call->opts);
+	c->rcv_limit = tcp_rcv_limit(s, ep);
+	tcp_options(s, c);
 	atomic_store(&ep->state, EP_CONNECTING);
 	hold_set(s->arena, client, idx);
 	tcp_ticks = s->now_ms;
+	s->out_conn = c;
 	if (tcp_connect(pcb, &rip, call->remote.port, on_connected) != ERR_OK) {
 		focus_leave(s);
 		hold_clear(s->arena, client, idx);
@@ -491,140 +460,6 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	return 0;
 }
 
-int tcp_listen_here(struct stack *s, uint32_t ep_idx, const struct ep_own *own)
-{
-	struct listener_local *l = calloc(1, sizeof(*l));
-	struct tcp_pcb *pcb, *lpcb;
-	ip_addr_t ip;
-	err_t err;
-
-	if (!l)
-		return -ENOMEM;
-	pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
-	if (!pcb) {
-		free(l);
-		return -ENOBUFS;
-	}
-	ip_addr_set_zero_ip4(&ip);
-	memcpy(&ip_2_ip4(&ip)->addr, own->ip, 4);
-	ip_set_option(pcb, SOF_REUSEADDR);
-	err = tcp_bind(pcb, &ip, own->port);
-	lpcb = err == ERR_OK ? tcp_listen_with_backlog_and_err(pcb, 255, &err) : NULL;
-	focus_leave(s);
-	if (!lpcb) {
-		tcp_abort(pcb);
-		focus_leave(s);
-		free(l);
-		return -EADDRINUSE;
-	}
-	l->pcb = (struct tcp_pcb_listen *)lpcb;
-	l->ep = ep_idx;
-	l->idx = own->listener;
-	l->rcvbuf = own->rcvbuf;
-	l->port = own->port;
-	memcpy(l->ip, own->ip, 4);
-	l->is_any = ip_addr_isany(&ip);
-	tcp_arg(lpcb, l);
-	tcp_accept(lpcb, on_accept);
-	listener_add(s, l);
-	return 0;
-}
-
-void tcp_unlisten_here(struct stack *s, uint32_t ep_idx, uint32_t listener)
-{
-	struct accept_ring *r = &arena_listener(s->arena, listener)->ring[s->idx];
-	uint32_t tail = atomic_load(&r->tail), head = atomic_load(&r->head);
-
-	listener_remove(s, ep_idx);
-	/* connections that nobody accepted are reset, as the kernel does */
-	while (tail != head && head - tail <= ACCEPT_RING_SIZE) {
-		uint32_t idx = atomic_load(&r->slot[tail % ACCEPT_RING_SIZE]);
-
-		if (!atomic_compare_exchange_strong(&r->tail, &tail, tail + 1))
-			continue;
-		tail++;
-		if (stack_owns(s, idx) && s->by_ep[idx - s->ep_first] &&
-		        s->by_ep[idx - s->ep_first]->parent == ep_idx)
-			tcp_release(s, idx, RELEASE_ABORT);
-	}
-	atomic_store(&r->tail, head);
-	/* and those that a client made the ring forget; accepted ones lose their parent, its index may come
-	 * again */
-	for (uint32_t i = 0; i < s->ep_count; i++) {
-		struct conn *c = s->by_ep[i];
-
-		if (!c || c->parent != ep_idx)
-			continue;
-		c->parent = ENDPOINT_NONE;
-		if (!c->is_released && !hold_any(s->arena, s->ep_first + i, UINT32_MAX))
-			tcp_release(s, s->ep_first + i, RELEASE_ABORT);
-	}
-}
-
-/* --- fan-out: every stack does it, the last one reports to stack 0 --- */
-
-static void listener_give(struct stack *s, uint32_t ep_idx, uint32_t listener)
-{
-	struct listener *l = arena_listener(s->arena, listener);
-
-	for (int i = 0; i < WATCH_LISTENER; i++)
-		atomic_store(&l->watch[i].word, 0);
-	stack_ep(s, ep_idx)->listener = UINT32_MAX;
-	ep_give(s, ep_idx);
-	atomic_store(&l->in_use, 0);
-}
-
-static void unlisten_done(struct stack *s, struct stack_msg *m)
-{
-	struct fan_out *f = m->ptr;
-
-	if (s->own[f->ep - s->ep_first].kind == OWN_SHUT)
-		s->own[f->ep - s->ep_first].kind = OWN_DEAD;
-	else
-		listener_give(s, f->ep, f->own.listener);
-	free(f);
-}
-
-static void unlisten_msg(struct stack *s, struct stack_msg *m)
-{
-	struct fan_out *f = m->ptr;
-
-	tcp_unlisten_here(s, f->ep, f->own.listener);
-	if (atomic_fetch_sub(&f->left, 1) == 1) {
-		struct stack_msg *done = calloc(1, sizeof(*done));
-
-		if (!done)
-			return;
-		done->fn = unlisten_done;
-		done->ptr = f;
-		done->is_heap = true;
-		stack_post(f->home, done);
-	}
-}
-
-static void unlisten(struct stack *s, uint32_t ep_idx, enum own_kind next)
-{
-	struct fan_out *f = calloc(1, sizeof(*f));
-
-	if (!f)
-		return;
-	f->home = s;
-	f->ep = ep_idx;
-	f->own = s->own[ep_idx - s->ep_first];
-	s->own[ep_idx - s->ep_first].kind = (uint8_t)next; /* given back when every stack has let go */
-	atomic_store(&f->left, s->count);
-	for (uint32_t i = 0; i < s->count; i++) {
-		struct stack_msg *m = calloc(1, sizeof(*m));
-
-		if (!m)
-			return;
-		m->fn = unlisten_msg;
-		m->ptr = f;
-		m->is_heap = true;
-		stack_post(s->peers[i], m);
-	}
-}
-
 void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 {
 	struct endpoint *ep = stack_ep(s, ep_idx);
@@ -638,19 +473,19 @@ void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 		atomic_store(&ep->state, EP_CLOSED);
 		/* the port is free at once: a new listener's messages come to each stack after those of this
 		 * one's end */
-		port_unlisten(s, own->port);
-		port_release(s, own->port);
-		unlisten(s, ep_idx, OWN_CONN);
+		port_unlisten(s, own_ip(own), own->port);
+		port_release(s, own_ip(own), own->port);
+		tcp_unlisten(s, ep_idx, OWN_CONN);
 		return;
 	case OWN_SHUT:
 		s->own[ep_idx - s->ep_first].kind = OWN_CONN;
 		return;
 	case OWN_DEAD:
-		listener_give(s, ep_idx, own->listener);
+		tcp_listener_give(s, ep_idx, own->listener);
 		return;
 	case OWN_BOUND:
 		if (!(how & RELEASE_KEEP_PORT))
-			port_release(s, own->port);
+			port_release(s, own_ip(own), own->port);
 		ep_give(s, ep_idx);
 		return;
 	default:
@@ -658,7 +493,20 @@ void tcp_release(struct stack *s, uint32_t ep_idx, uint32_t how)
 	}
 	if (!c || c->is_released)
 		return;
+	if (c->udp) {
+		udp_release(s, c, how);
+		return;
+	}
+	/* also when nobody is left to ask for it: a process that died */
+	if (ep_opt_flag(stack_ep(s, ep_idx), EPF_LINGER) && ep_opt(stack_ep(s, ep_idx), EPO_LINGER_S) == 0)
+		how |= RELEASE_ABORT;
 	rx_reclaim(s, c);
+	if (c->pcb && !c->is_connecting && ((how & RELEASE_ABORT) || rx_is_unread(s, c))) {
+		/* what was sent before goes out before the reset, as far as the windows let it */
+		c->is_busy = 1;
+		tx_pump(s, c);
+		c->is_busy = 0;
+	}
 	c->is_released = 1;
 	if (c->pcb && ((how & RELEASE_ABORT) || c->is_connecting || rx_is_unread(s, c))) {
 		tcp_err(c->pcb, NULL);
@@ -688,9 +536,9 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 	if (own->kind == OWN_LISTEN && how != SHUT_WR) {
 		atomic_store(&stack_ep(s, ep_idx)->state, EP_CLOSED);
 		notify(s, ep_idx, EPOLLIN | EPOLLHUP | EPOLLRDHUP);
-		port_unlisten(s, own->port);
-		port_release(s, own->port);
-		unlisten(s, ep_idx, OWN_SHUT);
+		port_unlisten(s, own_ip(own), own->port);
+		port_release(s, own_ip(own), own->port);
+		tcp_unlisten(s, ep_idx, OWN_SHUT);
 		return;
 	}
 	if (!c || c->is_released)
@@ -706,7 +554,7 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 		conn_touch(s, c);
 	}
 	if (how == SHUT_RD || how == SHUT_RDWR)
-		notify(s, ep_idx, EPOLLIN | EPOLLRDHUP);
+		notify(s, ep_idx, EPOLLIN | EPOLLRDHUP | EPOLLHUP);
 	/* wakes writers that wait for space, too */
 	notify(s, ep_idx, EPOLLOUT | EPOLLHUP);
 }
@@ -733,7 +581,7 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 	atomic_store_explicit(&ep->info_snd_wnd, pcb->snd_wnd, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_rcv_wnd, pcb->rcv_wnd, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_rto_ms, (uint32_t)pcb->rto, memory_order_relaxed);
-	atomic_store_explicit(&ep->info_mss, pcb->mss, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_mss, conn_mss(c), memory_order_relaxed);
 	if (pcb->state == FIN_WAIT_2 || pcb->state == TIME_WAIT) {
 		if (!(atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_FIN_ACKED)) {
 			atomic_fetch_or(&ep->flags, EP_FIN_ACKED);

@@ -9,11 +9,19 @@
 
 #include <errno.h>
 
+enum {
+	FIRE_MAX = 64,  /* timers that go off in a turn */
+	LOOK_MAX = 512, /* ... and that are looked at */
+};
+
 static void wheel_insert(struct stack *s, struct conn *c, uint32_t due)
 {
 	struct conn **slot = &s->wheel[due % WHEEL_SIZE];
+	uint32_t *first = &s->wheel_first[due % WHEEL_SIZE];
 
 	c->timer_due = due;
+	if (!*slot || (int32_t)(due - *first) < 0)
+		*first = due;
 	c->timer_next = *slot;
 	if (*slot)
 		(*slot)->timer_prev = &c->timer_next;
@@ -51,12 +59,18 @@ static uint32_t persist_interval(const struct stack *s, const struct tcp_pcb *pc
 	return base << shift > 60000 ? 60000 : base << shift;
 }
 
+/* TCP_LINGER2: how long the peer's FIN is waited for once nobody reads any more. */
+static uint32_t fin_wait2_ms(const struct conn *c)
+{
+	return c->linger2_s < 0 ? 0 : c->linger2_s ? (uint32_t)c->linger2_s * 1000u : FIN_WAIT2_MS;
+}
+
 /* When the connection must be looked at next. Notes on the way when each running timer started: lwIP sets
  * rtime to 0 at every start or restart of its retransmission timer, and 1 marks a start that was seen. */
 static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 {
 	struct tcp_pcb *pcb = c->pcb;
-	uint32_t now = s->now_ms;
+	uint32_t now = s->now_ms, at;
 	bool any = false;
 
 	if (c->reclaim_armed)
@@ -73,6 +87,8 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 	}
 	if (pcb->rtime > 0)
 		earliest(now, &any, due, c->rto_start + (uint32_t)pcb->rto);
+	if (recover_due(s, c, &at))
+		earliest(now, &any, due, at);
 	if (pcb->persist_backoff > 0) {
 		if (!c->persist_seen) {
 			c->persist_seen = 1;
@@ -81,6 +97,7 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 		earliest(now, &any, due, c->persist_start + persist_interval(s, pcb));
 	} else {
 		c->persist_seen = 0;
+		c->is_probing = false;
 	}
 	if (pcb->flags & TF_ACK_DELAY) {
 		if (!c->ack_armed) {
@@ -91,12 +108,14 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 	} else {
 		c->ack_armed = 0;
 	}
+	if (c->is_deferred)
+		earliest(now, &any, due, c->defer_due);
 	if (c->cork_armed)
 		earliest(now, &any, due, c->cork_due);
 	if (pcb->flags & TF_CLOSEPEND)
 		earliest(now, &any, due, now + 5);
 	if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED))
-		earliest(now, &any, due, pcb->tmr + FIN_WAIT2_MS);
+		earliest(now, &any, due, pcb->tmr + fin_wait2_ms(c));
 	if (pcb->state == SYN_RCVD || pcb->state == LAST_ACK || pcb->state == CLOSING)
 		earliest(now, &any, due, pcb->tmr + FIN_WAIT2_MS);
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT))
@@ -136,6 +155,7 @@ static void timeout_was_vain(struct conn *c, uint32_t took)
 	if (pcb && pcb->cwnd < c->cwnd_before) {
 		pcb->cwnd = c->cwnd_before;
 		pcb->ssthresh = c->ssthresh_before;
+		recover_undo(c, c->cwnd_before);
 	}
 }
 
@@ -165,15 +185,24 @@ void timer_dsack(struct stack *s, struct conn *c)
 	}
 }
 
+/* TCP_SYNCNT */
+static uint32_t syn_retries(struct stack *s, const struct conn *c)
+{
+	int32_t n = c->ep != ENDPOINT_NONE ? ep_opt(stack_ep(s, c->ep), EPO_SYNCNT) : 0;
+
+	return n < 1 || n > 127 ? SYN_RETRIES : (uint32_t)n;
+}
+
 /* The segment at the head was not acknowledged in time (RFC 6298 section 5.4 to 5.7). */
 static bool rexmit_timeout(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
 	uint32_t limit = c->user_timeout_ms ? c->user_timeout_ms : REXMIT_TOTAL_MS;
-	tcpwnd_size_t wnd;
+	tcpwnd_size_t ssthresh = pcb->ssthresh; /* stays while the same data is repeated (RFC 5681) */
 	uint32_t rto;
 
 	COUNT(s, tcp_timeouts, 1);
+	c->timeouts++;
 	/* lwIP's nrtx counts fast retransmissions too: an episode of time-outs is told by our own flag */
 	if (!c->rexmit_open) {
 		c->rexmit_open = 1;
@@ -182,9 +211,14 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 		c->rexmit_seq = pcb->lastack;
 		c->cwnd_before = pcb->cwnd;
 		c->ssthresh_before = pcb->ssthresh;
+		ssthresh = LWIP_MIN(pcb->cwnd, pcb->snd_wnd);
+		if (pcb->state >= ESTABLISHED)
+			ssthresh = LWIP_MIN(ssthresh, (tcpwnd_size_t)(pcb->snd_nxt - pcb->lastack));
+		ssthresh = LWIP_MAX(ssthresh >> 1, (tcpwnd_size_t)(pcb->mss << 1));
 	}
 	if (pcb->state == SYN_SENT || pcb->state == SYN_RCVD) {
-		if (c->syn_tries++ >= SYN_RETRIES)
+		if (c->syn_tries++ >= syn_retries(s, c) ||
+		        (c->user_timeout_ms && s->now_ms - c->rexmit_since >= limit))
 			return false;
 		pcb->nrtx = 0;
 	} else {
@@ -194,14 +228,21 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 			pcb->nrtx = TCP_MAXRTX - 2; /* the limit above decides, not lwIP's count */
 	}
 	rto = (uint32_t)pcb->rto * 2;
+	if (pcb->unacked && pcb->state >= ESTABLISHED && (pcb->flags & TF_SACK)) {
+		pcb->ssthresh = ssthresh;
+		if (recover_timeout(s, c)) {
+			pcb->rto = (s16_t)(rto > 32000 ? 32000 : rto);
+			pcb->rtime = 0;
+			return true;
+		}
+	}
 	if (tcp_rexmit_rto_prepare(pcb) != ERR_OK && !(pcb->unacked == NULL && pcb->unsent != NULL)) {
 		pcb->rtime = 0;
 		return true;
 	}
 	pcb->rto = (s16_t)(rto > 32000 ? 32000 : rto);
 	pcb->rtime = 0;
-	wnd = LWIP_MIN(pcb->cwnd, pcb->snd_wnd);
-	pcb->ssthresh = LWIP_MAX(wnd >> 1, (tcpwnd_size_t)(pcb->mss << 1));
+	pcb->ssthresh = ssthresh;
 	pcb->cwnd = pcb->mss;
 	pcb->bytes_acked = 0;
 	tcp_rexmit_rto_commit(pcb);
@@ -220,6 +261,13 @@ static bool persist_timeout(struct stack *s, struct conn *c)
 
 	if (pcb->persist_probe >= TCP_MAXRTX)
 		return false;
+	/* TCP_USER_TIMEOUT counts from the first probe, answered or not, as tcp_probe_timer has it */
+	if (!c->is_probing) {
+		c->is_probing = true;
+		c->persist_since = s->now_ms;
+	} else if (c->user_timeout_ms && s->now_ms - c->persist_since >= c->user_timeout_ms) {
+		return false;
+	}
 	if (pcb->snd_wnd == 0)
 		is_sent = tcp_zero_window_probe(pcb) == ERR_OK;
 	else if (tcp_split_unsent_seg(pcb, (u16_t)LWIP_MIN(pcb->snd_wnd, 0xffff)) == ERR_OK)
@@ -236,8 +284,12 @@ static bool keepalive_timeout(struct stack *s, struct conn *c)
 	struct tcp_pcb *pcb = c->pcb;
 	uint32_t idle = s->now_ms - pcb->tmr;
 
-	if (idle > pcb->keep_idle + pcb->keep_cnt * pcb->keep_intvl)
+	if (c->user_timeout_ms) { /* decides instead of the count (tcp_keepalive_timer) */
+		if (idle >= c->user_timeout_ms && pcb->keep_cnt_sent > 0)
+			return true;
+	} else if (idle > pcb->keep_idle + pcb->keep_cnt * pcb->keep_intvl) {
 		return true;
+	}
 	if (idle > pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl && tcp_keepalive(pcb) == ERR_OK)
 		pcb->keep_cnt_sent++;
 	return false;
@@ -253,6 +305,8 @@ static void fire(struct stack *s, struct conn *c)
 		c->reclaim_armed = 0;
 		rx_reclaim(s, c);
 		tx_idle(s, c);
+		if (c->udp)
+			conn_touch(s, c);
 	}
 	pcb = c->pcb;
 	if (!pcb)
@@ -265,6 +319,12 @@ static void fire(struct stack *s, struct conn *c)
 		}
 		return;
 	}
+	if (c->is_deferred && (int32_t)(now - c->defer_due) >= 0) {
+		tcp_defer_end(s, c);
+		pcb = c->pcb;
+		if (!pcb)
+			return;
+	}
 	focus_enter(c);
 	if (pcb->persist_backoff > 0) {
 		if (c->persist_seen && (int32_t)(now - (c->persist_start + persist_interval(s, pcb))) >= 0 &&
@@ -273,6 +333,8 @@ static void fire(struct stack *s, struct conn *c)
 	} else if (pcb->rtime > 0 && (int32_t)(now - (c->rto_start + (uint32_t)pcb->rto)) >= 0) {
 		if (!rexmit_timeout(s, c))
 			goto give_up;
+	} else {
+		recover_fire(s, c);
 	}
 	if ((pcb->flags & TF_ACK_DELAY) && c->ack_armed &&
 	        (int32_t)(now - (c->ack_start + s->cfg.delayed_ack_ms)) >= 0) {
@@ -283,8 +345,10 @@ static void fire(struct stack *s, struct conn *c)
 	}
 	if (pcb->flags & TF_CLOSEPEND)
 		tcp_fasttmr(); /* tries the FIN again */
-	if ((pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED)) || pcb->state == LAST_ACK ||
-	        pcb->state == SYN_RCVD || pcb->state == CLOSING) {
+	if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED) &&
+	        (int32_t)(now - (pcb->tmr + fin_wait2_ms(c))) >= 0)
+		goto give_up;
+	if (pcb->state == LAST_ACK || pcb->state == SYN_RCVD || pcb->state == CLOSING) {
 		/* SYN_RCVD and the rest also end by their retransmission limit */
 		if ((int32_t)(now - (pcb->tmr + FIN_WAIT2_MS)) >= 0)
 			goto give_up;
@@ -300,53 +364,61 @@ give_up:
 	tcp_fail(s, c, ETIMEDOUT, pcb->state == SYN_SENT);
 }
 
+/* Takes the next connection out of the slot of wheel_ms. NULL: it is empty. */
+static struct conn *slot_next(struct stack *s)
+{
+	struct conn *c = s->wheel_now;
+
+	if (c)
+		timer_drop(s, c);
+	return c;
+}
+
+/* Slots are taken whole, and worked off in pieces: many timers may have the same time. What is due in a later
+ * round of the wheel goes back. */
 uint32_t timer_run(struct stack *s)
 {
-	uint32_t fired = 0;
+	uint32_t fired = 0, seen = 0;
+	struct conn *c;
 
-	while ((int32_t)(s->now_ms - s->wheel_ms) > 0) {
-		struct conn *due = NULL, **tail = &due;
-		struct conn *c, *next;
-
-		s->wheel_ms++;
+	for (;;) {
+		while ((c = slot_next(s))) {
+			if ((int32_t)(c->timer_due - s->wheel_ms) > 0) {
+				wheel_insert(s, c, c->timer_due);
+			} else {
+				fire(s, c);
+				fired++;
+				if (c->pcb || c->ep != ENDPOINT_NONE)
+					timer_arm(s, c);
+			}
+			if (fired == FIRE_MAX || ++seen == LOOK_MAX)
+				return fired + 1; /* there may be more */
+		}
+		if ((int32_t)(s->now_ms - s->wheel_ms) <= 0)
+			return fired;
 		if (!s->wheel_armed) {
 			s->wheel_ms = s->now_ms;
-			break;
+			return fired;
 		}
-		/* take what is due out of the slot first: firing may add to it or free neighbours */
-		for (c = s->wheel[s->wheel_ms % WHEEL_SIZE]; c; c = next) {
-			next = c->timer_next;
-			if ((int32_t)(c->timer_due - s->wheel_ms) > 0)
-				continue;
-			timer_drop(s, c);
-			c->timer_next = NULL;
-			c->timer_prev = tail;
-			*tail = c;
-			tail = &c->timer_next;
-			c->is_linked = 1; /* on the due list: timer_drop takes it off as from a slot */
-			s->wheel_armed++;
-		}
-		while ((c = due)) {
-			timer_drop(s, c);
-			if (due)
-				due->timer_prev = &due;
-			fire(s, c);
-			fired++;
-			if (c->pcb || c->ep != ENDPOINT_NONE)
-				timer_arm(s, c);
-		}
+		s->wheel_ms++;
+		s->wheel_now = s->wheel[s->wheel_ms % WHEEL_SIZE];
+		s->wheel[s->wheel_ms % WHEEL_SIZE] = NULL;
+		if (s->wheel_now)
+			s->wheel_now->timer_prev = &s->wheel_now;
 	}
-	return fired;
 }
 
 uint32_t timer_next(struct stack *s, uint32_t max_ms)
 {
 	if (!s->wheel_armed)
 		return max_ms;
+	if (s->wheel_now)
+		return 0;
 	for (uint32_t i = 1; i <= max_ms; i++) {
-		for (struct conn *c = s->wheel[(s->wheel_ms + i) % WHEEL_SIZE]; c; c = c->timer_next)
-			if ((int32_t)(c->timer_due - (s->wheel_ms + i)) <= 0)
-				return i;
+		uint32_t slot = (s->wheel_ms + i) % WHEEL_SIZE;
+
+		if (s->wheel[slot] && (int32_t)(s->wheel_first[slot] - (s->wheel_ms + i)) <= 0)
+			return i;
 	}
 	return max_ms;
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "attach.h"
+#include "udp.h"
 
 enum { GRANT_FIRST = 16, GRANT_MAX = 512, FEED_AHEAD_MSS = 8 };
 
@@ -30,8 +31,51 @@ static void block_free(struct stack *s, uint32_t block, uint32_t ep_idx)
 		bad_input(s, __func__, __LINE__);
 		return;
 	}
+	if (unlikely(nic_lent(s->queue, block - s->block_first))) {
+		*o = BLOCK_LENT;
+		s->block_lent[s->block_lent_count++] = block;
+		return;
+	}
 	*o = BLOCK_FREE;
 	s->block_free[s->block_free_count++] = block;
+}
+
+/* The block whose map a connection has. It stays as long as the ring is not idle, also when its own bytes are
+ * acknowledged. */
+static inline uint32_t map_of(const struct stack *s, const struct conn *c)
+{
+	return s->block_first + (uint32_t)((c->tx_blocks - s->tx_tables) / TX_BLOCK_COUNT);
+}
+
+/* One block of the ring is done with. */
+static inline void ring_block_free(struct stack *s, struct conn *c, uint32_t block)
+{
+	if (block != map_of(s, c))
+		block_free(s, block, c->ep);
+}
+
+void block_lent_return(struct stack *s)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < s->block_lent_count; i++) {
+		uint32_t block = s->block_lent[i];
+
+		if (nic_lent(s->queue, block - s->block_first)) {
+			s->block_lent[kept++] = block;
+		} else {
+			s->block_owner[block - s->block_first] = BLOCK_FREE;
+			s->block_free[s->block_free_count++] = block;
+		}
+	}
+	s->block_lent_count = kept;
+}
+
+uint32_t block_piece(const struct stack *s, const void *p)
+{
+	uintptr_t off = (uintptr_t)p - (uintptr_t)arena_block(s->arena, s->block_first);
+
+	return off < (uintptr_t)s->block_count * TX_BLOCK_SIZE ? (uint32_t)(off / TX_BLOCK_SIZE) : NIC_COPY;
 }
 
 void block_init(struct stack *s)
@@ -47,6 +91,7 @@ void block_grant(struct stack *s, uint32_t client)
 	uint32_t head = atomic_load_explicit(&g->head, memory_order_relaxed);
 	uint32_t level = head - atomic_load_explicit(&g->tail, memory_order_acquire);
 	uint16_t *want = &s->grant_level[client];
+	bool is_starved = atomic_load(&g->starved);
 
 	if (level > GRANT_RING_SIZE) {
 		bad_input(s, __func__, __LINE__);
@@ -54,14 +99,9 @@ void block_grant(struct stack *s, uint32_t client)
 	}
 	if (!*want)
 		*want = GRANT_FIRST;
-	if (atomic_load_explicit(&g->starved, memory_order_relaxed)) {
-		atomic_store(&g->starved, 0);
-		if (*want < GRANT_MAX)
-			*want = (uint16_t)(*want * 2);
-	}
+	if (is_starved && *want < GRANT_MAX)
+		*want = (uint16_t)(*want * 2);
 	/* a client may not hoard more than an eighth of what is left */
-	if (level >= *want || !s->block_free_count)
-		return;
 	for (; level < *want && s->block_free_count > (level < GRANT_FIRST ? 0 : level * 8); level++) {
 		uint32_t b = s->block_free[--s->block_free_count];
 
@@ -69,6 +109,9 @@ void block_grant(struct stack *s, uint32_t client)
 		atomic_store_explicit(&g->slot[head++ % GRANT_RING_SIZE], b, memory_order_relaxed);
 	}
 	atomic_store_explicit(&g->head, head, memory_order_release);
+	/* the answer to a writer that waits for it (grant_await): after the blocks */
+	if (is_starved)
+		atomic_store(&g->starved, 0);
 }
 
 void block_client_gone(struct stack *s, uint32_t client)
@@ -99,25 +142,55 @@ static inline uint32_t *block_at(const struct conn *c, uint32_t pos)
 	return &c->tx_blocks[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT];
 }
 
+/* A block that was granted to somebody who holds the endpoint becomes the endpoint's. */
+static bool adopt_block(struct stack *s, struct conn *c, uint32_t block)
+{
+	uint32_t *o = owner_of(s, block);
+
+	if (!o || BLOCK_KIND(*o) != BLOCK_GRANTED || !hold_test(s->arena, BLOCK_HOLDER(*o), c->ep))
+		return false;
+	*o = BLOCK_ENDPOINT | c->ep;
+	return true;
+}
+
+/* The map that the writer has chosen, with the block it belongs to. */
+static bool adopt_map(struct stack *s, struct conn *c, const struct endpoint *ep)
+{
+	uint32_t map = atomic_load_explicit(&ep->tx_map, memory_order_relaxed);
+
+	if (!adopt_block(s, c, map))
+		return false;
+	c->tx_blocks = s->tx_tables + (size_t)(map - s->block_first) * TX_BLOCK_COUNT;
+	c->is_map_placed = false;
+	return true;
+}
+
+/* The ring is empty and has no blocks: its map goes, and the block with it. */
+static void map_free(struct stack *s, struct conn *c)
+{
+	if (!c->tx_blocks)
+		return;
+	block_free(s, map_of(s, c), c->ep);
+	c->tx_blocks = NULL;
+}
+
 /* Checks the blocks between tx_seen and head and marks them as this endpoint's. */
 static bool adopt_blocks(struct stack *s, struct conn *c, struct endpoint *ep, uint32_t head)
 {
 	/* block starts in [tx_seen, head) */
 	uint32_t pos = (c->tx_seen + TX_BLOCK_SIZE - 1) & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 
-	if ((int32_t)(head - pos) > 0 && !c->tx_blocks) {
-		c->tx_blocks = calloc(TX_BLOCK_COUNT, sizeof(*c->tx_blocks));
-		if (!c->tx_blocks)
-			return false;
-	}
+	if ((int32_t)(head - pos) > 0 && !c->tx_blocks && !adopt_map(s, c, ep))
+		return false;
 	for (; (int32_t)(head - pos) > 0; pos += TX_BLOCK_SIZE) {
-		uint32_t b = atomic_load_explicit(
-		        &ep->tx_block[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT], memory_order_relaxed);
-		uint32_t *o = owner_of(s, b);
+		uint32_t map = map_of(s, c), b;
 
-		if (!o || BLOCK_KIND(*o) != BLOCK_GRANTED || !hold_test(s->arena, BLOCK_HOLDER(*o), c->ep))
+		b = atomic_load_explicit(&arena_tx_map(s->arena, map)[pos / TX_BLOCK_SIZE % TX_BLOCK_COUNT],
+		        memory_order_relaxed);
+		/* the map's block comes into the ring once, in most cases first */
+		if (b == map ? c->is_map_placed : !adopt_block(s, c, b))
 			return false;
-		*o = BLOCK_ENDPOINT | c->ep;
+		c->is_map_placed |= b == map;
 		*block_at(c, pos) = b;
 		c->tx_seen = pos + TX_BLOCK_SIZE;
 	}
@@ -135,6 +208,10 @@ void tx_adopt(struct stack *s, struct conn *c)
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
 	if (head_fits(c, head) && !adopt_blocks(s, c, ep, head))
 		bad_input(s, __func__, __LINE__);
+	/* taken for the ring, and nothing written yet: it would go with the client that took it */
+	if (!c->tx_blocks && atomic_load_explicit(&ep->tx_map, memory_order_relaxed) != BLOCK_NONE &&
+	        !adopt_map(s, c, ep))
+		bad_input(s, __func__, __LINE__);
 }
 
 /* Frees blocks that end at or before upto. */
@@ -143,7 +220,7 @@ static void free_behind(struct stack *s, struct conn *c, uint32_t from, uint32_t
 	uint32_t pos = from & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 
 	for (; (int32_t)(upto - (pos + TX_BLOCK_SIZE)) >= 0; pos += TX_BLOCK_SIZE)
-		block_free(s, *block_at(c, pos), c->ep);
+		ring_block_free(s, c, *block_at(c, pos));
 }
 
 void tx_acked(struct stack *s, struct conn *c, uint32_t size)
@@ -159,27 +236,27 @@ void tx_acked(struct stack *s, struct conn *c, uint32_t size)
 	atomic_store(&ep->tx_tail, c->tx_acked);
 	if (atomic_load(&ep->tx_want) && ep_tx_ready(ep)) {
 		atomic_store(&ep->tx_want, 0);
-		atomic_fetch_add_explicit(&ep->tx_gen, 1, memory_order_relaxed);
+		gen_step(&ep->tx_gen);
 		notify(s, c->ep, EPOLLOUT);
 	}
 }
 
 /* How many bytes lwIP may hold unacknowledged: what the windows allow and a little ahead of them. */
-static uint32_t feed_limit(const struct tcp_pcb *pcb)
+static uint32_t feed_limit(const struct conn *c)
 {
+	const struct tcp_pcb *pcb = c->pcb;
 	uint32_t wnd = LWIP_MIN(pcb->cwnd, pcb->snd_wnd);
 
-	return wnd + FEED_AHEAD_MSS * pcb->mss;
+	return wnd + LWIP_MAX(FEED_AHEAD_MSS * conn_mss(c), 2u * pcb->mss);
 }
 
 static bool may_send(struct stack *s, struct conn *c, const struct endpoint *ep, uint32_t waiting)
 {
 	uint32_t flags = atomic_load_explicit(&ep->app_flags, memory_order_relaxed);
-	const struct tcp_pcb *pcb = c->pcb;
 
-	if (waiting >= pcb->mss || c->fin_wanted)
+	if (waiting >= conn_mss(c) || c->fin_wanted)
 		return true;
-	if (flags & APP_CORK) {
+	if (flags & (APP_CORK | APP_MORE)) {
 		if (!c->cork_armed) {
 			c->cork_armed = 1;
 			c->cork_due = s->now_ms + CORK_MS;
@@ -190,10 +267,16 @@ static bool may_send(struct stack *s, struct conn *c, const struct endpoint *ep,
 	return (flags & APP_NODELAY) || c->tx_fed == c->tx_acked;
 }
 
+/* Whether poll(2) calls the endpoint writable, as ep_level does. */
+static bool is_writable(const struct conn *c, const struct endpoint *ep)
+{
+	return c->udp ? ep_tx_used(ep) < ep_tx_limit(ep) / 2 : ep_tx_ready(ep);
+}
+
 /* Asks for blocks, or tells writers that there are some. */
 static void want_check(struct stack *s, struct conn *c, struct endpoint *ep)
 {
-	if (!atomic_load(&ep->tx_want) || !ep_tx_ready(ep))
+	if (!atomic_load(&ep->tx_want) || !is_writable(c, ep))
 		return;
 	if (!s->block_free_count) {
 		if (!c->is_starved) {
@@ -204,7 +287,7 @@ static void want_check(struct stack *s, struct conn *c, struct endpoint *ep)
 		return;
 	}
 	atomic_store(&ep->tx_want, 0);
-	atomic_fetch_add_explicit(&ep->tx_gen, 1, memory_order_relaxed);
+	gen_step(&ep->tx_gen);
 	notify(s, c->ep, EPOLLOUT);
 }
 
@@ -226,13 +309,24 @@ void block_starved_wake(struct stack *s)
 			struct endpoint *ep = stack_ep(s, c->ep);
 
 			atomic_store(&ep->tx_want, 0);
-			atomic_fetch_add_explicit(&ep->tx_gen, 1, memory_order_relaxed);
+			gen_step(&ep->tx_gen);
 			notify(s, c->ep, EPOLLOUT);
 		} else {
 			conn_put(s, c);
 		}
 		c = next;
 	}
+}
+
+/* How much of the ring was sent at least once; a FIN takes a number, too. */
+static void sent_publish(struct conn *c, struct endpoint *ep)
+{
+	uint32_t sent = c->tx_fed;
+
+	if (c->pcb && (int32_t)(c->snd_max - c->pcb->lastack) >= 0)
+		sent = c->tx_acked + LWIP_MIN(c->snd_max - c->pcb->lastack, c->tx_fed - c->tx_acked);
+	if (atomic_load_explicit(&ep->tx_sent, memory_order_relaxed) != sent)
+		atomic_store_explicit(&ep->tx_sent, sent, memory_order_release);
 }
 
 static void finish(struct conn *c)
@@ -252,15 +346,36 @@ static void finish(struct conn *c)
 	}
 }
 
+/* Nothing to send and nothing to acknowledge at once, as most turns leave a connection that only received. */
+static bool is_quiet(const struct conn *c, const struct endpoint *ep)
+{
+	const struct tcp_pcb *pcb = c->pcb;
+
+	return pcb->state == ESTABLISHED && !pcb->unsent && !c->fin_wanted && c->cwnd_is_set &&
+	       !(pcb->flags & (TF_ACK_NOW | TF_NAGLEMEMERR)) &&
+	       !(c->is_quick && (pcb->flags & TF_ACK_DELAY)) &&
+	       atomic_load_explicit(&ep->tx_head, memory_order_relaxed) == c->tx_fed;
+}
+
 void tx_pump(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
 	struct endpoint *ep;
 	uint32_t head, limit;
-	bool is_fed = false;
+	bool is_fed = false, is_early;
 
+	if (c->udp)
+		udp_pump(s, c);
 	if (!pcb)
 		return;
+	if (c->ep != ENDPOINT_NONE && is_quiet(c, stack_ep(s, c->ep))) {
+		sent_publish(c, stack_ep(s, c->ep));
+		want_check(s, c, stack_ep(s, c->ep));
+		return;
+	}
+	s->out_conn = c;
+	if (c->is_quick && (pcb->flags & TF_ACK_DELAY))
+		tcp_ack_now(pcb);
 	if (c->ep == ENDPOINT_NONE) {
 		tcp_output(pcb);
 		return;
@@ -281,8 +396,15 @@ void tx_pump(struct stack *s, struct conn *c)
 		conn_abort(s, c);
 		return;
 	}
-	limit = feed_limit(pcb);
-	while (c->tx_fed != head && !c->close_called && !c->fin_sent) {
+	limit = feed_limit(c);
+	if (unlikely(!recover_may_write(pcb)))
+		tcp_output(pcb);
+	/* Between ends of this host, what is written first arrives first, also on another connection: data
+	 * whose doorbell is still on its way here waits for it. */
+	is_early = s->has_loop && !c->fin_wanted &&
+	           atomic_load_explicit(&ep->doorbell, memory_order_relaxed) &&
+	           loop_serves(s, ip_2_ip4(&pcb->remote_ip)->addr);
+	while (!is_early && c->tx_fed != head && !c->close_called && !c->fin_sent && recover_may_write(pcb)) {
 		uint32_t off = c->tx_fed % TX_BLOCK_SIZE, n = TX_BLOCK_SIZE - off;
 		uint32_t in_flight = c->tx_fed - c->tx_acked, b;
 
@@ -299,10 +421,11 @@ void tx_pump(struct stack *s, struct conn *c)
 			break;
 		c->tx_fed += n;
 		c->cork_armed = 0;
+		c->has_answered = 1;
 		is_fed = true;
 	}
 	atomic_store_explicit(&ep->tx_unsent, head - c->tx_fed, memory_order_relaxed);
-	if (c->fin_wanted && c->tx_fed == head) {
+	if (c->fin_wanted && c->tx_fed == head && recover_may_write(pcb)) {
 		focus_enter(c);
 		finish(c);
 		focus_leave(s);
@@ -310,28 +433,56 @@ void tx_pump(struct stack *s, struct conn *c)
 	}
 	if (pcb)
 		tcp_output(pcb);
-	if (c->ep != ENDPOINT_NONE)
+	if (c->ep != ENDPOINT_NONE) {
+		sent_publish(c, ep);
 		want_check(s, c, ep);
+	}
 }
 
-/* An idle connection gives its last, partly used block back: both ends of the ring step to the next block's
- * start. */
+bool tx_take(struct stack *s, struct conn *c, uint32_t head)
+{
+	return head_fits(c, head) && head - c->tx_fed <= head - c->tx_acked &&
+	       adopt_blocks(s, c, stack_ep(s, c->ep), head);
+}
+
+const uint8_t *tx_at(struct stack *s, const struct conn *c, uint32_t pos, uint32_t *size)
+{
+	*size = TX_BLOCK_SIZE - pos % TX_BLOCK_SIZE;
+	return arena_block(s->arena, *block_at(c, pos)) + pos % TX_BLOCK_SIZE;
+}
+
+void tx_done(struct stack *s, struct conn *c)
+{
+	struct endpoint *ep = stack_ep(s, c->ep);
+	uint32_t from = c->tx_acked;
+
+	c->tx_acked = c->tx_fed;
+	free_behind(s, c, from, c->tx_acked);
+	atomic_store(&ep->tx_tail, c->tx_acked);
+	want_check(s, c, ep);
+}
+
+/* An idle connection gives its last, partly used block and the map back: both ends of the ring step to the
+ * next block's start. */
 void tx_idle(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep;
 	uint32_t head, next;
 
-	if (c->ep == ENDPOINT_NONE)
+	/* of a datagram endpoint that was given up, udp.c knows where the ring ends */
+	if (c->ep == ENDPOINT_NONE || (c->udp && c->is_released))
 		return;
 	ep = stack_ep(s, c->ep);
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
-	if (head != c->tx_acked || head % TX_BLOCK_SIZE == 0 || head != c->tx_fed ||
-	        !ep_trylock(&ep->tx_lock))
+	if (!c->tx_blocks || head != c->tx_acked || head != c->tx_fed || !ep_trylock(&ep->tx_lock))
 		return;
 	if (atomic_load_explicit(&ep->tx_head, memory_order_relaxed) == head) {
 		next = (head + TX_BLOCK_SIZE - 1) & ~(uint32_t)(TX_BLOCK_SIZE - 1);
 		free_behind(s, c, head, next);
 		c->tx_fed = c->tx_acked = c->tx_seen = next;
+		atomic_store(&ep->tx_sent, next);
+		map_free(s, c);
+		atomic_store(&ep->tx_map, BLOCK_NONE);
 		atomic_store(&ep->tx_head, next);
 		atomic_store(&ep->tx_tail, next);
 	}
@@ -345,7 +496,8 @@ void tx_drop_all(struct stack *s, struct conn *c)
 	/* blocks that hold [tx_acked, tx_seen); the one tx_acked lies in is ours unless tx_acked is its start
 	 * and unseen */
 	for (uint32_t pos = from; (int32_t)(c->tx_seen - pos) > 0; pos += TX_BLOCK_SIZE)
-		block_free(s, *block_at(c, pos), c->ep);
+		ring_block_free(s, c, *block_at(c, pos));
+	map_free(s, c);
 	c->tx_fed = c->tx_acked = c->tx_seen = 0;
 	if (s->starved)
 		block_starved_wake(s);

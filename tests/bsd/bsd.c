@@ -154,7 +154,8 @@ struct sockaddr_in addr_nobody(int port)
 {
 	struct sockaddr_in a = addr_server(port);
 
-	a.sin_addr.s_addr = htonl((ntohl(a.sin_addr.s_addr) & ~0xffu) | 77);
+	/* its own for each process: the kernel remembers for seconds whom it looked for in vain */
+	a.sin_addr.s_addr = htonl((ntohl(a.sin_addr.s_addr) & ~0xffu) | (100 + (unsigned int)getpid() % 150));
 	return a;
 }
 
@@ -453,10 +454,24 @@ void alarm_ms(int ms)
 
 /* --- running --- */
 
+/* The first socket that is Pronk's starts the stack in mode inline, which takes longer than cases give a
+ * signal or a peer. */
+static void warm_up(void)
+{
+	struct sockaddr_in a = addr_server(0);
+	int fd = tcp_socket();
+
+	a.sin_port = 0;
+	if (bind(fd, SA(a), sizeof(a)) < 0 || close(fd) < 0)
+		die("warm-up: %s", strerror(errno));
+}
+
 static void case_run(int at)
 {
 	case_at = at;
 	peer_open();
+	if (getenv("BSD_WARM"))
+		warm_up();
 	cases[at].run();
 	fflush(NULL);
 	_exit(0);
@@ -533,4 +548,41 @@ int main(int argc, char **argv)
 	for (int i = 0; i < case_count; i++)
 		case_start("/proc/self/exe", i);
 	return 0;
+}
+
+int set_new(void)
+{
+	int ep = epoll_create1(EPOLL_CLOEXEC);
+
+	if (ep < 0)
+		die("epoll_create1: %s", strerror(errno));
+	return ep;
+}
+
+int ctl(int ep, int op, int fd, uint32_t events, uint64_t data)
+{
+	struct epoll_event ev = {.events = events, .data.u64 = data};
+
+	return epoll_ctl(ep, op, fd, &ev);
+}
+
+void join(pid_t pid)
+{
+	int status = 0;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFSIGNALED(status))
+		out("child=SIG%s", sigabbrev_np(WTERMSIG(status)));
+	else if (WEXITSTATUS(status))
+		out("child=%d", WEXITSTATUS(status));
+}
+
+pid_t child(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		die("fork: %s", strerror(errno));
+	return pid;
 }

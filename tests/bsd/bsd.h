@@ -122,6 +122,12 @@ void settle_bytes(int fd, int n);
 size_t fill(int fd, size_t from);
 void set_nonblock(int fd, bool on);
 void nap_ms(int ms);
+/* An epoll set; epoll_ctl with events and data. */
+int set_new(void);
+int ctl(int ep, int op, int fd, uint32_t events, uint64_t data);
+/* fork; waits for a child and shows how it ended when that was not exit 0. */
+pid_t child(void);
+void join(pid_t pid);
 uint64_t now_ms(void);
 /* Appends " what=early|intime|late" for elapsed against wanted milliseconds. */
 void show_time(const char *what, uint64_t start_ms, int want_ms);

@@ -280,6 +280,34 @@ CASE_BOTH(reset_told_by_send)
 	state(c.fd);
 }
 
+/* The connection is over, and getpeername says so; what had come before can still be read. */
+CASE_BOTH(ended_connection_has_no_peer)
+{
+	struct conn c = pair();
+	struct sockaddr_in a;
+	socklen_t len = sizeof(a);
+	char buf[8];
+
+	ret("before", getpeername(c.fd, SA(a), &len));
+	peer_ok("text %d hello", c.id);
+	settle_bytes(c.fd, 5);
+	peer_ok("reset %d", c.id);
+	rev("poll", settle(c.fd, POLLHUP));
+	ret("reset", getpeername(c.fd, SA(a), &len));
+	ret("recv", recv(c.fd, buf, 1, 0));
+	close(c.fd);
+	c = pair();
+	peer_ok("shut %d 1", c.id);
+	rev("poll", settle(c.fd, POLLIN));
+	ret("half", getpeername(c.fd, SA(a), &len));
+	ret("shutdown", shutdown(c.fd, SHUT_WR));
+	ret("eof", recv(c.fd, buf, 1, 0));
+	peer_ok("drain %d", c.id);
+	for (int i = 0; i < 400 && getpeername(c.fd, SA(a), &len) == 0; i++)
+		nap_ms(5);
+	ret("over", getpeername(c.fd, SA(a), &len));
+}
+
 CASE_BOTH(reset_with_unread_data)
 {
 	struct conn c = pair();

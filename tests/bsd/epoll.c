@@ -10,22 +10,6 @@ enum { ALL = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLRDNORM | EPOLLWRN
 static void *volatile null_pointer; /* hides a NULL from the compiler */
 static volatile int minus_one = -1;
 
-static int set_new(void)
-{
-	int ep = epoll_create1(EPOLL_CLOEXEC);
-
-	if (ep < 0)
-		die("epoll_create1: %s", strerror(errno));
-	return ep;
-}
-
-static int ctl(int ep, int op, int fd, uint32_t events, uint64_t data)
-{
-	struct epoll_event ev = {.events = events, .data.u64 = data};
-
-	return epoll_ctl(ep, op, fd, &ev);
-}
-
 static void add(int ep, int fd, uint32_t events, uint64_t data)
 {
 	if (ctl(ep, EPOLL_CTL_ADD, fd, events, data) < 0)

@@ -3,6 +3,7 @@
 #include "bsd.h"
 
 #include <spawn.h>
+#include <sys/syscall.h>
 
 /* One process lets another go on, so that their words come in one order. */
 struct report {
@@ -13,28 +14,6 @@ static void report_open(struct report *r)
 {
 	if (pipe(r->fds) < 0)
 		die("pipe: %s", strerror(errno));
-}
-
-/* Waits for a child; shows how it ended when that was not exit 0. */
-static void join(pid_t pid)
-{
-	int status = 0;
-
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (WIFSIGNALED(status))
-		out("child=SIG%s", sigabbrev_np(WTERMSIG(status)));
-	else if (WEXITSTATUS(status))
-		out("child=%d", WEXITSTATUS(status));
-}
-
-static pid_t child(void)
-{
-	pid_t pid = fork();
-
-	if (pid < 0)
-		die("fork: %s", strerror(errno));
-	return pid;
 }
 
 /* Shows what the peer's connect gets in the end: a process that is gone may be noticed a moment later, but it
@@ -160,6 +139,29 @@ CASE_BOTH(parent_closes_child_goes_on)
 }
 
 /* The process that made the connection ends; its grandchild's work goes on. */
+CASE_BOTH(close_does_not_linger_while_the_child_has_it_open)
+{
+	struct conn c = pair();
+	struct linger on = {.l_onoff = 1, .l_linger = 2};
+	struct report r;
+	pid_t pid;
+
+	report_open(&r);
+	ret("linger", setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &on, sizeof(on)));
+	pid = child();
+	if (pid == 0) {
+		await(&r);
+		ret("child_send", send(c.fd, "child", 5, MSG_NOSIGNAL));
+		ret("child_close", close(c.fd));
+		_exit(0);
+	}
+	ret("close", close(c.fd));
+	go(&r);
+	join(pid);
+	peer_show("peer", "show %d 5", c.id);
+	peer_show("end", "recv %d 1", c.id);
+}
+
 CASE_BOTH(maker_exits_first)
 {
 	struct conn c;
@@ -307,6 +309,88 @@ CASE(killed_process_closes_all)
 	peer_show("end", "recv %d 1", ids[0]);
 	peer_show("queued", "recv %d 1", ids[1]);
 	refused("closed", port(0));
+}
+
+/* 0, or the error that binding to the address and listening ended with. */
+static int serve(struct sockaddr_in at)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 5) < 0)
+		return errno;
+	return 0;
+}
+
+static int killed_then_free(struct sockaddr_in at)
+{
+	int rc = 0;
+
+	for (int i = 0; i < 20 && !rc; i++) {
+		struct report r;
+		pid_t pid;
+
+		report_open(&r);
+		pid = child();
+		if (!pid) {
+			if (serve(at))
+				_exit(1);
+			go(&r);
+			pause();
+		}
+		await(&r);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		pid = child();
+		if (!pid)
+			_exit(serve(at));
+		waitpid(pid, &rc, 0);
+		rc = WEXITSTATUS(rc);
+		close(r.fds[0]);
+		close(r.fds[1]);
+	}
+	return rc;
+}
+
+/* A process that is gone has no port any more when its parent hears of it. */
+CASE(port_is_free_once_the_killed_is_reaped)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_in own = addr_server(port(2));
+
+	if (bind(fd, (struct sockaddr *)&own, sizeof(own)) <
+	        0) /* joins the service before the children are made */
+		die("bind: %s", strerror(errno));
+	out("own=%s", strerrorname_np(killed_then_free(addr_server(port(0)))) ?: "0");
+	out("any=%s", strerrorname_np(killed_then_free(addr_any(port(1)))) ?: "0");
+	close(fd);
+}
+
+/* The listener at the wildcard is the kernel's and the service's: both let the port go with the child. */
+CASE(wildcard_port_is_free_once_a_child_has_ended)
+{
+	int good = 0;
+
+	for (int i = 0; i < 100; i++) {
+		struct sockaddr_in any = addr_any(port(0));
+		int one = 1, fd = tcp_socket();
+		pid_t pid;
+
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (bind(fd, SA(any), sizeof(any)) < 0 || listen(fd, 5) < 0) {
+			close(fd);
+			continue;
+		}
+		good++;
+		pid = child();
+		if (!pid) {
+			struct pollfd p = {.fd = fd, .events = POLLIN};
+
+			_exit(poll(&p, 1, 0));
+		}
+		close(fd);
+		waitpid(pid, NULL, 0);
+	}
+	out("good=%d", good);
 }
 
 CASE_BOTH(child_makes_its_own)
@@ -625,4 +709,39 @@ CASE_BOTH(fork_beside_busy_thread)
 	peer_ok("shut %d 1", d.id);
 	pthread_join(t, NULL);
 	out("good=%d echoed=%d", good, echoed);
+}
+
+/* What PostgreSQL does: the child of a server writes without blocking as soon as it exists, and takes no
+ * EAGAIN for an answer. */
+CASE_BOTH(child_writes_at_once_without_blocking)
+{
+	struct conn c = pair();
+	int good = 0;
+
+	set_nonblock(c.fd, true);
+	for (int i = 0; i < 100; i++) {
+		pid_t pid = child();
+		int status;
+
+		if (pid == 0)
+			_exit(send(c.fd, "x", 1, MSG_NOSIGNAL) != 1);
+		waitpid(pid, &status, 0);
+		good += status == 0;
+		peer_ok("recv %d 1", c.id);
+	}
+	out("good=%d", good);
+}
+
+/* A process made by the system call itself: vsftpd does so for namespaces. */
+CASE_BOTH(child_made_by_clone_uses_the_connection)
+{
+	struct conn c = pair();
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+	if (pid == 0)
+		_exit(send(c.fd, "c", 1, MSG_NOSIGNAL) != 1 || shutdown(c.fd, SHUT_WR) < 0);
+	/* the child has it, so the peer sees no end from here */
+	ret("close", close(c.fd));
+	join(pid);
+	peer_show("peer", "recv %d 2", c.id);
 }

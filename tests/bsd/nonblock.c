@@ -224,3 +224,23 @@ CASE_BOTH(switching_on_and_off)
 	peer_go("after 100 text %d k", c.id);
 	ret("recv", recv(c.fd, &b, 1, 0));
 }
+
+/* Each connection that is new can be written to, however many a program opens at once. */
+CASE_BOTH(many_fresh_connections_are_writable)
+{
+	enum { COUNT = 60 };
+	struct conn c[COUNT];
+	int writable = 0, sent = 0;
+
+	for (int i = 0; i < COUNT; i++) {
+		c[i] = pair();
+		set_nonblock(c[i].fd, true);
+	}
+	for (int i = 0; i < COUNT; i++) {
+		struct pollfd p = {.fd = c[i].fd, .events = POLLOUT};
+
+		writable += poll(&p, 1, 0) == 1 && p.revents == POLLOUT;
+		sent += send(c[i].fd, "x", 1, MSG_NOSIGNAL) == 1;
+	}
+	out("writable=%d sent=%d", writable, sent);
+}

@@ -10,15 +10,24 @@
  * on) text ID WORD                   ok                recv ID BYTES          ok GOT END MATCH (END: more,
  * eof or an errno) show ID BYTES                  ok END TEXT       drain ID               ok GOT END MATCH
  *   shut ID HOW                    ok                close ID, reset ID     ok
+ *   peek ID                            ok BYTES that wait, untouched
  *   echo ID                        ok BYTES          churn PORT COUNT BYTES ok COUNT
  *   gulp ID COUNT BYTES            ok GOT: accepts COUNT times, reads BYTES each, answers with one byte,
  * closes serve ID                       ok BYTES END MATCH: accepts one connection and drains it after MS
  * COMMAND               ok at once; the command runs later and its reply is dropped
+ *
+ * Datagrams (a word may not have blanks; every datagram of a size holds the pattern from its start):
+ *   udp PORT ANY                   ok ID PORT        udp_text ID PORT WORD  ok
+ *   udp_send ID PORT BYTES COUNT   ok                udp_recv ID            ok SIZE PORT MATCH TTL TOS
+ *   udp_show ID                    ok SIZE PORT TEXT udp_echo ID COUNT      ok COUNT
+ *   udp_quiet ID MS                ok, or "got SIZE" udp_join ID GROUP      ok
+ *   udp_group ID PORT GROUP WORD   ok: to a group or a broadcast address
  */
 #include "bsd.h"
 
 #include <sys/un.h>
 #include <stdarg.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 
 enum { SOCKETS = 64, WAIT_MS = 15000 };
@@ -311,6 +320,127 @@ static void do_gulp(struct peer_socket *s, int count, size_t size)
 	say("ok %d", count);
 }
 
+static int udp_new(int port, bool is_any)
+{
+	struct sockaddr_in a = address(own_ip, port);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), one = 1, big = 1 << 20, off = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &big, sizeof(big));
+	setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof(off));
+	setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &a.sin_addr, sizeof(a.sin_addr));
+	if (is_any)
+		a.sin_addr.s_addr = INADDR_ANY;
+	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
+		int err = errno;
+
+		close(fd);
+		errno = err;
+		return -1;
+	}
+	return fd;
+}
+
+static void do_udp(int port, bool is_any)
+{
+	int fd = udp_new(port, is_any);
+
+	if (fd < 0) {
+		say_errno();
+		return;
+	}
+	port = port_of(fd);
+	say("ok %d %d", id_new(fd), port);
+}
+
+static void udp_to(struct peer_socket *s, const char *ip, int port, const void *buf, size_t size)
+{
+	struct sockaddr_in a = address(ip, port);
+
+	if (sendto(s->fd, buf, size, 0, (struct sockaddr *)&a, sizeof(a)) < 0)
+		say_errno();
+}
+
+static void do_udp_send(struct peer_socket *s, int port, int size, int count)
+{
+	static char buf[65536];
+
+	pattern_fill(buf, 0, (size_t)size);
+	for (int i = 0; i < (count ? count : 1); i++)
+		udp_to(s, other_ip, port, buf, (size_t)size);
+}
+
+static void do_udp_recv(struct peer_socket *s, bool is_text)
+{
+	static char buf[65536];
+	char control[256];
+	struct sockaddr_in a = {0};
+	struct iovec iov = {buf, sizeof(buf) - 1};
+	struct msghdr m = {.msg_name = &a,
+	        .msg_namelen = sizeof(a),
+	        .msg_iov = &iov,
+	        .msg_iovlen = 1,
+	        .msg_control = control,
+	        .msg_controllen = sizeof(control)};
+	int ttl = -1, tos = -1;
+	ssize_t n;
+
+	if (!can(s->fd, POLLIN, WAIT_MS) || (n = recvmsg(s->fd, &m, 0)) < 0) {
+		say_errno();
+		return;
+	}
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+		if (c->cmsg_type == IP_TTL)
+			memcpy(&ttl, CMSG_DATA(c), sizeof(ttl));
+		if (c->cmsg_type == IP_TOS)
+			tos = *CMSG_DATA(c);
+	}
+	buf[n] = 0;
+	if (is_text)
+		say("ok %zd %d %.1000s", n, ntohs(a.sin_port), buf);
+	else
+		say("ok %zd %d %s %d %d", n, ntohs(a.sin_port),
+		        pattern_ok(buf, 0, (size_t)n) ? "match" : "mismatch", ttl, tos);
+}
+
+static void do_udp_echo(struct peer_socket *s, int count)
+{
+	static char buf[65536];
+
+	for (int i = 0; i < count; i++) {
+		struct sockaddr_in a;
+		socklen_t len = sizeof(a);
+		ssize_t n;
+
+		if (!can(s->fd, POLLIN, WAIT_MS) ||
+		        (n = recvfrom(s->fd, buf, sizeof(buf), 0, (struct sockaddr *)&a, &len)) < 0 ||
+		        sendto(s->fd, buf, (size_t)n, 0, (struct sockaddr *)&a, len) != n) {
+			say("%d %s", i, strerrorname_np(errno));
+			return;
+		}
+	}
+	say("ok %d", count);
+}
+
+static void do_udp_join(struct peer_socket *s, const char *group)
+{
+	struct ip_mreq m = {.imr_interface = address(own_ip, 0).sin_addr};
+
+	inet_pton(AF_INET, group, &m.imr_multiaddr);
+	if (setsockopt(s->fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof(m)) < 0)
+		say_errno();
+}
+
+static void do_udp_quiet(struct peer_socket *s, int ms)
+{
+	char buf[16];
+
+	if (can(s->fd, POLLIN, ms))
+		say("got %zd", recv(s->fd, buf, sizeof(buf), MSG_TRUNC | MSG_DONTWAIT));
+}
+
 static void run(char *cmd);
 
 static void do_after(char *rest, int control)
@@ -329,10 +459,10 @@ static void do_after(char *rest, int control)
 static void run(char *cmd)
 {
 	char verb[16] = "", word[512] = "";
-	int a = 0, b = 0, c = 0, fd;
+	int a = 0, b = 0, c = 0, d = 0, fd;
 	struct peer_socket *s;
 
-	sscanf(cmd, "%15s %d %d %d", verb, &a, &b, &c);
+	sscanf(cmd, "%15s %d %d %d %d", verb, &a, &b, &c, &d);
 	sscanf(cmd, "%*s %*s %511s", word);
 	s = by_id(a);
 	say("ok");
@@ -342,8 +472,28 @@ static void run(char *cmd)
 		do_connect(a, b);
 	} else if (!strcmp(verb, "churn")) {
 		do_churn(a, b, (size_t)c);
+	} else if (!strcmp(verb, "udp")) {
+		do_udp(a, b);
 	} else if (s->fd < 0) {
 		say("EBADF");
+	} else if (!strcmp(verb, "udp_text")) {
+		sscanf(cmd, "%*s %*s %*s %511s", word);
+		udp_to(s, other_ip, b, word, strlen(word));
+	} else if (!strcmp(verb, "udp_group")) {
+		char group[32] = "";
+
+		sscanf(cmd, "%*s %*s %*s %31s %511s", group, word);
+		udp_to(s, group, b, word, strlen(word));
+	} else if (!strcmp(verb, "udp_send")) {
+		do_udp_send(s, b, c, d);
+	} else if (!strcmp(verb, "udp_recv") || !strcmp(verb, "udp_show")) {
+		do_udp_recv(s, verb[4] == 's');
+	} else if (!strcmp(verb, "udp_echo")) {
+		do_udp_echo(s, b);
+	} else if (!strcmp(verb, "udp_quiet")) {
+		do_udp_quiet(s, b);
+	} else if (!strcmp(verb, "udp_join")) {
+		do_udp_join(s, word);
 	} else if (!strcmp(verb, "accept")) {
 		do_accept(s);
 	} else if (!strcmp(verb, "send")) {
@@ -353,6 +503,13 @@ static void run(char *cmd)
 			say_errno();
 	} else if (!strcmp(verb, "recv")) {
 		do_recv(s, (size_t)b);
+	} else if (!strcmp(verb, "peek")) {
+		int have = 0;
+
+		if (ioctl(s->fd, FIONREAD, &have) < 0)
+			say_errno();
+		else
+			say("ok %d", have);
 	} else if (!strcmp(verb, "show")) {
 		do_show(s, (size_t)b);
 	} else if (!strcmp(verb, "drain")) {

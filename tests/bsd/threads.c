@@ -2,6 +2,9 @@
  * recv, many threads that come and go. */
 #include "bsd.h"
 
+#include <dirent.h>
+#include <sched.h>
+
 struct job {
 	pthread_t thread;
 	int fd;
@@ -203,6 +206,90 @@ CASE(close_during_accept)
 	nap_ms(50);
 	out("done=%d", j.is_done);
 	peer_connect(port(0));
+	job_show("accept", &j);
+}
+
+/* Waits until the process's other thread sleeps. */
+static void asleep(void)
+{
+	char path[64], text[256], *p;
+
+	for (;;) {
+		DIR *d = opendir("/proc/self/task");
+		struct dirent *e;
+		int busy = 0;
+
+		while ((e = readdir(d))) {
+			FILE *file;
+
+			if (atoi(e->d_name) == getpid() || e->d_name[0] == '.')
+				continue;
+			snprintf(path, sizeof(path), "/proc/self/task/%d/stat", atoi(e->d_name));
+			file = fopen(path, "re");
+			p = file && fgets(text, sizeof(text), file) ? strrchr(text, ')') : NULL;
+			busy += !p || p[2] != 'S';
+			if (file)
+				fclose(file);
+		}
+		closedir(d);
+		if (!busy)
+			return;
+	}
+}
+
+static void run_accept_counted(struct job *j)
+{
+	j->total = 1;
+	run_accept(j);
+}
+
+/* As above, at the wildcard, and as soon as the thread sleeps in whatever the call does first. */
+CASE(close_during_accept_soon)
+{
+	struct sockaddr_in any = addr_any(port(0));
+	int good = 0, one = 1;
+
+	for (int i = 0; i < 100; i++) {
+		int l = tcp_socket();
+		struct job j = {0};
+
+		setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (bind(l, SA(any), sizeof(any)) < 0 || listen(l, 5) < 0)
+			die("listen: %s", strerror(errno));
+		job_go(&j, run_accept_counted, l);
+		while (!*(volatile size_t *)&j.total)
+			sched_yield();
+		asleep();
+		close(l);
+		peer_ok("close %d", peer_connect(port(0)));
+		pthread_join(j.thread, NULL);
+		if (j.rc == 1) {
+			good++;
+			close((int)j.rc2);
+		} else {
+			out("accept=%s", strerrorname_np(j.error));
+		}
+	}
+	out("good=%d", good);
+}
+
+/* A call that a signal begins anew finds its number gone. */
+CASE(close_during_accept_then_restart)
+{
+	struct sockaddr_in any = addr_any(port(0));
+	struct job j = {0};
+	int l = tcp_socket();
+
+	bind(l, SA(any), sizeof(any));
+	listen(l, 5);
+	signal_count_on(SIGUSR1, true);
+	job_go(&j, run_accept_counted, l);
+	while (!*(volatile size_t *)&j.total)
+		sched_yield();
+	asleep();
+	nap_ms(50);
+	ret("close", close(l));
+	pthread_kill(j.thread, SIGUSR1);
 	job_show("accept", &j);
 }
 
@@ -468,4 +555,120 @@ CASE_BOTH(cancel_in_recv)
 	ret("recv", recv(c.fd, buf, 8, 0));
 	ret("send", send(c.fd, "k", 1, 0));
 	peer_show("peer", "show %d 1", c.id);
+}
+
+/* A thread pool: one thread sleeps in a set while another looks at it without waiting. */
+static struct {
+	int set, looks, stop;
+	struct conn conn;
+	int taken;
+} pool;
+
+/* Takes one event, one byte, and arms the member again. */
+static bool pool_take(int timeout_ms)
+{
+	struct epoll_event ev;
+	char c;
+
+	if (epoll_wait(pool.set, &ev, 1, timeout_ms) != 1)
+		return false;
+	while (recv(pool.conn.fd, &c, 1, MSG_DONTWAIT) == 1)
+		__atomic_add_fetch(&pool.taken, 1, __ATOMIC_SEQ_CST);
+	ev.events = EPOLLIN | EPOLLET | EPOLLONESHOT | EPOLLRDHUP;
+	if (epoll_ctl(pool.set, EPOLL_CTL_MOD, pool.conn.fd, &ev) < 0)
+		die("epoll_ctl: %s", strerror(errno));
+	return true;
+}
+
+static void *pool_sleeper(void *arg)
+{
+	(void)arg;
+	while (!__atomic_load_n(&pool.stop, __ATOMIC_SEQ_CST))
+		pool_take(-1);
+	return NULL;
+}
+
+static void *pool_looker(void *arg)
+{
+	(void)arg;
+	while (!__atomic_load_n(&pool.stop, __ATOMIC_SEQ_CST)) {
+		if (__atomic_load_n(&pool.looks, __ATOMIC_SEQ_CST))
+			pool_take(0);
+		else
+			sched_yield();
+	}
+	return NULL;
+}
+
+static bool pool_await(int count)
+{
+	uint64_t end = now_ms() + 3000;
+
+	while (__atomic_load_n(&pool.taken, __ATOMIC_SEQ_CST) < count) {
+		if (now_ms() > end)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
+CASE_BOTH(sleeper_beside_one_who_looks_without_waiting)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET | EPOLLONESHOT | EPOLLRDHUP};
+	pthread_t sleeper, looker;
+	int lost = 0;
+
+	pool.conn = pair();
+	pool.set = epoll_create1(0);
+	ret("add", epoll_ctl(pool.set, EPOLL_CTL_ADD, pool.conn.fd, &ev));
+	pthread_create(&sleeper, NULL, pool_sleeper, NULL);
+	pthread_create(&looker, NULL, pool_looker, NULL);
+	for (int i = 0; i < 300 && !lost; i++) {
+		__atomic_store_n(&pool.looks, 1, __ATOMIC_SEQ_CST);
+		peer_ok("send %d 1", pool.conn.id);
+		lost += !pool_await(2 * i + 1);
+		__atomic_store_n(&pool.looks, 0, __ATOMIC_SEQ_CST);
+		/* the one who sleeps is alone now */
+		peer_ok("send %d 1", pool.conn.id);
+		lost += !pool_await(2 * i + 2);
+	}
+	out("lost=%d", lost);
+	__atomic_store_n(&pool.stop, 1, __ATOMIC_SEQ_CST);
+	peer_ok("close %d", pool.conn.id);
+	pthread_join(looker, NULL);
+	if (!lost)
+		pthread_join(sleeper, NULL);
+}
+
+/* The same where the set is empty when they begin. */
+CASE_BOTH(sleeper_in_an_empty_set_beside_one_who_looks)
+{
+	int lost = 0;
+
+	pool.conn = pair();
+	for (int i = 0; i < 60 && !lost; i++) {
+		struct epoll_event ev = {.events = EPOLLIN | EPOLLET | EPOLLONESHOT | EPOLLRDHUP};
+		pthread_t sleeper, looker;
+		int before = pool.taken;
+
+		pool.set = epoll_create1(0);
+		pool.stop = 0;
+		pool.looks = 1;
+		pthread_create(&sleeper, NULL, pool_sleeper, NULL);
+		pthread_create(&looker, NULL, pool_looker, NULL);
+		nap_ms(2);
+		if (epoll_ctl(pool.set, EPOLL_CTL_ADD, pool.conn.fd, &ev) < 0)
+			die("epoll_ctl: %s", strerror(errno));
+		__atomic_store_n(&pool.looks, 0, __ATOMIC_SEQ_CST);
+		nap_ms(1);
+		peer_ok("send %d 1", pool.conn.id);
+		lost += !pool_await(before + 1);
+		__atomic_store_n(&pool.stop, 1, __ATOMIC_SEQ_CST);
+		peer_ok("send %d 1", pool.conn.id);
+		pthread_join(looker, NULL);
+		if (!lost)
+			pthread_join(sleeper, NULL);
+		close(pool.set);
+	}
+	out("lost=%d", lost);
 }

@@ -380,3 +380,113 @@ CASE_BOTH(lowat)
 	rev("poll", settle(c.fd, POLLIN));
 	ret("recv", recv(c.fd, b, 8, 0));
 }
+
+/* Readiness follows SO_RCVLOWAT in every kind of wait, and changes when it does. */
+CASE_BOTH(lowat_in_waits)
+{
+	struct conn c = pair();
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET}, got;
+	int ep = epoll_create1(0), lt = epoll_create1(0), v = 5;
+	struct pollfd p = {.fd = c.fd, .events = POLLIN};
+	struct timeval tv = {0, 20000};
+	socklen_t len = sizeof(v);
+	char b[16];
+	fd_set rd;
+
+	epoll_ctl(ep, EPOLL_CTL_ADD, c.fd, &ev);
+	ev.events = EPOLLIN;
+	epoll_ctl(lt, EPOLL_CTL_ADD, c.fd, &ev);
+	ret("lowat", setsockopt(c.fd, SOL_SOCKET, SO_RCVLOWAT, &v, sizeof(v)));
+	fed(c, "abc");
+	ret("poll", poll(&p, 1, 20));
+	FD_ZERO(&rd);
+	FD_SET(c.fd, &rd);
+	ret("select", select(c.fd + 1, &rd, NULL, NULL, &tv));
+	ret("edge", epoll_wait(ep, &got, 1, 20));
+	ret("level", epoll_wait(lt, &got, 1, 20));
+	ret("dont", recv(c.fd, b, 1, MSG_DONTWAIT));
+	fed(c, "defgh");
+	ret("poll", poll(&p, 1, 8000));
+	ret("edge", epoll_wait(ep, &got, 1, 8000));
+	ret("edge", epoll_wait(ep, &got, 1, 0));
+	ret("level", epoll_wait(lt, &got, 1, 8000));
+	ret("recv", recv(c.fd, b, 4, 0));
+	ret("poll", poll(&p, 1, 20));
+	ret("level", epoll_wait(lt, &got, 1, 0));
+	v = 2;
+	ret("lowat", setsockopt(c.fd, SOL_SOCKET, SO_RCVLOWAT, &v, sizeof(v)));
+	ret("poll", poll(&p, 1, 8000));
+	ret("level", epoll_wait(lt, &got, 1, 8000));
+	ret("recv", recv(c.fd, b, 16, 0));
+	ret("get", getsockopt(c.fd, SOL_SOCKET, SO_RCVLOWAT, &v, &len));
+	out("v=%d", v);
+	v = 0;
+	ret("zero", setsockopt(c.fd, SOL_SOCKET, SO_RCVLOWAT, &v, sizeof(v)));
+	getsockopt(c.fd, SOL_SOCKET, SO_RCVLOWAT, &v, &len);
+	out("v=%d", v);
+	v = 10;
+	setsockopt(c.fd, SOL_SOCKET, SO_RCVLOWAT, &v, sizeof(v));
+	fed(c, "xyz");
+	peer_ok("shut %d 1", c.id);
+	rev("end", settle(c.fd, POLLIN));
+	ret("recv", recv(c.fd, b, 16, 0));
+	ret("recv", recv(c.fd, b, 16, 0));
+}
+
+/* A blocking receive takes less than it could, and waits for as much as the option says. */
+CASE_BOTH(lowat_of_a_blocking_receive)
+{
+	struct conn c = pair();
+	int v = 6;
+	char b[16];
+
+	ret("lowat", setsockopt(c.fd, SOL_SOCKET, SO_RCVLOWAT, &v, sizeof(v)));
+	peer_ok("after 50 send %d 6", c.id);
+	ret("recv", recv(c.fd, b, 16, 0));
+	fed(c, "123456789");
+	ret("recv", recv(c.fd, b, 3, 0));
+	ret("recv", recv(c.fd, b, 16, 0));
+}
+
+/* What MSG_MORE holds back goes with the next send, with TCP_NODELAY, or in the end. */
+CASE_BOTH(more_holds_back)
+{
+	struct conn c = pair();
+	int one = 1;
+
+	setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	ret("more", send(c.fd, "ab", 2, MSG_MORE));
+	nap_ms(60);
+	peer_show("held", "peek %d", c.id);
+	ret("send", send(c.fd, "cd", 2, 0));
+	peer_show("peer", "show %d 4", c.id);
+	ret("more", send(c.fd, "ef", 2, MSG_MORE));
+	ret("nodelay", setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
+	nap_ms(60);
+	peer_show("pushed", "peek %d", c.id);
+	peer_show("peer", "show %d 2", c.id);
+	ret("more", send(c.fd, "gh", 2, MSG_MORE));
+	peer_show("in_time", "show %d 2", c.id);
+	ret("more", send(c.fd, "ij", 2, MSG_MORE));
+	close(c.fd);
+	peer_show("peer", "show %d 2", c.id);
+	peer_show("end", "recv %d 1", c.id);
+}
+
+CASE_BOTH(peek_and_waitall)
+{
+	struct conn c = pair();
+	char b[16] = "";
+
+	fed(c, "abc");
+	peer_ok("after 50 text %d defg", c.id);
+	ret("both", recv(c.fd, b, 6, MSG_PEEK | MSG_WAITALL));
+	out("%s", b);
+	ret("dont", recv(c.fd, b, 16, MSG_PEEK | MSG_WAITALL | MSG_DONTWAIT));
+	ret("recv", recv(c.fd, b, 3, 0));
+	peer_ok("after 50 shut %d 1", c.id);
+	ret("both", recv(c.fd, b, 16, MSG_PEEK | MSG_WAITALL));
+	ret("trunc", recv(c.fd, NULL, 2, MSG_TRUNC));
+	ret("recv", recv(c.fd, b, 16, MSG_WAITALL));
+	ret("peek", recv(c.fd, b, 16, MSG_PEEK | MSG_WAITALL));
+}

@@ -97,6 +97,15 @@ CASE(reached_from_both_sides_nonblocking)
 CASE(both_wait_in_the_queue)
 {
 	int l = wild(port(0)), other = through_loopback(port(0)), id = peer_connect(port(0)), kinds = 0;
+	struct tcp_info ti = {0};
+	socklen_t size = sizeof(ti);
+
+	settle(l, POLLIN);
+	ret("info", getsockopt(l, IPPROTO_TCP, TCP_INFO, &ti, &size));
+	out("state=%d queued=%u", ti.tcpi_state, ti.tcpi_unacked);
+	size = 4;
+	ret("little", getsockopt(l, IPPROTO_TCP, TCP_INFO, &ti, &size));
+	out("%u", size);
 
 	for (int i = 0; i < 2; i++) {
 		struct sockaddr_in a;

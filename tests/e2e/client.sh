@@ -36,7 +36,7 @@ except OSError as e:
 }
 
 n=${quick:+10000}
-n=${n:-50000}
+n=${n:-25000}
 [ $# -gt 0 ] || set -- tap afpacket afxdp memif
 for kind; do
 	up "$kind"

@@ -76,7 +76,7 @@ application_stopped() {
 }
 
 service_killed() {
-	local start waiter name result at ticks
+	local start waiter poller name result at ticks idle
 	redis_start k 7001 || return
 	redis_start p 7003 || return
 	rm -f "$work/gate"
@@ -86,6 +86,17 @@ service_killed() {
 	waiter=$spawned
 	wait_until 20 eval "grep -q ready '$work/waits.log' || process_gone $waiter"
 	grep -q ready "$work/waits.log" || because "$(tail -1 "$work/waits.log")" || return
+	# servers that wait in poll, and in select, for wildcard listeners: the kernel's half is left to them
+	spawn polls p python3 -c 'import select, socket
+s = [socket.create_server(("", 7008)), socket.create_server(("", 7009))]
+p = select.poll()
+p.register(s[0])
+print("ready", flush=True)
+p.poll()
+select.select([s[1]], [], [])
+print("done", flush=True)'
+	poller=$spawned
+	wait_until 20 grep -q ready "$work/polls.log" || because "the server that polls does not start" || return
 	start=$(now_us)
 	app_kill "$service_pid"
 	wait_until 25 eval "grep -q alive '$work/waits.log' || process_gone $waiter"
@@ -100,8 +111,15 @@ service_killed() {
 	! process_gone "$redis_pid" || because "redis-server did not survive: $(tail -1 "$work/redis-p.log")"
 	[ -z "$reason" ] || return
 	ticks=$(process_ticks "$redis_pid")
+	idle=$(process_ticks "$poller")
 	sleep 2
 	ticks=$(($(process_ticks "$redis_pid") - ticks))
+	idle=$(($(process_ticks "$poller") - idle))
+	[ "$idle" -lt $(($(getconf CLK_TCK) / 10)) ] || because "a server in poll eats $((idle * 50 / $(getconf CLK_TCK))) % of a core" || return
+	# it hears the kernel's half in poll, and then in select
+	ip netns exec "$ns_p" timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/7008' || because "nobody hears at 127.0.0.1" || return
+	ip netns exec "$ns_p" timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/7009' || because "nobody hears at 127.0.0.1 in select" || return
+	wait_until 5 grep -q done "$work/polls.log" || because "the server that polls does not go on" || return
 	remark "redis-server afterwards: $((ticks * 50 / $(getconf CLK_TCK))) % of a core"
 	[ "$ticks" -lt "$(getconf CLK_TCK)" ] || because "redis-server eats $((ticks * 50 / $(getconf CLK_TCK))) % of a core"
 }

@@ -9,6 +9,10 @@
 #   afpacket  raw packets of one end of a veth pair   the other end, in a namespace of its own
 #   afxdp     AF_XDP on one end of a veth pair        the other end, in a namespace of its own
 #   memif     one end of a memif link                 the other end, another pronkd
+#   kernel    the kernel's end of a veth pair: nothing runs under Pronk. The oracle: a script that fails here is wrong
+#
+# With PKE_MODE=inline no service is started on side p: the first program there that needs a stack has it. What is asked of "the
+# service" is then asked of that program, and when the link goes down, the last stack must have ended by itself.
 #
 # Nothing leaves these namespaces: none has a route to anywhere else. Their names begin with pke and this shell's process
 # id, so that leftovers of a killed run are recognised and removed by the next.
@@ -26,6 +30,7 @@ libpronk=$PKE_BUILD/preload/libpronk.so
 python=${PYTHON:-/usr/bin/python3}
 quick=${PKE_QUICK:-}
 verbose=${PKE_VERBOSE:-}
+mode=${PKE_MODE:-dedicated}
 unset LD_PRELOAD ${!PRONK_@}
 
 [ -x "$pronkd" ] || die "$pronkd is missing: build first, or set PKE_BUILD"
@@ -43,6 +48,15 @@ conf=        # configuration of side p's service
 service_pid= # side p's service
 peer_pid=    # side k's service (memif)
 log=$work/log
+
+# Programs under Pronk run as other users, too (postgres): a tree below root's home, for instance, is closed to them.
+if ! setpriv --reuid=65534 --regid=65534 --clear-groups test -r "$libpronk" 2>/dev/null; then
+	mkdir -p "$work/build/tools" "$work/build/preload"
+	cp "$pronkd" "$pronk" "$pronkctl" "$work/build/tools/" && cp "${libpronk%/*}"/*.so "$work/build/preload/" || die "cannot copy the build to $work"
+	chmod -R a+rX "$work/build"
+	pronkd=$work/build/tools/pronkd pronk=$work/build/tools/pronk pronkctl=$work/build/tools/pronkctl
+	libpronk=$work/build/preload/libpronk.so
+fi
 
 cleanup() {
 	local pid
@@ -118,8 +132,9 @@ bench() {
 
 # --- links ---
 
-# veth_make: a veth pair, pkp in namespace p and pkk in namespace k; with $lossy, a bridge of namespace m between them
-lossy=
+# veth_make: a veth pair, pkp in namespace p and pkk in namespace k; with $lossy, a bridge of namespace m between them.
+# With $PKE_IMPAIR ("LOSS DUP REORDER HOLD_US SEED", see impair.c) a program stands there that loses and reorders frames.
+lossy=${PKE_IMPAIR:+1}
 veth_make() {
 	ip netns add "${pke}k" && ns_k=${pke}k
 	if [ -n "$lossy" ]; then
@@ -127,10 +142,21 @@ veth_make() {
 		ip netns add "$ns_m"
 		ip link add pkp netns "$ns_p" type veth peer name mp netns "$ns_m"
 		ip link add pkk netns "$ns_k" type veth peer name mk netns "$ns_m"
-		ip -n "$ns_m" link add name pkbr type bridge
-		ip -n "$ns_m" link set dev mp master pkbr up
-		ip -n "$ns_m" link set dev mk master pkbr up
-		ip -n "$ns_m" link set pkbr up
+		if [ -n "${PKE_IMPAIR:-}" ]; then
+			ip -n "$ns_m" link set dev mp up
+			ip -n "$ns_m" link set dev mk up
+			quiet_in "$ns_p" ethtool -K pkp tx off tso off gso off
+			quiet_in "$ns_k" ethtool -K pkk tx off
+			# shellcheck disable=SC2086
+			ip netns exec "$ns_m" "$PKE_BUILD/tests/e2e/impair" mp mk $PKE_IMPAIR >"$work/impair.out" 2>&1 &
+			impair_pid=$!
+			pids+=("$impair_pid")
+		else
+			ip -n "$ns_m" link add name pkbr type bridge
+			ip -n "$ns_m" link set dev mp master pkbr up
+			ip -n "$ns_m" link set dev mk master pkbr up
+			ip -n "$ns_m" link set pkbr up
+		fi
 	else
 		ip link add pkp netns "$ns_p" type veth peer name pkk netns "$ns_k"
 	fi
@@ -150,6 +176,17 @@ conf_write() {
 		printf '%s\n' "$@"
 		echo "runtime_dir = \"$work/run\";"
 	} >"$file"
+	[ "$mode" = inline ] && [ "$file" = "$conf" ] || return 0
+	# one stack, and no thread of its own for it
+	sed -i '/^stacks = /d; /^cores = /d' "$file"
+	echo 'mode = "inline";' >>"$file"
+}
+
+# tap_make: the TAP is there, with the kernel's end of it, whether a program has the stack at its other end or not
+tap_make() {
+	ip -n "$ns_p" tuntap add dev pkp mode tap multi_queue || die "no TAP here"
+	ip -n "$ns_p" addr add "$addr_k/24" dev pkp
+	ip -n "$ns_p" link set pkp up
 }
 
 # link_up KIND [OPTION...]: makes the link and writes side p's configuration with these additional lines. Starts nothing,
@@ -166,6 +203,7 @@ link_up() {
 		ns_k=$ns_p addr_p=198.18.51.2 addr_k=198.18.51.1
 		conf_write "$conf" 'device = "tap:pkp";' "address = \"$addr_p/24\";" "host_address = \"$addr_k/24\";" \
 			'name = "p";' "$@"
+		[ "$mode" != inline ] || tap_make
 		;;
 	afpacket)
 		addr_p=198.18.52.2 addr_k=198.18.52.1
@@ -177,6 +215,12 @@ link_up() {
 		veth_make
 		ip -n "$ns_p" addr add "$addr_p/24" dev pkp
 		conf_write "$conf" 'device = "afxdp:pkp";' 'address = "auto";' 'gateway = "none";' 'name = "p";' "$@"
+		;;
+	kernel)
+		addr_p=198.18.55.2 addr_k=198.18.55.1
+		veth_make
+		ip -n "$ns_p" addr add "$addr_p/24" dev pkp
+		: >"$conf"
 		;;
 	memif)
 		ns_k=$ns_p addr_p=198.18.54.2 addr_k=198.18.54.1
@@ -191,11 +235,33 @@ link_up() {
 }
 
 # link_down: ends the services and removes the link
+# Whatever still runs in the namespaces: a process that outlives them keeps the output of the whole run open.
+leftovers_end() {
+	local ns pid
+	for ns in "$ns_p" "$ns_k" "$ns_m"; do
+		[ -n "$ns" ] || continue
+		for pid in $(ip netns pids "$ns" 2>/dev/null); do
+			warn "still running: $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
+			kill -KILL "$pid" 2>/dev/null
+		done
+	done
+}
+
 link_down() {
 	service_stop
+	if [ "$mode" = inline ] && [ "$link" != kernel ]; then
+		apps_end
+		scenario "$link: the last stack ends" engine_ends
+	fi
 	[ -z "$peer_pid" ] || process_end "$peer_pid"
 	peer_pid=
 	apps_end
+	if [ -n "${impair_pid:-}" ]; then
+		process_end "$impair_pid"
+		impair_pid=
+		echo "      the link: $(cat "$work/impair.out")"
+	fi
+	leftovers_end
 	ip netns del "$ns_p"
 	[ "$ns_k" = "$ns_p" ] || ip netns del "$ns_k"
 	[ -z "$ns_m" ] || ip netns del "$ns_m"
@@ -217,6 +283,13 @@ service_spawn() {
 		because "pronkd did not get ready: $(tail -1 "$work/$name.log")"
 }
 
+# A program's stack goes when everybody has closed everything and all of it was sent.
+engine_gone() { [ ! -S "$work/run/p.sock" ] && { [ ! -e "$work/run/p.lock" ] || flock -n "$work/run/p.lock" true; }; }
+engine_ends() {
+	wait_until "${1:-20}" engine_gone ||
+		because "somebody still has one: $("$pronkctl" -c "$conf" sockets 2>&1 | sed -n 2,4p | tr '\n' ' ')"
+}
+
 service_start() { service_spawn service "$conf" && service_pid=$spawned; }
 
 service_stop() {
@@ -231,6 +304,11 @@ up() {
 	scenario "$link: the service gets ready" service_ready
 }
 service_ready() {
+	[ "$link" != kernel ] || return 0
+	if [ "$mode" = inline ]; then
+		wait_until 5 engine_gone || because "a stack is there already"
+		return
+	fi
 	service_start || return
 	[ "$link" = memif ] || wait_until 5 link_works || because "no answer to ping"
 }
@@ -248,7 +326,13 @@ p_raw() { ip netns exec "$ns_p" "$@"; }
 k_raw() { ip netns exec "$ns_k" "$@"; }
 
 # p PROGRAM...: under Pronk on side p
-p() { ip netns exec "$ns_p" "$pronk" run -c "$conf" -- "$@"; }
+p() {
+	if [ "$link" = kernel ]; then
+		p_raw "$@"
+	else
+		ip netns exec "$ns_p" "$pronk" run -c "$conf" -- "$@"
+	fi
+}
 
 # k PROGRAM...: on side k
 k() {
@@ -265,10 +349,12 @@ spawn() {
 	local name=$1 prefix=$2
 	shift 2
 	: >"$work/$name.log"
+	# <&0: without it bash gives a background command /dev/null, whatever the caller of this function redirects
 	case $prefix in
-	p) exec_in "$ns_p" "$conf" "$@" >>"$work/$name.log" 2>&1 & ;;
+	p) if [ "$link" = kernel ]; then exec ip netns exec "$ns_p" "$@"; else exec_in "$ns_p" "$conf" "$@"; fi \
+		<&0 >>"$work/$name.log" 2>&1 & ;;
 	k) if [ "$link" = memif ]; then exec_in "$ns_k" "$work/k.conf" "$@"; else exec ip netns exec "$ns_k" "$@"; fi \
-		>>"$work/$name.log" 2>&1 & ;;
+		<&0 >>"$work/$name.log" 2>&1 & ;;
 	esac
 	spawned=$!
 	pids+=("$spawned")
@@ -345,11 +431,18 @@ redis_load() {
 
 # stat NAME [STACK]: a statistic of side p's service, total or of one stack
 stat() {
-	"$pronkctl" -c "$conf" --json stats | "$python" -c '
+	[ "$link" != kernel ] || { echo 0 && return; }
+	if [ "$mode" = inline ]; then
+		# the program with the stack may end at any time
+		"$pronkctl" -c "$conf" --json stats >"$work/stat.out" 2>/dev/null || echo '{"stats": []}' >"$work/stat.out"
+	else
+		"$pronkctl" -c "$conf" --json stats >"$work/stat.out"
+	fi
+	"$python" -c '
 import json, sys
 for s in json.load(sys.stdin)["stats"]:
     if s["name"] == sys.argv[1]:
-        print(s["stacks"][int(sys.argv[2])] if len(sys.argv) > 2 else s["total"])' "$@"
+        print(s["stacks"][int(sys.argv[2])] if len(sys.argv) > 2 else s["total"])' "$@" <"$work/stat.out"
 }
 
 # stat_is NAME VALUE [TOLERANCE]: true when the statistic is that value, or up to TOLERANCE off
@@ -360,7 +453,9 @@ stat_is() {
 }
 
 # memory_note / memory_back [SECONDS]: remembers what is free; true when it is all free again
+# Inline, the memory comes back with the end of the stack: link_down looks.
 memory_note() {
+	[ "$mode" != inline ] || return 0
 	noted_endpoints=$(stat endpoints_used) noted_blocks=$(stat blocks_free) noted_buffers=$(stat buffers_free)
 	noted_pcbs=$(stat pcbs_used)
 }
@@ -369,6 +464,7 @@ memory_is_back() {
 		stat_is buffers_free "$noted_buffers" 64
 }
 memory_back() {
+	[ "$mode" != inline ] || return 0
 	wait_until "${1:-10}" memory_is_back || because "not all memory came back: endpoints_used $noted_endpoints ->" \
 		"$(stat endpoints_used), blocks_free $noted_blocks -> $(stat blocks_free)," \
 		"buffers_free $noted_buffers -> $(stat buffers_free), pcbs_used $noted_pcbs -> $(stat pcbs_used)"

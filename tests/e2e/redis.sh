@@ -61,7 +61,7 @@ server_end() {
 }
 
 n=${quick:+10000}
-n=${n:-100000}
+n=${n:-50000}
 [ $# -gt 0 ] || set -- tap afpacket afxdp memif
 for kind; do
 	rm -f "$work/dump.rdb"

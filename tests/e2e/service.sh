@@ -7,6 +7,7 @@
 #   - a second pronkd for the same configuration refuses and leaves the first alone
 #   - errors in the configuration are named with file:line
 #   - pronk status, pronk stop; pronkctl's JSON is JSON
+#   - pronk run says which options the running service was started without
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 exit_status() {
@@ -115,6 +116,17 @@ json() {
 	done
 }
 
+# options that the running service was not started with are named, once each; the same configuration says nothing
+other_options() {
+	local said
+	{ cat "$conf"; echo 'send_buffer = 131072;'; } >"$work/other.conf"
+	said=$(ip netns exec "$ns_p" "$pronk" run -c "$work/other.conf" -- true 2>&1)
+	[ "$(grep -c 'running service keeps' <<<"$said")" = 1 ] && grep -q 'send_buffer = 131072)' <<<"$said" || because "it says: $said" || return
+	said=$(p true 2>&1)
+	[ -z "$said" ] || because "the same configuration: $said" || return
+	remark "$(ip netns exec "$ns_p" "$pronk" run -c "$work/other.conf" -- true 2>&1 | cut -c1-100)"
+}
+
 link_up tap 'linger_s = 1;'
 cp "$conf" "$work/p-auto.conf"
 scenario "pronk status and pronk stop" status_and_stop
@@ -126,6 +138,7 @@ scenario "the errors of a configuration: out of range" config_error 2 'stacks = 
 scenario "a second service refuses" second_service
 scenario "exit status of the program" exit_status
 scenario "pronkctl: text and JSON" json
+scenario "pronk run names options that the service does not have" other_options
 service_stop
 echo 'autostart = false;' >>"$conf"
 scenario "no service: pronk run falls back to the kernel" kernel_program exec_launched

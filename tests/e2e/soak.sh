@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # soak.sh [KIND...] - mixed load without one error, reset or stall: small and large values, pipelines, one and many clients, new
-# connections all the time. SOAK_S seconds over all kinds of port (60; 600 for a release).
+# connections all the time. SOAK_S seconds over all kinds of port (30, at least one round each; 600 for a release).
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 mixed() {
@@ -22,7 +22,7 @@ for kind; do
 	up "$kind"
 	memory_note
 	scenario "$link: redis-server starts" redis_start p 7001
-	scenario "$link: mixed load" mixed $((${SOAK_S:-60} / $#))
+	scenario "$link: mixed load" mixed $((${SOAK_S:-30} / $#))
 	app_end "$redis_pid"
 	# connections that closed a moment ago stay in TIME_WAIT on the side that closed them: nothing of it is memory of ours
 	scenario "$link: all memory comes back" memory_back 20

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ enum { BUF_ROOM = 2048, TX_BURST = 32, BUF_MAGIC_FREE = 0x46524545, BUF_MAGIC_US
 
 struct nic_buf {
 	struct nic_buf *next;
+	struct nic_buf *rest; /* of a frame of several buffers */
 	struct nic *nic;
 	uint32_t magic;
 	uint16_t offset, size, flags; /* of the frame in room, while it is queued */
@@ -40,17 +42,21 @@ struct nic_queue {
 	struct fifo handed;  /* by other stacks */
 	struct fifo unflushed;
 	struct fifo sent;
+	uint32_t local_woken;
 	struct nic_queue_stats stats;
 };
 
 struct nic {
 	pthread_mutex_t lock;
-	uint32_t stack_count, in_use, fail_alloc, fail_tx;
+	uint32_t stack_count, in_use, fail_alloc, fail_tx, tx_room;
+	uint64_t link_tag;
+	uint32_t frame_big;
 	void (*wake)(void *arg, uint32_t stack_idx);
 	void *wake_arg;
 	uint16_t mtu;
 	bool link_up;
 	int fd;
+	int wait_fd; /* of queue 0: readable while something has arrived; -1: none */
 	size_t size;
 	struct nic_buf *bufs, *free;
 	struct nic_queue queues[NIC_STACK_MAX];
@@ -92,6 +98,7 @@ static struct nic_buf *buf_take(struct nic *nic)
 		return NULL;
 	nic->free = buf->next;
 	nic->in_use++;
+	buf->rest = NULL;
 	buf->magic = BUF_MAGIC_USED;
 	buf->offset = NIC_HEADROOM;
 	buf->flags = 0;
@@ -105,6 +112,9 @@ static void buf_give(struct nic *nic, struct nic_buf *buf)
 		fprintf(stderr, "nic_fake: a packet buffer is freed twice\n");
 		abort();
 	}
+	if (buf->rest != NULL)
+		buf_give(nic, buf->rest);
+	buf->rest = NULL;
 	buf->magic = BUF_MAGIC_FREE;
 	memset(buf->room, 0xdb, sizeof(buf->room));
 	buf->next = nic->free;
@@ -236,6 +246,20 @@ static void cksum_fill(uint8_t *data, uint32_t size)
 	put16(cksum_field(&p), sum == 0 && p.proto == IPPROTO_UDP ? 0xffff : sum);
 }
 
+/* The same, unless it says that it wants none. */
+static void cksum_fill_sent(uint8_t *data, uint32_t size)
+{
+	struct parsed p;
+	bool has_none;
+
+	parse(data, size, &p);
+	has_none = !p.cut && p.family == AF_INET && p.l4 && p.proto == IPPROTO_UDP &&
+	           be16(cksum_field(&p)) == NIC_UDP_NO_CKSUM;
+	cksum_fill(data, size);
+	if (has_none)
+		put16(cksum_field(&p), 0);
+}
+
 /* True if the queue keeps the frame; counts it otherwise. */
 static bool frame_check(struct nic_queue *q, const struct parsed *p, struct nic_buf *buf)
 {
@@ -268,6 +292,35 @@ static bool frame_check(struct nic_queue *q, const struct parsed *p, struct nic_
 
 /* ---- the port ---- */
 
+static bool has_wait_fd;
+static struct nic *opened;
+void (*nic_around_descriptors)(bool begins);
+void (*nic_around_interrupts)(bool begins);
+bool nic_may_fork;
+
+void nic_fork_prepare(void)
+{
+}
+
+void nic_fork_parent(void)
+{
+}
+
+int nic_fork_child(void)
+{
+	return 0;
+}
+
+void nic_fake_with_wait_fd(void)
+{
+	has_wait_fd = true;
+}
+
+struct nic *nic_fake_opened(void)
+{
+	return opened;
+}
+
 struct nic *nic_fake_create(uint32_t stack_count)
 {
 	struct nic *nic;
@@ -291,7 +344,9 @@ struct nic *nic_fake_create(uint32_t stack_count)
 		nic->bufs[i].next = nic->free;
 		nic->free = &nic->bufs[i];
 	}
+	nic->wait_fd = has_wait_fd ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
 	nic->stack_count = stack_count;
+	nic->tx_room = 1024;
 	nic->mtu = 1500;
 	nic->link_up = true;
 	for (uint32_t i = 0; i < stack_count; i++) {
@@ -328,7 +383,7 @@ int nic_open(struct nic **out, const struct cfg *cfg UNUSED, uint32_t stack_coun
 		return -ENOMEM;
 	}
 	nic_fake_set_wake(nic, wake, wake_arg);
-	*out = nic;
+	*out = opened = nic;
 	return 0;
 }
 
@@ -338,6 +393,8 @@ void nic_close(struct nic *nic)
 		return;
 	munmap(nic->bufs, nic->size);
 	close(nic->fd);
+	if (nic->wait_fd >= 0)
+		close(nic->wait_fd);
 	pthread_mutex_destroy(&nic->lock);
 	free(nic);
 }
@@ -378,26 +435,51 @@ void nic_thread_detach(void)
 {
 }
 
+void nic_thread_act(void)
+{
+}
+
+/* With the lock. */
+static void arrive(struct nic *nic, uint32_t stack_idx, struct nic_buf *buf)
+{
+	const uint64_t one = 1;
+
+	fifo_push(&nic->queues[stack_idx].arrived, buf);
+	if (nic->wait_fd >= 0 && stack_idx == 0 && write(nic->wait_fd, &one, sizeof(one)) < 0)
+		perror("nic_fake");
+}
+
 int nic_fake_inject(struct nic *nic, uint32_t stack_idx, const void *data, uint32_t size)
 {
-	struct nic_buf *buf;
+	struct nic_buf *buf, **rest = &buf;
+	const uint8_t *p = data;
 
-	if (size > BUF_ROOM)
+	if (size > BUF_ROOM && size > nic->frame_big)
 		return -EMSGSIZE;
 	pthread_mutex_lock(&nic->lock);
-	buf = buf_take(nic);
-	if (buf != NULL) {
-		memcpy(buf->room + NIC_HEADROOM, data, size);
-		buf->size = (uint16_t)size;
-		fifo_push(&nic->queues[stack_idx].arrived, buf);
-	}
+	do {
+		uint32_t part = size < BUF_ROOM ? size : BUF_ROOM;
+
+		*rest = buf_take(nic);
+		if (*rest == NULL)
+			break;
+		memcpy((*rest)->room + NIC_HEADROOM, p, part);
+		(*rest)->size = (uint16_t)part;
+		p += part;
+		size -= part;
+		rest = &(*rest)->rest;
+	} while (size != 0);
+	if (size == 0)
+		arrive(nic, stack_idx, buf);
+	else if (buf != NULL)
+		buf_give(nic, buf);
 	pthread_mutex_unlock(&nic->lock);
-	return buf != NULL ? 0 : -ENOBUFS;
+	return size == 0 ? 0 : -ENOBUFS;
 }
 
 int nic_fake_inject_fixed(struct nic *nic, uint32_t stack_idx, const void *data, uint32_t size)
 {
-	uint8_t frame[BUF_ROOM];
+	uint8_t frame[UINT16_MAX];
 
 	if (size > sizeof(frame))
 		return -EMSGSIZE;
@@ -414,8 +496,11 @@ uint32_t nic_fake_take(struct nic *nic, uint32_t stack_idx, void *data, uint32_t
 	pthread_mutex_lock(&nic->lock);
 	buf = fifo_pop(&nic->queues[stack_idx].sent);
 	if (buf != NULL) {
-		frame_size = buf->size;
-		memcpy(data, buf->room + buf->offset, frame_size < size ? frame_size : size);
+		for (struct nic_buf *b = buf; b != NULL; b = b->rest) {
+			if (frame_size + b->size <= size)
+				memcpy((uint8_t *)data + frame_size, b->room + b->offset, b->size);
+			frame_size += b->size;
+		}
 		buf_give(nic, buf);
 	}
 	pthread_mutex_unlock(&nic->lock);
@@ -437,6 +522,11 @@ void nic_fake_fail_tx(struct nic *nic, uint32_t count)
 	nic->fail_tx = count;
 }
 
+void nic_fake_set_tx_room(struct nic *nic, uint32_t room)
+{
+	nic->tx_room = room;
+}
+
 void nic_fake_set_link(struct nic *nic, uint16_t mtu, bool up)
 {
 	nic->mtu = mtu;
@@ -456,7 +546,7 @@ static void frame_fill(struct nic_queue *q, struct nic_buf *buf, struct nic_fram
 	        .data = buf->room + buf->offset,
 	        .priv = buf->priv,
 	        .size = buf->size,
-	        .flags = buf->flags};
+	        .flags = buf->flags | (buf->rest ? NIC_FRAME_CHAIN : 0)};
 	q->stats.rx_packets++;
 	q->stats.rx_bytes += buf->size;
 }
@@ -475,6 +565,8 @@ static bool frame_accept(struct nic_queue *q, struct nic_buf *buf, uint32_t *wok
 	struct parsed p;
 	uint32_t owner = q->stack_idx;
 
+	if (buf->rest != NULL)
+		return true; /* nothing but memory can have damaged it */
 	parse(buf->room + buf->offset, buf->size, &p);
 	if (!frame_check(q, &p, buf)) {
 		buf_give(nic, buf);
@@ -518,6 +610,12 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 	}
 	if (count == 0)
 		q->stats.rx_empty_polls++;
+	if (nic->wait_fd >= 0 && count != 0 && q->arrived.count == 0) {
+		uint64_t drop;
+
+		if (read(nic->wait_fd, &drop, sizeof(drop)) < 0)
+			q->stats.rx_empty_polls++; /* nothing to take away */
+	}
 	pthread_mutex_unlock(&nic->lock);
 	for (uint32_t i = 0; i < nic->stack_count && nic->wake != NULL; i++) {
 		if (woken & 1u << i)
@@ -538,6 +636,16 @@ void nic_buf_free(struct nic_buf *buf)
 uint32_t nic_buf_room(const struct nic_buf *buf, const uint8_t *data)
 {
 	return (uint32_t)(buf->room + sizeof(buf->room) - data);
+}
+
+uint32_t nic_buf_front(const struct nic_buf *buf, const uint8_t *data)
+{
+	return (uint32_t)(data - buf->room);
+}
+
+void *nic_buf_priv(struct nic_buf *buf)
+{
+	return buf->priv;
 }
 
 struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv)
@@ -594,7 +702,7 @@ void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t si
 	} else {
 		buf->offset = (uint16_t)(data - buf->room);
 		buf->size = (uint16_t)size;
-		cksum_fill(data, size);
+		cksum_fill_sent(data, size);
 		fifo_push(&q->unflushed, buf);
 		if (q->unflushed.count == TX_BURST)
 			flush(q);
@@ -602,12 +710,131 @@ void nic_tx(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t si
 	pthread_mutex_unlock(&nic->lock);
 }
 
-uint32_t nic_tx_flush(struct nic_queue *q)
+void nic_tx_near(struct nic_queue *q, struct nic_buf *buf, uint8_t *data, uint32_t size)
+{
+	struct parsed p;
+	uint32_t total = size;
+
+	pthread_mutex_lock(&q->nic->lock);
+	for (struct nic_buf *b = buf->rest; b != NULL; b = b->rest)
+		total += b->size;
+	if (!q->nic->link_tag || total > q->nic->frame_big) {
+		fprintf(stderr, "nic_fake: a frame of %u bytes for a neighbour that is not near\n", total);
+		abort();
+	}
+	buf->offset = (uint16_t)(data - buf->room);
+	buf->size = (uint16_t)size;
+	/* the headers are in the first part: what the rest would add to the checksum is not wanted */
+	memset(&p, 0, sizeof(p));
+	put16(data + 14 + 10, 0);
+	put16(data + 14 + 10, ~sum_bytes(0, data + 14, (data[14] & 15u) * 4));
+	p.family = AF_INET;
+	p.ip = data + 14;
+	p.proto = p.ip[9];
+	p.remote = p.ip + 12;
+	p.local = p.ip + 16;
+	p.l4 = p.ip + (p.ip[0] & 15u) * 4;
+	p.l4_size = be16(p.ip + 2) - (p.ip[0] & 15u) * 4;
+	if ((p.proto == IPPROTO_TCP || p.proto == IPPROTO_UDP) && !(be16(p.ip + 6) & 0x3fff))
+		put16(cksum_field(&p), pseudo_sum(&p));
+	fifo_push(&q->unflushed, buf);
+	pthread_mutex_unlock(&q->nic->lock);
+}
+
+uint64_t nic_link_tag(const struct nic_queue *q)
+{
+	return q->nic->link_tag;
+}
+
+void nic_fake_set_near(struct nic *nic, uint64_t link_tag, uint32_t frame_big)
+{
+	nic->link_tag = link_tag;
+	nic->frame_big = frame_big;
+}
+
+int nic_buf_add(
+        struct nic_queue *q, struct nic_buf *buf, const uint8_t *p, uint32_t size, uint32_t piece UNUSED)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&q->nic->lock);
+	while (buf->rest != NULL)
+		buf = buf->rest;
+	while (size != 0 && rc == 0) {
+		uint32_t part = size < BUF_ROOM ? size : BUF_ROOM;
+
+		buf->rest = buf_take(q->nic);
+		if (buf->rest == NULL) {
+			rc = -ENOBUFS;
+			break;
+		}
+		buf = buf->rest;
+		memcpy(buf->room + buf->offset, p, part);
+		buf->size = (uint16_t)part;
+		p += part;
+		size -= part;
+	}
+	pthread_mutex_unlock(&q->nic->lock);
+	return rc;
+}
+
+struct nic_buf *nic_buf_rest(struct nic_buf *buf, uint8_t **data, uint32_t *size, void **priv)
+{
+	struct nic_buf *rest = buf->rest;
+
+	buf->rest = NULL;
+	if (rest == NULL)
+		return NULL;
+	*data = rest->room + rest->offset;
+	*size = rest->size;
+	*priv = rest->priv;
+	return rest;
+}
+
+int nic_lend(struct nic_queue *q UNUSED, uint32_t count UNUSED)
+{
+	return 0;
+}
+
+bool nic_lent(const struct nic_queue *q UNUSED, uint32_t piece UNUSED)
+{
+	return false;
+}
+
+void nic_local(struct nic_queue *q, uint32_t stack_idx, struct nic_buf *buf, uint8_t *data, uint32_t size)
 {
 	pthread_mutex_lock(&q->nic->lock);
-	flush(q);
+	buf->offset = (uint16_t)(data - buf->room);
+	buf->size = (uint16_t)size;
+	buf->flags = NIC_FRAME_LOCAL;
+	handoff(q, stack_idx, buf, &q->local_woken);
 	pthread_mutex_unlock(&q->nic->lock);
+}
+
+static void wake_all(struct nic *nic, uint32_t woken)
+{
+	for (uint32_t i = 0; i < nic->stack_count && nic->wake != NULL; i++) {
+		if (woken & 1u << i)
+			nic->wake(nic->wake_arg, i);
+	}
+}
+
+uint32_t nic_tx_flush(struct nic_queue *q)
+{
+	uint32_t woken;
+
+	pthread_mutex_lock(&q->nic->lock);
+	flush(q);
+	woken = q->local_woken;
+	q->local_woken = 0;
+	pthread_mutex_unlock(&q->nic->lock);
+	wake_all(q->nic, woken);
 	return 0;
+}
+
+uint32_t nic_tx_room(const struct nic_queue *q)
+{
+	return q->nic->tx_room;
 }
 
 uint64_t nic_addr(const struct nic_queue *q, const void *p)
@@ -621,16 +848,30 @@ uint32_t nic_owner(const struct nic *nic, int family, const void *remote, uint16
         const void *local, uint16_t local_port)
 {
 	const uint8_t *r = remote, *l = local;
-	uint32_t sum = (uint32_t)remote_port + local_port, size = family == AF_INET6 ? 16 : 4;
+	/* as with Toeplitz, the two ends of a connection may have different owners */
+	uint32_t sum = (uint32_t)remote_port + local_port + (remote_port >> 1),
+	         size = family == AF_INET6 ? 16 : 4;
 
 	for (uint32_t i = 0; i < size; i++)
 		sum += (uint32_t)r[i] + l[i];
 	return sum % nic->stack_count;
 }
 
-uint32_t nic_wait_fds(struct nic_queue *q UNUSED, int *fds UNUSED, uint32_t max UNUSED)
+uint32_t nic_wait_fds(struct nic_queue *q, int *fds, uint32_t max)
 {
-	return 0;
+	if (q->nic->wait_fd < 0 || max == 0)
+		return 0;
+	fds[0] = q->nic->wait_fd;
+	return 1;
+}
+
+void nic_unmapping(void)
+{
+}
+
+uint32_t nic_wait_limit_us(const struct nic_queue *q UNUSED)
+{
+	return UINT32_MAX;
 }
 
 void nic_wait_arm(struct nic_queue *q UNUSED, bool on UNUSED)

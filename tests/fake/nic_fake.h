@@ -18,6 +18,11 @@ enum {
  * still holds. */
 struct nic *nic_fake_create(uint32_t stack_count);
 
+/* Ports that are made from now on have a descriptor to sleep on (nic_wait_fds). */
+void nic_fake_with_wait_fd(void);
+/* The port that nic_open made last. */
+struct nic *nic_fake_opened(void);
+
 /* The hook that nic_open takes; none at first. */
 void nic_fake_set_wake(struct nic *nic, void (*wake)(void *arg, uint32_t stack_idx), void *arg);
 
@@ -40,6 +45,12 @@ void nic_fake_fail_alloc(struct nic *nic, uint32_t count);
 
 /* The next count frames given to the port find it full. */
 void nic_fake_fail_tx(struct nic *nic, uint32_t count);
+
+/* What nic_link_tag and nic_info.frame_big tell; 0 at first. */
+void nic_fake_set_near(struct nic *nic, uint64_t link_tag, uint32_t frame_big);
+
+/* What nic_tx_room tells; 1024 at first. */
+void nic_fake_set_tx_room(struct nic *nic, uint32_t room);
 
 /* MTU and link state that nic_info_get tells. 1500 and up at first. */
 void nic_fake_set_link(struct nic *nic, uint16_t mtu, bool up);

@@ -5,6 +5,7 @@
  */
 #include "rig.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -38,6 +39,55 @@ int app_call(struct rig *r, uint32_t stack, struct call *c)
 	memcpy(&c->op, &slot->op, sizeof(*c) - offsetof(struct call, op));
 	atomic_store(&slot->state, CALL_FREE);
 	return c->result;
+}
+
+int app_bind_at(struct rig *r, uint32_t ip, uint16_t port, uint32_t flags)
+{
+	struct call c = {.op = CALL_BIND,
+	        .endpoint = ENDPOINT_NONE,
+	        .local = {.family = AF_INET, .port = port},
+	        .flags = flags};
+	int rc;
+
+	put32(c.local.ip, ip);
+	rc = app_call(r, 0, &c);
+	return rc ? rc : (int)c.endpoint;
+}
+
+int app_listen_at(struct rig *r, uint32_t ip, uint16_t port, uint32_t flags)
+{
+	int ep = app_bind_at(r, ip, port, flags), rc;
+	struct call c = {.op = CALL_LISTEN, .endpoint = (uint32_t)ep, .value = 64, .flags = flags};
+
+	if (ep < 0)
+		return ep;
+	rc = app_call(r, 0, &c);
+	if (rc)
+		app_close(r, (uint32_t)ep);
+	return rc ? rc : ep;
+}
+
+int app_connect_from(
+        struct rig *r, uint32_t stack, uint32_t from, uint16_t from_port, uint32_t ip, uint16_t port)
+{
+	struct call c = {.op = CALL_CONNECT,
+	                    .endpoint = ENDPOINT_NONE,
+	                    .local = {.family = AF_INET, .port = from_port},
+	                    .remote = {.family = AF_INET, .port = port},
+	                    .value = APP_NODELAY},
+	            again = c;
+	int rc;
+
+	put32(c.local.ip, from);
+	put32(c.remote.ip, ip);
+	again = c;
+	rc = app_call(r, stack, &c);
+	if (rc == -EXDEV) {
+		stack = (uint32_t)c.value;
+		c = again;
+		rc = app_call(r, stack, &c);
+	}
+	return rc ? rc : (int)c.endpoint;
 }
 
 int app_bind(struct rig *r, uint16_t port, uint32_t flags)
@@ -107,7 +157,7 @@ static bool block_ready(struct rig *r, struct endpoint *ep, uint32_t head)
 	block = grant_peek(at, ep->stack_idx);
 	if (block == BLOCK_NONE)
 		return false;
-	atomic_store(&ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT], block);
+	ep_tx_block_set(&r->arena, ep, head, block);
 	grant_take(at, ep->stack_idx);
 	return true;
 }
@@ -124,9 +174,7 @@ uint32_t app_put(struct rig *r, uint32_t ep_idx, const void *data, uint32_t size
 			break;
 		n = n < limit - used ? n : limit - used;
 		n = n < size - done ? n : size - done;
-		memcpy(arena_block(
-		               &r->arena, atomic_load(&ep->tx_block[head / TX_BLOCK_SIZE % TX_BLOCK_COUNT])) +
-		                head % TX_BLOCK_SIZE,
+		memcpy(arena_block(&r->arena, ep_tx_block(&r->arena, ep, head)) + head % TX_BLOCK_SIZE,
 		        (const uint8_t *)data + done, n);
 		head += n;
 		done += n;
@@ -156,9 +204,9 @@ uint32_t app_write(struct rig *r, uint32_t ep_idx, const void *data, uint32_t si
 uint32_t app_get(struct rig *r, uint32_t ep_idx, void *data, uint32_t size)
 {
 	struct endpoint *ep = app_ep(r, ep_idx);
-	const struct rx_desc *ring = arena_rx_ring(&r->arena, ep_idx);
 	uint32_t head = atomic_load(&ep->rx_head), tail = atomic_load(&ep->rx_tail),
 	         off = atomic_load(&ep->rx_off), done = 0;
+	const struct rx_desc *ring = arena_rx_ring(&r->arena, ep);
 
 	while (tail != head && done < size) {
 		const struct rx_desc *d = &ring[tail % RX_RING_SIZE];
@@ -217,11 +265,19 @@ void app_flags(struct rig *r, uint32_t ep, uint32_t flags)
 	app_post(r, app_ep(r, ep)->stack_idx, POST_ENTRY(POST_OPTIONS, 0, ep));
 }
 
-int app_setopt(struct rig *r, uint32_t ep, uint32_t opt, int32_t value)
+void app_setopt(struct rig *r, uint32_t ep, enum ep_opt slot, int32_t value)
 {
-	struct call c = {.op = CALL_SETOPT, .endpoint = ep, .opt = opt, .value = value};
+	atomic_store(&app_ep(r, ep)->opts.v[slot], value);
+	app_post(r, app_ep(r, ep)->stack_idx, POST_ENTRY(POST_OPTIONS, 0, ep));
+}
 
-	return app_call(r, app_ep(r, ep)->stack_idx, &c);
+void app_setflag(struct rig *r, uint32_t ep, enum ep_flag bit, bool on)
+{
+	if (on)
+		atomic_fetch_or(&app_ep(r, ep)->opts.flag, 1ull << bit);
+	else
+		atomic_fetch_and(&app_ep(r, ep)->opts.flag, ~(1ull << bit));
+	app_post(r, app_ep(r, ep)->stack_idx, POST_ENTRY(POST_OPTIONS, 0, ep));
 }
 
 void app_die(struct rig *r, uint32_t client)

@@ -34,7 +34,7 @@ void peer_init(struct peer *p, struct rig *r, uint16_t port, uint16_t local_port
 void peer_inject(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, const void *opt,
         uint32_t opt_size, const void *data, uint32_t size)
 {
-	uint8_t f[2048] = {0x02, 0, 0, 0, 0, 0x01};
+	uint8_t f[RIG_NEAR_MAX] = {0x02, 0, 0, 0, 0, 0x01};
 	uint32_t header = TCP + opt_size;
 
 	rig_mac(p->ip, f + 6);
@@ -97,7 +97,7 @@ void peer_send(struct peer *p, uint8_t flags, const void *data, uint32_t size)
 
 void peer_data(struct peer *p, uint32_t size)
 {
-	uint8_t buf[2048];
+	uint8_t buf[RIG_NEAR_MAX];
 
 	pattern_fill(buf, p->snd - p->iss - 1, size);
 	peer_send(p, ACK | PSH, buf, size);
@@ -105,7 +105,7 @@ void peer_data(struct peer *p, uint32_t size)
 
 void peer_data_at(struct peer *p, uint32_t off, uint32_t size)
 {
-	uint8_t buf[2048];
+	uint8_t buf[RIG_NEAR_MAX];
 
 	pattern_fill(buf, off, size);
 	peer_raw(p, ACK, p->iss + 1 + off, p->rcv, NULL, 0, buf, size);

@@ -13,8 +13,11 @@
 #include <sys/socket.h>
 
 #include "libc.h"
+#include "udp.h"
 
 enum { SETTLE_MAX = 10000 };
+
+static const uint64_t near_tag = 0x8877665544332211;
 
 /* The thread of the second stack. */
 enum rig_command { CMD_ENTER, CMD_TURN, CMD_USAGE, CMD_LEAVE, CMD_END };
@@ -83,9 +86,13 @@ static uint32_t thread_do(struct rig_thread *t, enum rig_command command, uint64
 	return t->result;
 }
 
-static void wake_nothing(void *arg, uint32_t stack_idx)
+/* A stack has left frames for another: one more turn. Called by the stacks' threads, in lock step. */
+static void wake_note(void *arg, uint32_t stack_idx)
 {
-	(void)arg, (void)stack_idx;
+	struct rig *r = arg;
+
+	(void)stack_idx;
+	r->is_woken = true;
 }
 
 static void attach_fill(struct rig *r, uint32_t idx)
@@ -98,6 +105,7 @@ static void attach_fill(struct rig *r, uint32_t idx)
 	at->client = arena_client(&r->arena, idx);
 	for (uint32_t i = 0; i < r->stacks; i++)
 		at->stack_fd[i] = stack_event_fd(r->stack[i]);
+	client_seen(&r->arena, idx);
 	atomic_store(&at->client->state, CLIENT_ACTIVE);
 	atomic_store(&at->client->pid, (int32_t)getpid());
 }
@@ -118,6 +126,7 @@ struct rig *rig_up(const struct rig_spec *spec)
 	libc_init();
 	rig_current = r;
 	r->segs_tail = &r->segs;
+	r->packets_tail = &r->packets;
 	r->stacks = OR(spec->stacks, 1);
 	r->now_ns = OR(spec->start_ms, 1000000) * 1000000;
 	cfg_defaults(&r->cfg);
@@ -127,9 +136,13 @@ struct rig *rig_up(const struct rig_spec *spec)
 	r->cfg.time_wait_ms = OR(spec->time_wait_ms, 1000);
 	r->cfg.rto_min_ms = OR(spec->rto_min_ms, 20);
 	r->cfg.delayed_ack_ms = OR(spec->delayed_ack_ms, 5);
+	r->cfg.loopback = spec->loopback ? CFG_LOOPBACK_PRONK : CFG_LOOPBACK_KERNEL;
 	r->nic = nic_fake_create(r->stacks);
 	assert_non_null(r->nic);
-	nic_fake_set_wake(r->nic, wake_nothing, NULL);
+	nic_fake_set_wake(r->nic, wake_note, r);
+	r->is_near = spec->near;
+	if (r->is_near)
+		nic_fake_set_near(r->nic, near_tag, RIG_NEAR_MAX);
 	assert_int_equal(arena_create(&r->arena,
 	                         &(struct arena_spec){.name = "wire",
 	                                 .stack_count = r->stacks,
@@ -160,6 +173,7 @@ struct rig *rig_up(const struct rig_spec *spec)
 		        .netmask = {255, 255, 0, 0},
 		        .has_gateway = !spec->no_gateway,
 		        .mtu = 1500,
+		        .frame_big = spec->near ? RIG_NEAR_MAX : 0,
 		        .core = -1};
 
 		put32(s.address, RIG_ADDRESS);
@@ -217,6 +231,10 @@ static void arp_inject(struct rig *r, uint32_t op, uint32_t sender, uint32_t tar
 	if (op == 2)
 		memcpy(f + 32, (uint8_t[]){0x02, 0, 0, 0, 0, 0x01}, 6);
 	put32(f + 38, target);
+	if (r->is_near) {
+		memcpy(f + 42, (uint8_t[]){'P', 'r', 'o', 1, RIG_NEAR_MAX >> 8, RIG_NEAR_MAX & 0xff}, 6);
+		memcpy(f + 48, &near_tag, sizeof(near_tag));
+	}
 	assert_int_equal(nic_fake_inject(r->nic, 0, f, sizeof(f)), 0);
 }
 
@@ -274,11 +292,12 @@ static void seg_take(struct rig *r, uint32_t stack, const uint8_t *ip, uint32_t 
 {
 	const uint8_t *t = ip + 20;
 	uint32_t tcp = size - 20, header = (uint32_t)(t[12] >> 4) * 4;
-	struct seg *s = calloc(1, sizeof(*s));
+	struct seg *s = calloc(1, sizeof(*s) + tcp);
 
 	if (tcp < 20 || header < 20 || header > tcp)
 		frame_error(r, "a segment was sent with a wrong header length");
-	if (sum(sum(6 + tcp, ip + 12, 8), t, tcp) != 0xffff)
+	if (r->is_near ? be16(t + 16) != sum(6 + tcp, ip + 12, 8)
+	               : sum(sum(6 + tcp, ip + 12, 8), t, tcp) != 0xffff)
 		frame_error(r, "a segment was sent with a wrong TCP checksum");
 	*s = (struct seg){.ms = rig_ms(r),
 	        .stack = stack,
@@ -317,29 +336,50 @@ static bool frame_take(struct rig *r, uint32_t stack, const uint8_t *f, uint32_t
 		arp_inject(r, 2, be32(f + 38), RIG_ADDRESS);
 		return true;
 	}
-	if (be16(f + 12) != 0x0800 || ip[0] != 0x45) {
+	if (be16(f + 12) != 0x0800 || (ip[0] != 0x45 && !(ip[0] == 0x46 && ip[9] == 2))) {
 		frame_error(r, "a frame was sent that is neither ARP nor plain IPv4");
 		return false;
 	}
 	total = be16(ip + 2);
-	if (total + 14 > size || sum(0, ip, 20) != 0xffff || be32(ip + 12) != RIG_ADDRESS)
+	if (total + 14 > size || sum(0, ip, (ip[0] & 15u) * 4) != 0xffff || be32(ip + 12) != RIG_ADDRESS)
 		frame_error(r, "a packet was sent with a wrong IPv4 header");
-	rig_mac((be32(ip + 16) ^ RIG_ADDRESS) >> 16 ? RIG_GATEWAY : be32(ip + 16), mac);
+	if (ip[16] >> 4 == 14)
+		memcpy(mac, (uint8_t[]){0x01, 0x00, 0x5e, ip[17] & 0x7f, ip[18], ip[19]}, 6);
+	else if (be32(ip + 16) == 0xffffffff || be32(ip + 16) == (RIG_ADDRESS | 0xffff))
+		memset(mac, 0xff, 6);
+	else
+		rig_mac((be32(ip + 16) ^ RIG_ADDRESS) >> 16 ? RIG_GATEWAY : be32(ip + 16), mac);
 	if (memcmp(f, mac, 6) != 0)
 		frame_error(r, "a packet was sent to the wrong neighbour");
 	if (ip[9] == 6) {
 		seg_take(r, stack, ip, total);
 	} else {
+		struct packet *p = calloc(1, sizeof(*p));
+
 		r->other_frames++;
 		r->other_size = size;
 		memcpy(r->other, f, size);
+		p->stack = stack;
+		p->size = total;
+		memcpy(p->ip, ip, total);
+		*r->packets_tail = p;
+		r->packets_tail = &p->next;
 	}
 	return false;
 }
 
+struct packet *rig_packet(struct rig *r)
+{
+	struct packet *p = r->packets;
+
+	if (p && !(r->packets = p->next))
+		r->packets_tail = &r->packets;
+	return p;
+}
+
 void rig_turn(struct rig *r)
 {
-	uint8_t f[RIG_FRAME_MAX];
+	uint8_t f[RIG_NEAR_MAX];
 	bool is_busy = true;
 
 	for (int i = 0; is_busy; i++) {
@@ -349,6 +389,8 @@ void rig_turn(struct rig *r)
 		is_busy = stack_turn(r->stack[0], r->now_ns) > 0;
 		if (r->thread && thread_do(r->thread, CMD_TURN, r->now_ns))
 			is_busy = true;
+		is_busy |= r->is_woken;
+		r->is_woken = false;
 		for (uint32_t k = 0; k < r->stacks; k++) {
 			if (atomic_load(&r->stack[k]->messages))
 				is_busy = true;
@@ -416,7 +458,7 @@ static void resets(struct rig *r)
 	for (uint32_t i = 0; i < r->stacks; i++)
 		for (uint32_t h = 0; h <= r->stack[i]->hash_mask; h++)
 			for (struct conn *c = r->stack[i]->hash[h]; c; c = c->hash_next)
-				if (c->pcb)
+				if (c->pcb && !loop_serves(r->stack[i], ip_2_ip4(&c->remote_ip)->addr))
 					reset_inject(r, c);
 	rig_turn(r);
 }
@@ -452,6 +494,7 @@ static uint32_t prove_stack(struct rig *r, uint32_t i)
 	}
 	PROVE(s->ep_free_count == s->ep_count);
 	PROVE(s->block_free_count == s->block_count);
+	PROVE(s->ring_free_count == s->ring_count);
 	PROVE(s->conn_count == 0);
 	PROVE(s->wheel_armed == 0);
 	PROVE(s->dirty == NULL);
@@ -471,6 +514,11 @@ static uint32_t prove_stack(struct rig *r, uint32_t i)
 	}
 	for (uint32_t k = 0; k < ACCEPT_HASH; k++)
 		PROVE(s->listeners[k] == NULL);
+	for (uint32_t k = 0; k < UDP_HASH; k++)
+		PROVE(s->udp_hash[k] == NULL);
+	PROVE(s->udp_again == NULL);
+	PROVE(s->udp_handed == 0);
+	PROVE(s->neigh_waiting == 0);
 	return bad;
 }
 
@@ -495,9 +543,12 @@ int rig_end(void **state)
 	i = 0;
 	if (!r->nothing_is_checked) {
 		for (uint32_t k = 0; k < 65536; k++)
-			PROVE(r->stack[0]->port_refs[k] == 0);
+			PROVE(r->stack[0]->ports[k] == NULL);
 		for (uint32_t k = 0; k < 65536 / 32; k++)
-			PROVE(atomic_load(&r->arena.hdr->port_used[k]) == 0);
+			PROVE((atomic_load(&r->arena.hdr->port_used[k]) |
+			              atomic_load(&r->arena.hdr->port_listen[k])) == 0);
+		for (uint32_t k = 0; k < 65536 / 32; k++)
+			PROVE(atomic_load(&r->arena.hdr->udp_used[k]) == 0);
 		for (uint32_t k = 0; k < r->arena.listener_count; k++)
 			PROVE(atomic_load(&arena_listener(&r->arena, k)->in_use) == 0);
 		if (r->bad_expected != UINT64_MAX) {
@@ -533,6 +584,8 @@ int rig_end(void **state)
 	nic_close(r->nic);
 	r->arena.region_count = 0; /* the port's own memory */
 	arena_close(&r->arena);
+	while (r->packets)
+		free(rig_packet(r));
 	while (r->segs) {
 		struct seg *next = r->segs->next;
 

@@ -17,7 +17,7 @@
 #include "nic_fake.h"
 #include "lwip_mem.h"
 
-enum { RIG_STACKS = 2, RIG_CLIENTS = 2, RIG_FRAME_MAX = 1514 };
+enum { RIG_STACKS = 2, RIG_CLIENTS = 2, RIG_FRAME_MAX = 1514, RIG_NEAR_MAX = 61504 };
 
 /* Flags of a segment. */
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
@@ -35,7 +35,14 @@ struct seg {
 	struct {
 		uint32_t left, right;
 	} sack[4];
-	uint8_t data[RIG_FRAME_MAX];
+	uint8_t data[];
+};
+
+/* A packet of another protocol that the stack sent. */
+struct packet {
+	struct packet *next;
+	uint32_t stack, size;
+	uint8_t ip[RIG_FRAME_MAX]; /* from the IP header on */
 };
 
 /* What a test may change; all zero is the usual. */
@@ -50,6 +57,8 @@ struct rig_spec {
 	uint32_t delayed_ack_ms; /* 5 */
 	uint64_t start_ms;       /* 1000000 */
 	bool no_gateway;
+	bool loopback; /* = pronk */
+	bool near;     /* neighbours are at the other end of the same shared memory, and say so */
 };
 
 struct rig_thread;
@@ -67,10 +76,11 @@ struct rig {
 	uint32_t cl; /* the client that the app_ functions play */
 	uint32_t stacks;
 	uint64_t now_ns;
-	bool arp_is_silent, nothing_is_checked;
+	bool arp_is_silent, nothing_is_checked, is_woken, is_near;
 	uint32_t arp_requests, arp_replies, other_frames;
 	uint8_t other[RIG_FRAME_MAX]; /* the last frame that was neither ARP nor TCP */
 	uint32_t other_size;
+	struct packet *packets, **packets_tail; /* all of them, until a test takes them */
 	uint64_t bad_expected; /* bad_client_input must be this at the end; UINT64_MAX: any */
 	struct seg *segs, **segs_tail;
 	struct rig_thread *thread;
@@ -108,6 +118,9 @@ void rig_inject(struct rig *r, uint32_t queue, const void *frame, uint32_t size)
 void rig_arp(struct rig *r, uint32_t op, uint32_t sender, uint32_t target);
 void rig_mac(uint32_t ip, uint8_t mac[6]);
 
+/* The oldest packet that was neither ARP nor TCP; the caller frees it. NULL: none. */
+struct packet *rig_packet(struct rig *r);
+
 uint64_t rig_stat(const struct rig *r, enum stat_id id);
 /* Connections that the stacks know, in whatever state. */
 uint32_t rig_conns(const struct rig *r);
@@ -120,6 +133,12 @@ int app_call(struct rig *r, uint32_t stack, struct call *c);
 int app_bind(struct rig *r, uint16_t port, uint32_t flags);
 int app_listen(struct rig *r, uint16_t port, int backlog);
 int app_connect(struct rig *r, uint32_t ip, uint16_t port);
+/* The same with all there is to say: address (0: wildcard) and port, where from, which stack is asked first.
+ */
+int app_bind_at(struct rig *r, uint32_t ip, uint16_t port, uint32_t flags);
+int app_listen_at(struct rig *r, uint32_t ip, uint16_t port, uint32_t flags);
+int app_connect_from(
+        struct rig *r, uint32_t stack, uint32_t from, uint16_t from_port, uint32_t ip, uint16_t port);
 uint32_t app_accept(struct rig *r, uint32_t listener); /* ENDPOINT_NONE: none waits */
 uint32_t app_write(struct rig *r, uint32_t ep, const void *data, uint32_t size); /* bytes taken */
 uint32_t app_put(struct rig *r, uint32_t ep, const void *data,
@@ -132,7 +151,8 @@ void app_close(struct rig *r, uint32_t ep);
 void app_release(struct rig *r, uint32_t ep, uint32_t how);
 void app_post(struct rig *r, uint32_t stack, uint64_t entry);
 void app_flags(struct rig *r, uint32_t ep, uint32_t flags);
-int app_setopt(struct rig *r, uint32_t ep, uint32_t opt, int32_t value);
+void app_setopt(struct rig *r, uint32_t ep, enum ep_opt slot, int32_t value);
+void app_setflag(struct rig *r, uint32_t ep, enum ep_flag bit, bool on);
 /* The process dies. */
 void app_die(struct rig *r, uint32_t client);
 

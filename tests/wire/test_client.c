@@ -4,8 +4,10 @@
 #include "peer.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static uint8_t big[1 << 20];
 
@@ -107,9 +109,41 @@ static void death_with_a_block_taken_and_not_published_gives_it_back(void **stat
 	assert_true(granted(r, 0) > 2);
 	block = grant_peek(&r->at[0], 0);
 	grant_take(&r->at[0], 0);
-	atomic_store(&app_ep(r, ep)->tx_block[1], block);
+	ep_tx_block_set(&r->arena, app_ep(r, ep), TX_BLOCK_SIZE, block);
 	app_die(r, 0);
 	assert_int_equal(granted(r, 0), 0);
+}
+
+static uint32_t endpoints_used(const struct rig *r)
+{
+	return r->stack[0]->ep_count - r->stack[0]->ep_free_count;
+}
+
+static void death_with_many_sockets_takes_several_turns(void **state)
+{
+	enum { MANY = 400, PIECE = 64 };
+	struct rig *r = rig_up(&(struct rig_spec){.endpoints = 512});
+	_Atomic uint32_t left = 1;
+	struct stack_msg m = {.fn = stack_client_gone, .done = &left};
+	uint32_t turns = 0;
+
+	(void)state;
+	for (uint16_t i = 0; i < MANY; i++)
+		assert_true(app_bind(r, (uint16_t)(2000 + i), 0) >= 0);
+	assert_int_equal(endpoints_used(r), MANY);
+	atomic_store(&r->at[0].client->state, CLIENT_DEAD);
+	stack_post(r->stack[0], &m);
+	while (atomic_load(&left)) {
+		uint32_t before = endpoints_used(r);
+
+		assert_true(stack_turn(r->stack[0], r->now_ns) > 0);
+		assert_in_range(before - endpoints_used(r), 0, PIECE);
+		assert_true(++turns <= MANY);
+	}
+	assert_int_equal(endpoints_used(r), 0);
+	assert_in_range(turns, MANY / PIECE, MANY);
+	atomic_store(&r->at[0].client->state, CLIENT_ACTIVE);
+	rig_turn(r);
 }
 
 static void death_of_one_holder_leaves_the_connection_to_the_other(void **state)
@@ -249,7 +283,7 @@ static void calls_with_nonsense_are_refused(void **state)
 	(void)state;
 	assert_int_equal(app_call(r, 0, &c), -EOPNOTSUPP);
 	r->bad_expected = 1;
-	for (uint32_t op = CALL_LISTEN; op <= CALL_SETOPT; op++) {
+	for (uint32_t op = CALL_LISTEN; op <= CALL_LINGER; op++) {
 		static const uint32_t far[] = {64, 0x10000, 0xffffffff};
 
 		for (int i = 0; i < 3; i++) {
@@ -261,8 +295,6 @@ static void calls_with_nonsense_are_refused(void **state)
 	}
 	r->cl = 1;
 	c = (struct call){.op = CALL_LISTEN, .endpoint = ep};
-	assert_int_equal(app_call(r, 0, &c), -EBADF);
-	c = (struct call){.op = CALL_SETOPT, .endpoint = ep, .opt = OPT_TTL, .value = 3};
 	assert_int_equal(app_call(r, 0, &c), -EBADF);
 	c = (struct call){.op = CALL_BIND, .local = {.family = 77}};
 	assert_int_equal(app_call(r, 0, &c), -EAFNOSUPPORT);
@@ -312,6 +344,7 @@ static void harm_connection(int row)
 	int lep = app_listen(r, 80, 16);
 	struct peer p, other;
 	uint32_t ep, ep2;
+	_Atomic uint32_t *map;
 	struct endpoint *e;
 
 	r->bad_expected = UINT64_MAX;
@@ -325,6 +358,7 @@ static void harm_connection(int row)
 	app_write(r, ep, big, 60000);
 	for (int i = 0; i < 5; i++)
 		peer_data(&p, 500);
+	map = arena_tx_map(&r->arena, atomic_load(&e->tx_map));
 	switch (row) {
 	case 0:
 		atomic_fetch_add(&e->tx_head, TX_BLOCK_COUNT * TX_BLOCK_SIZE);
@@ -333,15 +367,15 @@ static void harm_connection(int row)
 		atomic_fetch_sub(&e->tx_head, 30000);
 		break;
 	case 2: /* blocks that nobody granted, or that do not exist */
-		atomic_store(&e->tx_block[4], 0xfffffff0);
+		atomic_store(&map[4], 0xfffffff0);
 		atomic_fetch_add(&e->tx_head, 20000);
 		break;
 	case 3: /* a block twice */
-		atomic_store(&e->tx_block[4], atomic_load(&e->tx_block[0]));
+		atomic_store(&map[4], atomic_load(&map[0]));
 		atomic_fetch_add(&e->tx_head, 20000);
 		break;
 	case 4: /* a block of another connection */
-		atomic_store(&e->tx_block[4], atomic_load(&app_ep(r, ep2)->tx_block[0]));
+		atomic_store(&map[4], ep_tx_block(&r->arena, app_ep(r, ep2), 0));
 		atomic_fetch_add(&e->tx_head, 20000);
 		break;
 	case 5:
@@ -369,11 +403,11 @@ static void harm_connection(int row)
 		break;
 	case 12: /* published blocks are swapped for others: the stack remembers which they were */
 		for (int i = 0; i < TX_BLOCK_COUNT; i++)
-			atomic_store(&e->tx_block[i], atomic_load(&e->tx_block[2]));
+			atomic_store(&map[i], atomic_load(&map[2]));
 		break;
 	case 13:
 		for (int i = 0; i < TX_BLOCK_COUNT; i++)
-			atomic_store(&e->tx_block[i], 0xffffffff);
+			atomic_store(&map[i], 0xffffffff);
 		break;
 	case 14:
 		atomic_store(&e->state, EP_BOUND);
@@ -605,14 +639,87 @@ static void random_harm_is_survived(void **state)
 	rig_up(NULL);
 }
 
+/* A caller whose patience is over marks the slot: the stack makes nothing, and the slot is free for the next.
+ */
+static void call_given_up_makes_nothing_and_frees_its_slot(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct call *slot = &r->at[0].client->call[5];
+
+	(void)state;
+	for (int kind = 0; kind < 2; kind++) {
+		slot->op = CALL_BIND;
+		slot->opt = kind ? SOCK_DGRAM : SOCK_STREAM;
+		slot->endpoint = ENDPOINT_NONE;
+		slot->local = (struct sock_addr){.family = AF_INET, .port = 5000};
+		atomic_store(&slot->state, CALL_ABANDONED);
+		assert_int_equal(post(&r->at[0], 0, POST_ENTRY(POST_CALL, 0, 5)), 0);
+		rig_run(r, 3);
+		assert_int_equal(atomic_load(&slot->state), CALL_FREE);
+		assert_int_equal(r->stack[0]->ep_free_count, r->stack[0]->ep_count);
+	}
+	assert_true(app_bind_at(r, 0, 5000, 0) >= 0);
+}
+
+/* A process that has just joined writes without blocking while the stack has no processor: the first blocks
+ * are waited for, those that come later only for 100 ms. */
+struct waiter {
+	struct attach *at;
+	struct endpoint *ep;
+	_Atomic int answer; /* -1: waits */
+};
+
+static void *waiter_run(void *arg)
+{
+	struct waiter *w = arg;
+
+	atomic_store(&w->answer, grant_await(w->at, w->ep));
+	return NULL;
+}
+
+static void blocks_are_awaited_longer_by_who_never_had_one(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	uint32_t ep = peer_pair(&p, r);
+	struct waiter w = {&r->at[1], app_ep(r, ep), -1};
+	const struct timespec nap = {.tv_nsec = 250000000};
+	int before = r->at[1].ctl_fd, ctl[2];
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ctl), 0);
+	r->at[1].ctl_fd = ctl[0]; /* the service lives */
+	hold_set(&r->arena, 1, ep);
+	assert_int_equal(grant_peek(&r->at[1], 0), BLOCK_NONE);
+	assert_int_equal(pthread_create(&thread, NULL, waiter_run, &w), 0);
+	nanosleep(&nap, NULL); /* longer than the others wait */
+	assert_int_equal(atomic_load(&w.answer), -1);
+	rig_turn(r);
+	pthread_join(thread, NULL);
+	assert_int_equal(atomic_load(&w.answer), true);
+
+	while (grant_peek(&r->at[1], 0) != BLOCK_NONE)
+		grant_take(&r->at[1], 0);
+	assert_false(grant_await(&r->at[1], app_ep(r, ep)));
+	rig_turn(r);
+	assert_true(grant_await(&r->at[1], app_ep(r, ep)));
+	r->at[1].ctl_fd = before;
+	close(ctl[0]);
+	close(ctl[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        WIRE_TEST(death_closes_connections_with_fin_and_frees_everything),
+	        WIRE_TEST(blocks_are_awaited_longer_by_who_never_had_one),
+	        WIRE_TEST(call_given_up_makes_nothing_and_frees_its_slot),
 	        WIRE_TEST(death_with_unread_data_resets),
 	        WIRE_TEST(death_before_the_doorbell_still_sends_what_was_written),
 	        WIRE_TEST(death_between_setting_and_posting_a_doorbell_is_no_harm),
 	        WIRE_TEST(death_with_a_block_taken_and_not_published_gives_it_back),
+	        WIRE_TEST(death_with_many_sockets_takes_several_turns),
 	        WIRE_TEST(death_of_one_holder_leaves_the_connection_to_the_other),
 	        WIRE_TEST(death_between_claim_and_accept_leaves_the_connection_in_the_queue),
 	        WIRE_TEST(death_while_connecting_is_quiet),

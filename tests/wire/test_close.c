@@ -647,6 +647,35 @@ static void close_twice_by_two_processes_ends_with_the_second(void **state)
 	expect(&p, FIN | ACK, p.irs + 1, 0);
 }
 
+static void many_timers_of_one_moment_take_several_turns(void **state)
+{
+	enum { MANY = 300, PIECE = 64 };
+	struct rig *r = rig_up(&(struct rig_spec){.endpoints = 512, .time_wait_ms = 1000});
+	int lep = app_listen(r, 80, 16);
+	static struct peer p[MANY];
+	uint32_t turns = 0, before;
+
+	(void)state;
+	for (uint32_t i = 0; i < MANY; i++) {
+		uint32_t ep;
+
+		peer_init(&p[i], r, (uint16_t)(20000 + i), 80);
+		ep = peer_open(&p[i], (uint32_t)lep);
+		app_close(r, ep);
+		expect(&p[i], FIN | ACK, p[i].irs + 1, 0);
+		peer_send(&p[i], FIN | ACK, NULL, 0);
+	}
+	assert_int_equal(rig_conns(r), MANY);
+	/* all at once, and with a wheel that has to be brought up first */
+	r->now_ns += 1100ull * 1000000;
+	while ((before = rig_conns(r))) {
+		assert_true(stack_turn(r->stack[0], r->now_ns) > 0);
+		assert_in_range(before - rig_conns(r), 0, PIECE);
+		assert_true(++turns <= MANY);
+	}
+	assert_in_range(turns, MANY / PIECE, MANY);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -681,6 +710,7 @@ int main(void)
 	        WIRE_TEST(reset_that_is_not_exact_is_challenged),
 	        WIRE_TEST(syn_on_an_open_connection_is_challenged),
 	        WIRE_TEST(shutdown_of_reading_ends_reading_here_only),
+	        WIRE_TEST(many_timers_of_one_moment_take_several_turns),
 	        WIRE_TEST(close_twice_by_two_processes_ends_with_the_second),
 	};
 

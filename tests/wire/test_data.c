@@ -420,6 +420,41 @@ static void idle_connection_gives_its_last_block_back(void **state)
 	assert_int_equal(peer_drain(&p, 100), 40100);
 }
 
+static void connection_with_empty_rings_holds_no_ring_memory(void **state)
+{
+	struct rig *r = rig_up(&(struct rig_spec){.send_buffer = 1 << 20});
+	const struct stack *s = r->stack[0];
+	struct peer p;
+	uint32_t ep = peer_pair(&p, r), off = 0, rcv = 0;
+	uint8_t in[3000];
+
+	(void)state;
+	pattern_fill(big, 0, sizeof(big));
+	for (uint32_t round = 1; round <= 3; round++) {
+		/* more than all the blocks that a map has places for */
+		while (off < round * 1300000) {
+			uint32_t n = app_write(r, ep, big + off, 100000);
+
+			assert_int_not_equal(atomic_load(&app_ep(r, ep)->tx_map), BLOCK_NONE);
+			assert_int_equal(peer_drain(&p, off), off + n);
+			off += n;
+		}
+		for (int i = 0; i < 3; i++)
+			peer_data(&p, 1000);
+		assert_int_equal(s->ring_free_count, s->ring_count - 1);
+		assert_int_equal(app_read(r, ep, in, 3000), 3000);
+		pattern_check(in, rcv, 3000);
+		rcv += 3000;
+		rig_run(r, RECLAIM_MS + 5);
+		assert_int_equal(s->ring_free_count, s->ring_count);
+		assert_null(s->by_ep[ep - s->ep_first]->tx_blocks);
+		assert_int_equal(atomic_load(&app_ep(r, ep)->tx_map), BLOCK_NONE);
+		for (uint32_t i = 0; i < s->block_count; i++)
+			assert_int_not_equal(BLOCK_KIND(s->block_owner[i]), BLOCK_ENDPOINT);
+		peer_skip(&p);
+	}
+}
+
 static void blocks_used_up_starve_writers_until_some_are_free(void **state)
 {
 	struct rig *r = rig_up(&(struct rig_spec){.block_memory = 1 << 20, .send_buffer = 1 << 20});
@@ -446,6 +481,31 @@ static void blocks_used_up_starve_writers_until_some_are_free(void **state)
 	rig_jump(r, 1500, 10);
 	assert_int_equal(atomic_load(&app_ep(r, ep[2])->tx_want), 0);
 	assert_true(app_write(r, ep[2], big + sent[2], 600000 - sent[2]) > 0);
+}
+
+static void blocks_that_are_short_come_back_with_the_acknowledgement(void **state)
+{
+	struct rig *r = rig_up(&(struct rig_spec){.block_memory = 1 << 20, .send_buffer = 1 << 20});
+	int lep = app_listen(r, 80, 16);
+	struct peer p[2];
+	uint32_t ep[2], n;
+
+	(void)state;
+	pattern_fill(big, 0, 1 << 20);
+	for (uint16_t i = 0; i < 2; i++) {
+		peer_init(&p[i], r, (uint16_t)(40000 + i), 80);
+		p[i].wnd = 10000;
+		ep[i] = peer_open(&p[i], (uint32_t)lep);
+	}
+	/* one connection takes nearly all, and its peer does not read */
+	n = app_write(r, ep[0], big, 1 << 20);
+	assert_true(n > 400000);
+	assert_true(r->stack[0]->block_free_count < r->stack[0]->block_count / 4);
+	assert_int_equal(app_write(r, ep[1], big, 100), 100);
+	expect(&p[1], ACK, p[1].irs + 1, 100);
+	peer_ack(&p[1]);
+	assert_null(r->stack[0]->by_ep[ep[1] - r->stack[0]->ep_first]->tx_blocks);
+	assert_int_equal(atomic_load(&app_ep(r, ep[1])->tx_map), BLOCK_NONE);
 }
 
 static void urgent_data_is_plain_data(void **state)
@@ -509,7 +569,9 @@ int main(void)
 	        WIRE_TEST(stream_of_three_megabytes_is_received),
 	        WIRE_TEST(full_send_ring_refuses_and_tells_when_a_third_is_free),
 	        WIRE_TEST(idle_connection_gives_its_last_block_back),
+	        WIRE_TEST(connection_with_empty_rings_holds_no_ring_memory),
 	        WIRE_TEST(blocks_used_up_starve_writers_until_some_are_free),
+	        WIRE_TEST(blocks_that_are_short_come_back_with_the_acknowledgement),
 	        WIRE_TEST(urgent_data_is_plain_data),
 	        WIRE_TEST(watch_is_queued_once_for_many_segments),
 	};

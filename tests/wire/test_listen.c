@@ -263,6 +263,123 @@ static void watch_of_a_listener_tells_of_connections(void **state)
 	poller_free(&r->arena, (uint32_t)poller);
 }
 
+enum { ALONE = 3 };
+
+struct alone {
+	int poller[ALONE];
+	uint32_t watch[ALONE];
+};
+
+/* Sleepers of client 0, 1, 0 that want to be woken alone, and a listener that both clients hold. */
+static int alone_up(struct rig *r, struct alone *a)
+{
+	int lep = app_listen(r, 80, 300);
+
+	hold_set(&r->arena, 1, (uint32_t)lep);
+	for (int i = 0; i < ALONE; i++) {
+		a->poller[i] = poller_claim(&r->arena, i % 2);
+		a->watch[i] = watch_claim(
+		        &r->arena, (uint32_t)lep, (uint32_t)a->poller[i], EPOLLIN | EPOLLEXCLUSIVE);
+		assert_int_not_equal(a->watch[i], WATCH_NONE);
+		poller_sleep(&r->arena, (uint32_t)a->poller[i]);
+	}
+	return lep;
+}
+
+static uint32_t alone_called(struct rig *r, struct alone *a)
+{
+	uint32_t n = 0;
+
+	for (int i = 0; i < ALONE; i++)
+		n += poller_has_ready(&r->arena, (uint32_t)a->poller[i]);
+	return n;
+}
+
+static void alone_end(struct rig *r, struct alone *a)
+{
+	for (int i = 0; i < ALONE; i++)
+		poller_free(&r->arena, (uint32_t)a->poller[i]);
+}
+
+static void knock(struct rig *r, uint16_t port)
+{
+	struct peer p;
+
+	peer_init(&p, r, port, 80);
+	peer_send(&p, SYN, NULL, 0);
+	assert_non_null(peer_next(&p));
+	peer_ack(&p);
+}
+
+static void connection_calls_one_exclusive_sleeper_and_each_its_own(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct alone a;
+	uint64_t sent;
+	int lep = alone_up(r, &a);
+
+	(void)state;
+	sent = rig_stat(r, STAT_wakeups_sent);
+	for (uint32_t i = 1; i <= ALONE; i++) {
+		knock(r, (uint16_t)(40000 + i));
+		assert_int_equal(alone_called(r, &a), i);
+		assert_int_equal(rig_stat(r, STAT_wakeups_sent) - sent, i);
+	}
+	knock(r, 40010); /* all are on their way */
+	assert_int_equal(rig_stat(r, STAT_wakeups_sent) - sent, ALONE);
+	app_shutdown(r, (uint32_t)lep, SHUT_RD);
+	alone_end(r, &a);
+}
+
+static void exclusive_ones_that_do_not_sleep_are_called_on_the_way_to_one_that_does(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct alone a;
+
+	(void)state;
+	alone_up(r, &a);
+	for (int i = 0; i < ALONE; i++)
+		if (i != 1)
+			poller_awake(&r->arena, (uint32_t)a.poller[i]);
+	knock(r, 40001);
+	assert_true(poller_has_ready(&r->arena, (uint32_t)a.poller[1]));
+	alone_end(r, &a);
+}
+
+static void others_and_the_end_call_everybody(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct alone a;
+	int lep = alone_up(r, &a), poller = poller_claim(&r->arena, 0);
+
+	(void)state;
+	watch_claim(&r->arena, (uint32_t)lep, (uint32_t)poller, EPOLLIN);
+	knock(r, 40001);
+	assert_int_equal(alone_called(r, &a), 1);
+	assert_true(poller_has_ready(&r->arena, (uint32_t)poller));
+	app_post(r, 0, POST_ENTRY(POST_NUDGE, 0, (uint32_t)lep));
+	assert_int_equal(alone_called(r, &a), ALONE);
+	poller_free(&r->arena, (uint32_t)poller);
+	alone_end(r, &a);
+}
+
+static void death_of_the_one_that_was_called_calls_the_others(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct alone a;
+
+	(void)state;
+	alone_up(r, &a);
+	poller_awake(&r->arena, (uint32_t)a.poller[1]);
+	knock(r, 40001);
+	if (poller_has_ready(&r->arena, (uint32_t)a.poller[1])) /* its turn came first, on the way */
+		poller_drain(&r->arena, (uint32_t)a.poller[1]), watch_unqueue(&r->arena, a.watch[1]);
+	app_die(r, 0);
+	assert_true(poller_has_ready(&r->arena, (uint32_t)a.poller[1]));
+	r->cl = 1;
+	alone_end(r, &a);
+}
+
 static void options_of_the_listener_pass_to_its_connections(void **state)
 {
 	struct rig *r = rig_up(NULL);
@@ -298,6 +415,10 @@ int main(void)
 	        WIRE_TEST(listener_with_an_address_goes_before_the_wildcard),
 	        WIRE_TEST(listeners_that_share_a_port_get_a_part_each),
 	        WIRE_TEST(watch_of_a_listener_tells_of_connections),
+	        WIRE_TEST(connection_calls_one_exclusive_sleeper_and_each_its_own),
+	        WIRE_TEST(exclusive_ones_that_do_not_sleep_are_called_on_the_way_to_one_that_does),
+	        WIRE_TEST(others_and_the_end_call_everybody),
+	        WIRE_TEST(death_of_the_one_that_was_called_calls_the_others),
 	        WIRE_TEST(options_of_the_listener_pass_to_its_connections),
 	};
 

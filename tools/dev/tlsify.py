@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""tlsify.py [--plain] [--only PATH]... LIST SRCDIR OUTDIR
+"""tlsify.py [--only PATH]... LIST SRCDIR OUTDIR
 
-Copies a C source tree and makes every mutable file-scope or function-static
-variable that LIST names thread-local, so that each thread has its own instance
-of the whole library. With --plain the copy keeps its variables (same checks).
-With --only just these files or folders of SRCDIR are taken.
+Copies a C source tree and puts the macro LWIP_PER_STACK in front of every
+mutable file-scope or function-static variable that LIST names. Where that
+macro is __thread, each thread has its own instance of the whole library;
+where it is nothing, the process has one. A header that every source includes
+first defines it. With --only just these files or folders of SRCDIR are taken.
 
 LIST has one entry per line, '#' starts a comment:
-  name        its declarations, definition and extern alike, get __thread
+  name        its declarations, definition and extern alike, get the macro
   =name       an initialised constant table that holds addresses of listed
               variables, which is no constant expression once they are
               thread-local: the definition goes, and every extern of it becomes
@@ -119,7 +120,6 @@ def write_if_changed(path, text):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument('--plain', action='store_true')
     parser.add_argument('--only', action='append', default=[])
     parser.add_argument('list')
     parser.add_argument('src')
@@ -134,7 +134,7 @@ def main():
         with open(os.path.join(args.src, path), encoding='latin-1', newline='') as source:
             text = texts[path] = source.read().replace('\r\n', '\n')
         code = blank(text)
-        edits[path] = []  # (start, end, name of a table or '' for a __thread insertion)
+        edits[path] = []  # (start, end, name of a table or '' for the macro)
         for start, end, at_file_scope in statements(code):
             found = declared(code, start, end, at_file_scope)
             if not found:
@@ -157,9 +157,9 @@ def main():
                 edits[path].append((at, at, ''))
 
     for path, text in texts.items():
-        for start, end, table in sorted([] if args.plain else edits[path], reverse=True):
+        for start, end, table in sorted(edits[path], reverse=True):
             if not table:
-                new = '__thread '
+                new = 'LWIP_PER_STACK '
             elif path.endswith('.h'):
                 element, initialiser = literals[table]
                 # the #line keeps the line numbers that debuggers show

@@ -8,11 +8,15 @@
 struct pbuf;
 struct tcp_hdr;
 struct tcp_pcb;
+struct netif;
 
 /* Initial sequence number of a connection (RFC 6528: a keyed hash of the four-tuple plus a clock). Addresses
  * in network order, ports in host order. A SYN+ACK carries exactly this number; a SYN of ours carries the one
  * before it. */
 u32_t lwip_hook_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port);
+
+/* The interface for a packet to dest, or NULL: lwIP's own choice. src may be NULL. */
+struct netif *lwip_hook_route(const ip4_addr_t *src, const ip4_addr_t *dest);
 
 /* A segment has been matched to pcb and will be processed next. pcb may be a listener (state LISTEN, then it
  * is the shorter struct tcp_pcb_listen) or in TIME_WAIT. header is the TCP header, its fields already in host

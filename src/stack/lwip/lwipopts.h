@@ -38,10 +38,12 @@
 
 /* IPv4 */
 #define IP_FORWARD 0
+/* Senders without an address yet (DHCP) may come through: netif.c decides. */
+#define LWIP_IP_ACCEPT_UDP_PORT(port) 0
 #define IP_FRAG 1
 #define IP_REASSEMBLY 1
-#define IP_REASS_MAX_PBUFS 256 /* five datagrams of 64 KB; the oldest goes first */
-#define IP_REASS_MAXAGE 15     /* seconds, if ip_reass_tmr is called every second */
+#define IP_REASS_MAX_PBUFS 1024 /* twenty datagrams of 64 KB; the oldest goes first */
+#define IP_REASS_MAXAGE 30      /* seconds, if ip_reass_tmr is called every second; ipfrag_time */
 #define LWIP_NETIF_LOOPBACK 0
 #define LWIP_HAVE_LOOPIF 0
 
@@ -58,7 +60,7 @@
 #define MEMP_NUM_RAW_PCB 0x7fffffff
 #define MEMP_NUM_PBUF 0x7fffffff
 #define MEMP_NUM_FRAG_PBUF 0x7fffffff
-#define MEMP_NUM_REASSDATA 64
+#define MEMP_NUM_REASSDATA 256
 #define PBUF_POOL_SIZE 64 /* nothing here allocates PBUF_POOL */
 #define PBUF_POOL_BUFSIZE 512
 #define LWIP_SUPPORT_CUSTOM_PBUF 1
@@ -134,3 +136,4 @@
 	lwip_hook_isn(local, local_port, remote, remote_port)
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, optlen, opt1len, opt2, p)                                    \
 	lwip_hook_inpacket(pcb, header, optlen, opt1len, opt2, p)
+#define LWIP_HOOK_IP4_ROUTE_SRC(src, dest) lwip_hook_route(src, dest)

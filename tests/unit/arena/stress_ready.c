@@ -120,7 +120,7 @@ int main(void)
 			uint32_t ep = turn / 8 % ENDPOINTS, other = watch_claim(&a, ep, 0, EPOLLIN);
 
 			if (other != WATCH_NONE) {
-				watch_release(&a, watch[ep]);
+				watch_release(&a, watch[ep], 0);
 				watch[ep] = other;
 				atomic_thread_fence(memory_order_seq_cst);
 				seen[ep] = atomic_load(&a.endpoints[ep].rx_gen);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "endpoint.h"
 
 static struct arena made;
 
@@ -42,19 +43,20 @@ static int teardown(void **state)
 static void create_lays_everything_out_inside_the_file_without_overlap(void **state)
 {
 	const struct arena_header *h = made.hdr;
-	uint64_t end[9][2] = {{0, sizeof(*h)}, {h->stacks_off, h->stack_count * sizeof(struct stack_shared)},
+	uint64_t end[10][2] = {{0, sizeof(*h)}, {h->stacks_off, h->stack_count * sizeof(struct stack_shared)},
 	        {h->pollers_off, (uint64_t)h->poller_count * sizeof(struct poller)},
 	        {h->listeners_off, (uint64_t)h->listener_count * h->listener_stride},
 	        {h->clients_off, (uint64_t)h->client_count * h->client_stride},
 	        {h->holds_off, (uint64_t)h->client_count * h->holds_stride},
 	        {h->endpoints_off, (uint64_t)h->endpoint_count * sizeof(struct endpoint)},
-	        {h->rx_rings_off, (uint64_t)h->endpoint_count * RX_RING_SIZE * sizeof(struct rx_desc)},
+	        {h->rx_rings_off, (uint64_t)h->rx_ring_count * RX_RING_SIZE * sizeof(struct rx_desc)},
+	        {h->tx_maps_off, (uint64_t)h->block_count * TX_BLOCK_COUNT * sizeof(uint32_t)},
 	        {h->blocks_off, (uint64_t)h->block_count * TX_BLOCK_SIZE}};
 
 	(void)state;
-	for (int i = 0; i < 9; i++) {
+	for (int i = 0; i < 10; i++) {
 		assert_true(end[i][0] + end[i][1] <= h->size);
-		for (int k = 0; k < 9; k++)
+		for (int k = 0; k < 10; k++)
 			assert_true(k == i || end[k][0] >= end[i][0] + end[i][1] ||
 			            end[k][0] + end[k][1] <= end[i][0]);
 	}
@@ -139,6 +141,7 @@ static void map_refuses_a_header_that_is_not_right(void **state)
 	REFUSED(listeners_off, 1);
 	REFUSED(pollers_off, 1);
 	REFUSED(rx_rings_off, 1);
+	REFUSED(tx_maps_off, 1);
 	REFUSED(stacks_off, 1);
 	REFUSED(client_stride, 64);
 	REFUSED(listener_stride, 0);
@@ -226,6 +229,8 @@ static void region_count_is_limited(void **state)
 static void holds_are_one_bit_for_each_client_and_endpoint(void **state)
 {
 	(void)state;
+	client_seen(&made, 0);
+	client_seen(&made, 1);
 	atomic_store(&arena_client(&made, 0)->state, CLIENT_ACTIVE);
 	atomic_store(&arena_client(&made, 1)->state, CLIENT_FORKING);
 	for (uint32_t ep = 0; ep < made.endpoint_count; ep += 9) {
@@ -248,6 +253,32 @@ static void holds_are_one_bit_for_each_client_and_endpoint(void **state)
 	}
 }
 
+static void room_in_a_ring_that_was_full_is_none_until_there_is_some_worth(void **state)
+{
+	struct endpoint *ep = &made.endpoints[1];
+
+	(void)state;
+	atomic_store(&ep->tx_limit, 65536);
+	atomic_store(&ep->tx_head, 65536 - 100);
+	assert_int_equal(ep_tx_room(ep), 100); /* nobody found it full yet */
+	atomic_store(&ep->tx_head, 65536 + 5);
+	assert_int_equal(ep_tx_room(ep), 0);
+	atomic_store(&ep->tx_head, 65536);
+	atomic_store(&ep->tx_want, 1);
+	atomic_store(&ep->tx_tail, TX_ROOM_LEAST - 1);
+	assert_int_equal(ep_tx_room(ep), 0);
+	atomic_store(&ep->tx_tail, TX_ROOM_LEAST);
+	assert_int_equal(ep_tx_room(ep), TX_ROOM_LEAST);
+	/* a small one: a quarter, so that it is always less than what makes it writable */
+	atomic_store(&ep->tx_limit, 4608);
+	atomic_store(&ep->tx_head, 4608);
+	atomic_store(&ep->tx_tail, 4608 / 4 - 1);
+	assert_int_equal(ep_tx_room(ep), 0);
+	atomic_store(&ep->tx_tail, 4608 / 4);
+	assert_int_equal(ep_tx_room(ep), 4608 / 4);
+	assert_false(ep_tx_ready(ep));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +295,8 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(region_count_is_limited, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                holds_are_one_bit_for_each_client_and_endpoint, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                room_in_a_ring_that_was_full_is_none_until_there_is_some_worth, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("arena", tests, NULL, NULL);

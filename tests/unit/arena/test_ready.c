@@ -54,7 +54,10 @@ static void claim_takes_the_endpoints_watches_then_the_listeners_then_none(void 
 		assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN),
 		        a.endpoint_count * WATCH_INLINE + 2 * WATCH_LISTENER + i);
 	assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), WATCH_NONE);
-	assert_true(watch_release(&a, 5 * WATCH_INLINE + 2));
+	assert_true(watch_release(&a, 5 * WATCH_INLINE + 2, 4)); /* not the owner: it stays */
+	assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), WATCH_NONE);
+	assert_int_equal(watch_claim(&a, UINT32_MAX, 3, EPOLLIN), WATCH_NONE);
+	assert_true(watch_release(&a, 5 * WATCH_INLINE + 2, 3));
 	assert_int_equal(watch_claim(&a, 5, 4, EPOLLOUT), 5 * WATCH_INLINE + 2);
 	assert_int_equal(WATCH_POLLER(atomic_load(&watch_at(&a, 5 * WATCH_INLINE + 2)->word)), 4 + 1);
 	a.endpoints[6].listener = 0xfffffff0;
@@ -111,7 +114,7 @@ static void release_of_a_queued_watch_frees_it_when_it_is_drained(void **state)
 
 	(void)state;
 	tell(w, EPOLLIN);
-	assert_false(watch_release(&a, w));
+	assert_false(watch_release(&a, w, 7));
 	assert_int_not_equal(atomic_load(&watch_at(&a, w)->word), 0); /* nobody else may take it yet */
 	assert_int_equal(tell(w, EPOLLIN), UINT32_MAX);
 	assert_int_equal(poller_drain(&a, 7), w + 1);
@@ -124,6 +127,27 @@ static void release_of_a_queued_watch_frees_it_when_it_is_drained(void **state)
 	assert_true(poller_has_ready(&a, 8));
 }
 
+static void cleared_watch_stays_on_a_living_pollers_list_and_is_not_used_anew(void **state)
+{
+	int poller = poller_claim(&a, 2);
+	uint32_t w = watch_claim(&a, 1, (uint32_t)poller, EPOLLIN), dead = watch_claim(&a, 2, 9, EPOLLIN),
+	         idle = watch_claim(&a, 3, (uint32_t)poller, EPOLLIN);
+
+	(void)state;
+	tell(w, EPOLLIN);
+	tell(dead, EPOLLIN); /* poller 9 belongs to nobody (any more) */
+	watch_clear(&a, watch_at(&a, w));
+	watch_clear(&a, watch_at(&a, dead));
+	watch_clear(&a, watch_at(&a, idle));
+	assert_int_equal(atomic_load(&watch_at(&a, dead)->word), 0);
+	assert_int_equal(atomic_load(&watch_at(&a, idle)->word), 0);
+	assert_int_not_equal(watch_claim(&a, 1, 8, EPOLLIN), w);
+	assert_int_equal(tell(w, EPOLLIN), UINT32_MAX);
+	assert_int_equal(poller_drain(&a, (uint32_t)poller), w + 1);
+	assert_int_equal(watch_unqueue(&a, w), 0);
+	assert_int_equal(watch_claim(&a, 1, 8, EPOLLIN), w);
+}
+
 static void release_between_drain_and_look_frees_at_the_look(void **state)
 {
 	uint32_t w = watch_claim(&a, 1, 7, EPOLLIN);
@@ -131,7 +155,7 @@ static void release_between_drain_and_look_frees_at_the_look(void **state)
 	(void)state;
 	tell(w, EPOLLIN);
 	assert_int_equal(poller_drain(&a, 7), w + 1);
-	assert_false(watch_release(&a, w));
+	assert_false(watch_release(&a, w, 7));
 	assert_int_equal(watch_unqueue(&a, w), 0);
 	assert_int_equal(atomic_load(&watch_at(&a, w)->word), 0);
 }
@@ -205,6 +229,8 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(
 	                notify_queues_once_and_only_what_the_mask_wants, setup, teardown),
 	        cmocka_unit_test_setup_teardown(drain_gives_the_oldest_first, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                cleared_watch_stays_on_a_living_pollers_list_and_is_not_used_anew, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                release_of_a_queued_watch_frees_it_when_it_is_drained, setup, teardown),
 	        cmocka_unit_test_setup_teardown(

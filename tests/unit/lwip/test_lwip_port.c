@@ -32,6 +32,7 @@ static LWIP_PER_STACK unsigned assert_count, hook_count;
 static LWIP_PER_STACK size_t slab_bytes, slab_limit;
 void lwip_tcp_input(struct pbuf *p, struct netif *inp);
 void lwip_udp_input(struct pbuf *p, struct netif *inp);
+void lwip_icmp_input(struct pbuf *p, struct netif *inp);
 
 void stack_lwip_assert(const char *message, int line, const char *file)
 {
@@ -72,6 +73,12 @@ u32_t lwip_hook_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *r
 	return 0x12345678;
 }
 
+struct netif *lwip_hook_route(const ip4_addr_t *src, const ip4_addr_t *dest)
+{
+	(void)src, (void)dest;
+	return NULL;
+}
+
 err_t lwip_hook_inpacket(
         struct tcp_pcb *pcb, struct tcp_hdr *header, u16_t optlen, u16_t opt1len, u8_t *opt2, struct pbuf *p)
 {
@@ -85,9 +92,20 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	lwip_tcp_input(p, inp);
 }
 
+err_t netif_ip4_frag(struct pbuf *p, struct netif *netif, const ip4_addr_t *dest);
+err_t netif_ip4_frag(struct pbuf *p, struct netif *netif, const ip4_addr_t *dest)
+{
+	return ip4_frag(p, netif, dest);
+}
+
 void udp_input(struct pbuf *p, struct netif *inp)
 {
 	lwip_udp_input(p, inp);
+}
+
+void icmp_input(struct pbuf *p, struct netif *inp)
+{
+	lwip_icmp_input(p, inp);
 }
 
 static void stack_begin(void)

@@ -258,10 +258,53 @@ static void rx_arp_and_neighbour_discovery_are_for_everybody(void **state)
 	assert_false(check_flags(size, 0).arp_like);
 }
 
+/* The frame in two buffers, the first of first bytes. */
+static enum cksum_result check_chain(uint32_t size, uint32_t first)
+{
+	struct rte_mbuf m[2];
+	struct frame_info info;
+
+	memset(m, 0, sizeof(m));
+	m[0].buf_addr = frame;
+	m[0].data_len = (uint16_t)first;
+	m[0].pkt_len = size;
+	m[0].nb_segs = 2;
+	m[0].next = &m[1];
+	m[1].buf_addr = frame + first;
+	m[1].data_len = (uint16_t)(size - first);
+	cksum_rx_chain(m, &info);
+	return info.result;
+}
+
+static void chain_is_checked_over_its_buffers(void **state)
+{
+	(void)state;
+	for (int udp = 0; udp < 2; udp++) {
+		uint32_t size = frame_ip4(frame, udp ? 17 : 6, 1234, 80, 1000);
+
+		fill(size);
+		for (uint32_t first = 14 + 40; first < 200; first += 7) {
+			assert_int_equal(check_chain(size, first), CKSUM_OK);
+			frame[size - 1] ^= 1;
+			assert_int_equal(check_chain(size, first), CKSUM_BAD);
+			frame[size - 1] ^= 1;
+		}
+		assert_int_equal(check_chain(size, 14 + 39), CKSUM_SHORT);
+		assert_int_equal(check_chain(size - 1, 100), CKSUM_SHORT);
+		cksum_tx_near(frame, size);
+		assert_int_equal(check_chain(size, 100), CKSUM_PARTIAL);
+		assert_int_equal(check_flags(size, CKSUM_PARTIAL_FIRST).result, CKSUM_PARTIAL);
+		assert_int_equal(check(size), CKSUM_PARTIAL);
+		frame[size - 1] ^= 1; /* nobody looks */
+		assert_int_equal(check_flags(size, CKSUM_PARTIAL_FIRST).result, CKSUM_PARTIAL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(tx_fills_what_rx_accepts),
+	        cmocka_unit_test(chain_is_checked_over_its_buffers),
 	        cmocka_unit_test(rx_refuses_each_flipped_bit),
 	        cmocka_unit_test(rx_tells_partial_from_bad),
 	        cmocka_unit_test(rx_udp_without_checksum_is_good_in_ip4_only),

@@ -94,7 +94,8 @@ static void driver_arguments_follow_from_the_options(void **state)
 	cfg.memif_id = 3;
 	cfg.rx_queue_size = 1000;
 	device_vdev(&device, &cfg, 1, name, sizeof(name), args, sizeof(args));
-	assert_string_equal(args, "role=server,id=3,socket=/run/x.sock,socket-abstract=no,rsize=9");
+	assert_string_equal(
+	        args, "role=server,id=3,socket=/run/x.sock,socket-abstract=no,rsize=8,bsize=61504");
 	device = parsed("0000:3b:00.0");
 	device_vdev(&device, &cfg, 1, name, sizeof(name), args, sizeof(args));
 	assert_string_equal(name, "");

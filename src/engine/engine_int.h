@@ -1,0 +1,49 @@
+/* engine_int.h - the host object, for the two files that run it: engine.c (threads of their own) and inline.c
+ * (the application's threads). */
+#pragma once
+#include "engine.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "arena.h"
+#include "cfg.h"
+#include "nic.h"
+#include "segment.h"
+#include "server.h"
+#include "stack.h"
+
+struct engine {
+	struct cfg cfg;
+	int lock_fd;
+	struct nic *nic;
+	struct nic_info info;
+	uint8_t address[4], netmask[4], gateway[4];
+	unsigned prefix;
+	bool has_gateway;
+	uint16_t mtu;
+	struct nic_region region[NIC_REGION_MAX];
+	uint32_t region_count;
+	struct arena arena;
+	bool is_arena_huge;
+	struct segment stats;
+	_Atomic int *poller_fds;
+	struct server *server;
+	int epoll_fd; /* server's and event_fd */
+	int event_fd; /* a stack thread has ended by itself */
+	_Atomic bool is_stopping, has_failed;
+	uint32_t stack_count;
+	bool is_inline; /* one stack, which belongs to whoever holds the driver token */
+	struct stack *stacks[ARENA_STACK_MAX];
+	struct stack_thread {
+		struct engine *e;
+		uint32_t idx;
+		uint16_t core;
+		bool is_running;
+		pthread_t thread;
+	} threads[ARENA_STACK_MAX];
+};
+
+/* engine_start without stack threads: there is one stack, and it is the calling thread's until that lets
+ * others run it. */
+int engine_start_inline(struct engine **out, const struct cfg *cfg, char *err, size_t err_size);

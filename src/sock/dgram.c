@@ -1,0 +1,744 @@
+/* dgram.c - a datagram socket's state: who serves it, its addresses, its association with a peer.
+ *
+ * Runs in application threads. The kernel descriptor stays what it is, an unbound or bound UDP socket;
+ * Pronk's half is an endpoint with the same port. Which half a socket has: an autobound one begins with the
+ * half that its first datagram needs and gets the other when it is needed; a bound one has both, unless one
+ * side does not have the address. A half that must not receive (the peer is on the other side) is closed by a
+ * filter: a socket filter in the kernel, a peer that never sends in the stack. Messages are in dgram_xfer.c.
+ */
+#include "dgram.h"
+#include "clock.h"
+#include "endpoint.h"
+#include "epoll_set.h"
+#include "libc.h"
+#include "log.h"
+#include "proc.h"
+#include "raw.h"
+#include "route.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+enum { PORT_TRIES = 32, CLOSE_WAIT_NS = 20000000 };
+
+static struct endpoint *ep_of(const struct file *f)
+{
+	return proc_ep(atomic_load_explicit(&f->ep, memory_order_acquire));
+}
+
+bool dgram_opened(struct file *f)
+{
+	f->dg = calloc(1, sizeof(*f->dg));
+	if (!f->dg)
+		return false;
+	f->dg->mcast_ttl = f->dg->mcast_loop = f->dg->mcast_all = 1;
+	f->dg->mtu_discover = IP_PMTUDISC_WANT;
+	return true;
+}
+
+/* The kernel half's name, or its peer's. False when it has none. */
+static bool kernel_name(int fd, struct sock_addr *a, bool is_peer)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+
+	return !(is_peer ? libc.getpeername : libc.getsockname)(fd, (struct sockaddr *)&ss, &len) &&
+	       !addr_from_user(a, (struct sockaddr *)&ss, len) && a->port;
+}
+
+void dgram_import(struct file *f, int fd)
+{
+	struct dgram *d = f->dg;
+	struct sock_addr a;
+
+	dgram_options_take(f, fd);
+	d->kernel_peer = kernel_name(fd, &a, true);
+	d->has_kernel = kernel_name(fd, &a, false) && sock_is_ours(f);
+	d->is_local = d->has_kernel && route_is_loopback(&a);
+	/* as bound; a connected wildcard socket keeps the address that it has */
+	d->is_specific = sock_is_ours(f) && !route_is_any(&ep_of(f)->local) &&
+	                 (!ep_of(f)->remote.family || (d->has_kernel && !route_is_any(&a)));
+}
+
+static void stay_kernel(struct file *f, int fd, const char *reason)
+{
+	atomic_store(&f->mode, MODE_KERNEL);
+	proc_fallback_add(fd, f->domain, f->type, reason);
+}
+
+unsigned int dgram_ifindex(void)
+{
+	static _Atomic unsigned int index;
+	const char *name = strchr(proc.at.arena.hdr->device, ':');
+	unsigned int i = atomic_load(&index);
+
+	if (i || !name || !strncmp(proc.at.arena.hdr->device, "memif", 5))
+		return i;
+	i = if_nametoindex(name + 1);
+	atomic_store(&index, i);
+	return i;
+}
+
+uint32_t dgram_mtu(const struct sock_addr *to)
+{
+	/* the kernel's loopback interface has 65,536, and says IP_MAX_MTU */
+	return route_is_loopback(to) || route_is_own(to) ? 65535 : proc.at.arena.hdr->mtu;
+}
+
+bool dgram_attach(const struct sock_addr *to)
+{
+	if (to->family != AF_INET)
+		return false;
+	if (route_is_loopback(to) || route_is_any(to))
+		return proc_serves_loopback();
+	return proc_attach() && !proc_is_dead();
+}
+
+static bool udp_is_used(uint16_t port)
+{
+	return atomic_load_explicit(&proc.at.arena.hdr->udp_used[port / 32], memory_order_relaxed) >>
+	               (port % 32) &
+	       1;
+}
+
+bool dgram_is_pronk(const struct file *f, const struct sock_addr *to)
+{
+	if (to->family != AF_INET)
+		return false;
+	if (route_is_multicast(to))
+		return !f->dg->mcast_kernel;
+	if (route_is_broadcast(to))
+		return true;
+	if (route_is_loopback(to) || route_is_own(to) || route_is_any(to))
+		return proc.at.arena.hdr->loopback && udp_is_used(to->port);
+	return route_is_reachable(to);
+}
+
+/* Closes the kernel half to everything, or opens it again. With af_packet the kernel sees every frame that
+ * Pronk sees: what came through the port's interface is then Pronk's alone. */
+static void kernel_filter(struct file *f, int fd, bool is_off)
+{
+	struct sock_filter none[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+	struct sock_filter other[] = {
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_IFINDEX)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, dgram_ifindex(), 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, 0),
+	        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+	};
+	struct sock_fprog prog = {.len = 1, .filter = none};
+	int drop = 0;
+
+	f->dg->is_off = is_off;
+	if (!is_off && !strncmp(proc.at.arena.hdr->device, "afpacket:", 9)) {
+		prog.len = sizeof(other) / sizeof(other[0]);
+		prog.filter = other;
+		is_off = true;
+	}
+	if (is_off && libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0)
+		log_debug("fd %d: filter: %s", fd, strerror(errno));
+	if (!is_off)
+		libc.setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &drop, sizeof(drop));
+}
+
+static void mode_set(struct file *f, int mode)
+{
+	if (atomic_load(&f->mode) == mode)
+		return;
+	atomic_store(&f->mode, (uint8_t)mode);
+	epoll_file_changed(f);
+}
+
+static uint32_t next_stack(void)
+{
+	const struct arena *a = &proc.at.arena;
+
+	return atomic_fetch_add_explicit(&a->hdr->next_stack, 1, memory_order_relaxed) % a->stack_count;
+}
+
+/* Pronk's half: an endpoint bound to a; its port is filled in. With the file's lock. */
+static int ep_bind(struct file *f, struct sock_addr *a)
+{
+	struct call c = {.op = CALL_BIND,
+	        .endpoint = ENDPOINT_NONE,
+	        .local = *a,
+	        .opt = SOCK_DGRAM,
+	        .rcvbuf = (uint32_t)f->dg->rcvbuf,
+	        .flags = (f->dg->reuseaddr ? CALL_F_REUSEADDR : 0u) |
+	                 (f->dg->reuseport ? CALL_F_REUSEPORT : 0u)};
+	int rc;
+
+	c.local.family = AF_INET;
+	atomic_store(&c.opts.v[EPO_RCVBUF], f->dg->rcvbuf);
+	atomic_store(&c.opts.v[EPO_SNDBUF], f->dg->sndbuf);
+	atomic_store(&c.opts.flag, 1ull << EPF_RCVBUF_SET | 1ull << EPF_SNDBUF_SET);
+	rc = post_call_port(&proc.at, next_stack(), &c);
+	if (rc || (rc = c.result))
+		return rc;
+	a->port = c.local.port;
+	atomic_store_explicit(&proc_ep(c.endpoint)->tx_limit, (uint32_t)f->dg->sndbuf, memory_order_relaxed);
+	atomic_store_explicit(&proc_ep(c.endpoint)->app_fd, f->fd, memory_order_relaxed);
+	atomic_store(&f->ep, c.endpoint);
+	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
+	return 0;
+}
+
+/* Waits, shortly, until the stack has taken the endpoint back: the port is free when close has returned. */
+static void ep_release(struct file *f)
+{
+	uint32_t idx = atomic_exchange(&f->ep, ENDPOINT_NONE);
+	struct endpoint *ep = proc_ep(idx);
+	uint32_t gen = ep->gen;
+	uint64_t deadline = clock_now_ns() + CLOSE_WAIT_NS;
+
+	if (idx == ENDPOINT_NONE)
+		return;
+	sock_ep_release(idx, 0);
+	while (!proc_is_dead() && !hold_any(&proc.at.arena, idx, proc.at.client_idx) &&
+	        atomic_load(&ep->state) == EP_DGRAM && *(volatile uint32_t *)&ep->gen == gen &&
+	        clock_now_ns() < deadline)
+		attach_relax(&proc.at);
+	attach_settle(&proc.at, ep->stack_idx);
+}
+
+/* Connects Pronk's half; family 0 dissolves. */
+static int ep_connect(struct file *f, const struct sock_addr *to)
+{
+	struct call c = {.op = CALL_CONNECT, .endpoint = atomic_load(&f->ep), .remote = *to};
+	int rc;
+
+	/* a peer that only the kernel reaches: an address that nothing comes from */
+	if (to->family == AF_INET6) {
+		static const uint8_t local[4] = {127, 0, 0, 1};
+
+		c.remote.family = AF_INET;
+		memset(c.remote.ip, 0, sizeof(c.remote.ip));
+		memcpy(c.remote.ip, local, 4);
+	}
+	rc = post_call(&proc.at, ep_of(f)->stack_idx, &c);
+	return rc ? rc : c.result;
+}
+
+static bool kernel_has_input(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct timespec zero = {0};
+
+	return RAW(SYS_ppoll, &p, 1, &zero, NULL, 0) > 0 && (p.revents & POLLIN);
+}
+
+static int kernel_bind(struct file *f, int fd, const struct sock_addr *a)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+
+	addr_to_user(a, f->domain, (struct sockaddr *)&ss, &len);
+	return libc.bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
+}
+
+/* Binds both halves to one address and port. With the file's lock. */
+static int bind_both(struct file *f, int fd, struct sock_addr *a, const struct sockaddr *addr, socklen_t len)
+{
+	uint16_t port = a->port;
+	struct sockaddr_storage ss;
+	int rc;
+
+	if (len > sizeof(ss))
+		len = sizeof(ss);
+	memcpy(&ss, addr, len);
+	for (int i = 0;; i++) {
+		a->port = port;
+		rc = ep_bind(f, a);
+		if (rc)
+			return rc;
+		if (ss.ss_family == AF_INET6)
+			((struct sockaddr_in6 *)&ss)->sin6_port = htons(a->port);
+		else
+			((struct sockaddr_in *)&ss)->sin_port = htons(a->port);
+		if (!libc.bind(fd, (struct sockaddr *)&ss, len)) {
+			f->dg->has_kernel = true;
+			return 0;
+		}
+		rc = -errno;
+		if (rc == -EADDRNOTAVAIL && route_is_own(a)) /* Pronk's alone */
+			return 0;
+		ep_release(f);
+		if (port || rc != -EADDRINUSE || i == PORT_TRIES)
+			return rc;
+	}
+}
+
+static int is_v6only(const struct file *f, int fd)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return f->domain == AF_INET6 && (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, &len) || on);
+}
+
+/* Why the kernel alone serves a socket with this address, or NULL: both sides. is_fault: strict mode refuses
+ * that. */
+static const char *bind_wants(struct file *f, int fd, const struct sock_addr *a, bool *is_fault)
+{
+	*is_fault = true;
+	if (f->dg->is_kernels)
+		return "an option was set that only the kernel has";
+	*is_fault = false;
+	if ((!route_is_any(a) && a->family != AF_INET) || is_v6only(f, fd))
+		return "IPv6 is not accelerated";
+	if (route_is_loopback(a) && !dgram_attach(a))
+		return "bound to a loopback address";
+	if (!proc_attach() || proc_is_dead()) {
+		*is_fault = true;
+		return "no service";
+	}
+	if (route_is_any(a) || route_is_own(a) || route_is_multicast(a) || route_is_broadcast(a) ||
+	        (route_is_loopback(a) && proc.at.arena.hdr->loopback))
+		return NULL;
+	return route_is_loopback(a) ? "bound to a loopback address" : "bound to an address of the kernel";
+}
+
+/* The kernel alone is to have it: it is the kernel's once the kernel has agreed. */
+static int bind_kernel(
+        struct file *f, int fd, const struct sockaddr *addr, socklen_t len, const char *why, bool is_fault)
+{
+	if (is_fault && proc.strict) {
+		log_limited_error("strict: fd %d is refused: %s", fd, why);
+		return -ENETDOWN;
+	}
+	if (libc.bind(fd, addr, len) < 0)
+		return -errno;
+	stay_kernel(f, fd, why);
+	return 0;
+}
+
+int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct sock_addr a;
+	const char *why;
+	bool is_fault;
+	int rc = addr_from_user(&a, addr, len);
+
+	if (f->dg->is_parked) { /* the new address goes before what is still unread */
+		spin_lock(&f->lock);
+		f->dg->is_parked = false;
+		epoll_file_closed_ep(f);
+		ep_release(f);
+		mode_set(f, MODE_OPEN);
+		spin_unlock(&f->lock);
+	}
+	if (sock_is_ours(f))
+		return f->dg->has_kernel ? SOCK_LIBC
+		       : rc              ? rc
+		                         : -EINVAL; /* the kernel's words where it has them */
+	if (atomic_load(&f->mode) == MODE_KERNEL || rc ||
+	        (f->domain == AF_INET && addr->sa_family != AF_INET))
+		return SOCK_LIBC;
+	spin_lock(&f->lock);
+	if (atomic_load(&f->mode) != MODE_OPEN)
+		rc = SOCK_LIBC;
+	else if ((why = bind_wants(f, fd, &a, &is_fault)))
+		rc = bind_kernel(f, fd, addr, len, why, is_fault);
+	if (!rc && atomic_load(&f->mode) == MODE_OPEN) {
+		struct sock_addr old;
+
+		/* bound already, through the kernel: its words */
+		if (kernel_name(fd, &old, false)) {
+			spin_unlock(&f->lock);
+			return SOCK_LIBC;
+		}
+		dgram_options_take(f, fd);
+		if (a.family == AF_INET6) { /* :: takes IPv4 as well */
+			a.family = AF_INET;
+			memset(a.ip, 0, sizeof(a.ip));
+		}
+		f->dg->is_specific = !route_is_any(&a);
+		rc = bind_both(f, fd, &a, addr, len);
+		if (rc == -ENOBUFS || rc == -ENOMEM) {
+			log_warning("the service has no room for a socket; the kernel serves it");
+			rc = bind_kernel(f, fd, addr, len, "the service has no room", true);
+		} else if (!rc) {
+			f->dg->is_local = route_is_loopback(&a);
+			dgram_groups_tell(f);
+			if (f->dg->has_kernel)
+				kernel_filter(f, fd, false);
+			mode_set(f, f->dg->has_kernel ? MODE_DUAL : MODE_PRONK);
+		}
+	}
+	spin_unlock(&f->lock);
+	return rc;
+}
+
+/* With the file's lock: Pronk's half of a socket that the kernel may have bound already. */
+static int open_half(struct file *f, int fd)
+{
+	struct dgram *d = f->dg;
+	struct sock_addr a, peer;
+	int rc;
+
+	if (atomic_load(&f->mode) != MODE_OPEN)
+		return 0;
+	dgram_options_take(f, fd);
+	d->has_kernel = kernel_name(fd, &a, false);
+	if (!d->has_kernel)
+		memset(&a, 0, sizeof(a));
+	a.family = AF_INET;
+	memset(a.ip, 0, sizeof(a.ip));
+	rc = ep_bind(f, &a);
+	if (rc == -EADDRINUSE && a.port) { /* the kernel gave it a port that is taken here */
+		a.port = 0;
+		rc = ep_bind(f, &a);
+	}
+	if (rc)
+		return rc;
+	d->is_auto = !d->has_kernel;
+	dgram_groups_tell(f);
+	if (d->kernel_peer && kernel_name(fd, &peer, true)) /* ours must not receive from anybody else */
+		ep_connect(f, &peer);
+	if (d->has_kernel)
+		kernel_filter(f, fd, false);
+	mode_set(f, d->has_kernel ? MODE_DUAL : MODE_PRONK);
+	return 0;
+}
+
+int dgram_open_half(struct file *f, int fd)
+{
+	int rc;
+
+	spin_lock(&f->lock);
+	rc = open_half(f, fd);
+	spin_unlock(&f->lock);
+	return rc;
+}
+
+ssize_t dgram_send_nowhere(struct file *f, int fd, const struct msghdr *msg, int flags)
+{
+	struct sock_addr a;
+	long n;
+
+	if (f->dg->is_kernels || f->dg->kernel_peer || !proc_is_attached() || proc_is_dead() ||
+	        is_v6only(f, fd))
+		return SOCK_LIBC;
+	n = RAW(SYS_sendmsg, fd, msg, flags);
+	/* inet_send_prepare: what comes for that port from Pronk's side shall come, too */
+	if (n < 0 && kernel_name(fd, &a, false))
+		dgram_open_half(f, fd);
+	return n;
+}
+
+/* With the file's lock. */
+static int kernel_half(struct file *f, int fd)
+{
+	struct sock_addr a = {.family = AF_INET, .port = ep_of(f)->local.port};
+	int rc;
+
+	if (f->dg->has_kernel || !sock_is_ours(f))
+		return 0;
+	if (f->dg->is_specific)
+		return -ENETUNREACH;
+	rc = kernel_bind(f, fd, &a);
+	if (rc)
+		log_debug("fd %d: port %u is taken in the kernel: %s", fd, a.port, strerror(-rc));
+	f->dg->has_kernel = true;
+	/* a socket that is connected through Pronk hears from nobody else */
+	kernel_filter(f, fd, !f->dg->kernel_peer && ep_of(f)->remote.family);
+	mode_set(f, MODE_DUAL);
+	return 0;
+}
+
+int dgram_kernel_half(struct file *f, int fd)
+{
+	int rc;
+
+	spin_lock(&f->lock);
+	rc = kernel_half(f, fd);
+	spin_unlock(&f->lock);
+	return rc;
+}
+
+static void kernel_dissolve(struct file *f, int fd)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+	if (f->dg->kernel_peer)
+		RAW(SYS_connect, fd, &none, sizeof(none));
+	f->dg->kernel_peer = false;
+	if (!f->dg->is_specific)
+		f->dg->is_local = false;
+}
+
+/* The kernel half's source address is a loopback one. */
+static bool kernel_is_local(int fd)
+{
+	struct sock_addr a;
+
+	return kernel_name(fd, &a, false) && route_is_loopback(&a);
+}
+
+static int connect_pronk(struct file *f, int fd, const struct sock_addr *to)
+{
+	int rc = ep_connect(f, to);
+
+	if (rc)
+		return rc;
+	f->has_connected = true;
+	if (!f->dg->has_kernel)
+		return 0;
+	kernel_filter(f, fd, true);
+	kernel_dissolve(f, fd);
+	/* what had come before stays readable */
+	mode_set(f, kernel_has_input(fd) ? MODE_DUAL : MODE_PRONK);
+	return 0;
+}
+
+static int connect_kernel(
+        struct file *f, int fd, const struct sock_addr *to, const struct sockaddr *addr, socklen_t len)
+{
+	int rc = kernel_half(f, fd);
+
+	if (rc)
+		return rc;
+	rc = (int)RAW(SYS_connect, fd, addr, len); /* no cancellation point: the file's lock is held */
+	if (rc)
+		return rc;
+	rc = ep_connect(f, to);
+	if (rc)
+		log_debug("fd %d: Pronk's half: %s", fd, strerror(-rc));
+	f->dg->kernel_peer = true;
+	f->dg->is_local |= kernel_is_local(fd);
+	f->has_connected = true;
+	kernel_filter(f, fd, false);
+	mode_set(f, MODE_DUAL);
+	return 0;
+}
+
+static int dissolve(struct file *f, int fd)
+{
+	struct sock_addr none = {0};
+	int rc;
+
+	kernel_dissolve(f, fd);
+	f->has_connected = false;
+	if (f->dg->is_auto && !f->dg->has_kernel) {
+		/* a port that nobody asked for goes with the association: udp_disconnect in the kernel; here
+		 * it is hidden while something can still be read */
+		if (ep_rx_ready(ep_of(f))) {
+			f->dg->is_parked = true;
+			return ep_connect(f, &none);
+		}
+		epoll_file_closed_ep(f);
+		ep_release(f);
+		mode_set(f, MODE_OPEN);
+		return 0;
+	}
+	rc = ep_connect(f, &none);
+	if (f->dg->has_kernel)
+		kernel_filter(f, fd, false);
+	mode_set(f, f->dg->has_kernel ? MODE_DUAL : MODE_PRONK);
+	return rc;
+}
+
+int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct dgram *d = f->dg;
+	struct sock_addr to;
+	bool is_pronk, was_open;
+	int rc;
+
+	if (atomic_load(&f->mode) == MODE_KERNEL)
+		return SOCK_LIBC;
+	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
+		spin_lock(&f->lock);
+		if (sock_is_ours(f) && !proc_is_dead()) {
+			rc = dissolve(f, fd);
+		} else {
+			rc = SOCK_LIBC;
+			d->kernel_peer = d->is_local = false;
+		}
+		spin_unlock(&f->lock);
+		return rc;
+	}
+	rc = addr_from_user(&to, addr, len);
+	if (!rc && f->domain == AF_INET && addr->sa_family != AF_INET)
+		rc = -EAFNOSUPPORT;
+	if (rc)
+		return sock_is_ours(f) ? rc : SOCK_LIBC;
+	is_pronk = dgram_attach(&to) && dgram_is_pronk(f, &to);
+	if (is_pronk && !sock_is_ours(f) && (d->is_kernels || is_v6only(f, fd))) {
+		stay_kernel(f, fd, "an option was set that only the kernel has");
+		return SOCK_LIBC;
+	}
+	if (is_pronk && route_is_broadcast(&to)) {
+		if (!sock_is_ours(f))
+			dgram_options_take(f, fd);
+		if (!d->broadcast)
+			return -EACCES;
+	}
+	/* as the kernel's routes say of such a source */
+	if (is_pronk && d->is_local && !route_is_loopback(&to) && !route_is_own(&to))
+		return -EINVAL;
+	spin_lock(&f->lock);
+	d->is_parked = false;
+	was_open = atomic_load(&f->mode) == MODE_OPEN;
+	if (was_open && !is_pronk) {
+		if (proc.strict && !route_is_loopback(&to) && !route_is_any(&to) && to.family == AF_INET) {
+			rc = -ENETDOWN;
+		} else if (!(rc = (int)RAW(SYS_connect, fd, addr, len))) {
+			d->kernel_peer = true;
+			d->is_local |= kernel_is_local(fd);
+			proc_fallback_add(fd, f->domain, f->type,
+			        route_is_loopback(&to)  ? "the peer is on the loopback interface"
+			        : to.family == AF_INET6 ? "IPv6 is not accelerated"
+			                                : "no route to the peer through the port");
+		}
+	} else if (is_pronk) {
+		if (was_open) {
+			proc_fallback_remove(fd);
+			kernel_dissolve(f, fd);
+		}
+		rc = open_half(f, fd);
+		if (!rc)
+			rc = connect_pronk(f, fd, &to);
+		if (rc && was_open && atomic_load(&f->mode) == MODE_PRONK) {
+			epoll_file_closed_ep(f);
+			ep_release(f);
+			mode_set(f, MODE_OPEN);
+		}
+	} else {
+		rc = proc_is_dead() ? SOCK_LIBC : connect_kernel(f, fd, &to, addr, len);
+	}
+	spin_unlock(&f->lock);
+	return rc;
+}
+
+int dgram_shutdown(struct file *f, int fd, int how)
+{
+	struct endpoint *ep;
+	uint32_t bits;
+
+	if (!sock_is_ours(f))
+		return SOCK_LIBC;
+	if (how < SHUT_RD || how > SHUT_RDWR)
+		return -EINVAL;
+	ep = ep_of(f);
+	libc.shutdown(fd, how);
+	bits = (how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u);
+	atomic_fetch_or(&ep->app_flags, bits);
+	if (!proc_is_dead())
+		post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+	/* has its effect on a socket without a peer, too, but is an error: inet_shutdown in the kernel */
+	return f->dg->kernel_peer || ep->remote.family ? 0 : -ENOTCONN;
+}
+
+int dgram_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_peer)
+{
+	struct endpoint *ep;
+
+	if (!sock_is_ours(f) || f->dg->kernel_peer)
+		return SOCK_LIBC;
+	if (!len)
+		return -EFAULT;
+	if ((int)*len < 0)
+		return -EINVAL;
+	if (!addr)
+		return -EFAULT;
+	ep = ep_of(f);
+	if (is_peer && (!ep->remote.family || !ep->remote.port)) /* inet_getname: a peer has a port */
+		return -ENOTCONN;
+	if (f->dg->is_parked) {
+		addr_to_user(&(struct sock_addr){.family = AF_INET}, f->domain, addr, len);
+		return 0;
+	}
+	addr_to_user(is_peer ? &ep->remote : &ep->local, f->domain, addr, len);
+	return 0;
+}
+
+/* The size of the next datagram; -1 when there is none of ours. */
+static int next_size(struct endpoint *ep)
+{
+	const struct arena *a = &proc.at.arena;
+	struct dgram_meta meta;
+	const struct rx_desc *desc;
+	const uint8_t *p;
+	int size = -1;
+
+	if (!ep_rx_ready(ep) || ep_lock(&proc.at, &ep->rx_lock))
+		return -1;
+	if (ep_rx_ready(ep)) {
+		desc = &arena_rx_ring(a, ep)[atomic_load(&ep->rx_tail) % RX_RING_SIZE];
+		p = desc->size >= sizeof(meta) ? arena_rx_data(a, desc) : NULL;
+		if (p) {
+			memcpy(&meta, p, sizeof(meta));
+			size = (int)meta.size;
+		}
+	}
+	ep_unlock(&ep->rx_lock);
+	return size;
+}
+
+int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
+{
+	uint64_t stamp;
+	int v;
+
+	(void)fd;
+	if (request == FIONBIO && arg)
+		sock_set_nonblocking(f, *(int *)arg != 0);
+	if (!sock_is_ours(f))
+		return SOCK_LIBC;
+	switch (request) {
+	case FIONBIO:
+		return arg ? 0 : -EFAULT;
+	case FIONREAD:
+		v = next_size(ep_of(f));
+		if (v < 0)
+			return SOCK_LIBC; /* the kernel half's, or 0 */
+		break;
+	case SIOCOUTQ:
+		v = (int)ep_tx_used(ep_of(f));
+		break;
+	case SIOCGSTAMP:
+		stamp = atomic_load(&f->dg->stamp_ns);
+		if (!stamp)
+			return SOCK_LIBC;
+		if (!arg)
+			return -EFAULT;
+		*(struct timeval *)arg = (struct timeval){
+		        (time_t)(stamp / 1000000000u), (suseconds_t)(stamp % 1000000000u / 1000u)};
+		return 0;
+	case FIOASYNC:
+		return -EOPNOTSUPP;
+	default:
+		return SOCK_LIBC; /* interfaces, routes: the kernel's */
+	}
+	if (!arg)
+		return -EFAULT;
+	*(int *)arg = v;
+	return 0;
+}
+
+void dgram_end(struct file *f)
+{
+	struct dgram *d = f->dg;
+
+	if (!d)
+		return;
+	ep_release(f);
+	while (d->groups) {
+		struct dgram_group *g = d->groups;
+
+		d->groups = g->next;
+		free(g);
+	}
+	free(d->cork_data);
+	free(d->cork_head);
+	free(d);
+	f->dg = NULL;
+}

@@ -1,0 +1,649 @@
+/* dgram_xfer.c - moving datagrams: every send call on a datagram socket ends in dgram_send, every receive
+ * call in dgram_recv.
+ *
+ * Runs in application threads. A datagram is sent by one record in the endpoint's send ring (struct
+ * dgram_head, then the payload), published whole; one that is received lies in packet memory behind its
+ * description. What belongs to the kernel half goes there by the real calls, never blocking: we wait for both
+ * sides together. doc/threads.md, "Datagrams".
+ */
+#include "dgram.h"
+#include "clock.h"
+#include "endpoint.h"
+#include "libc.h"
+#include "local.h"
+#include "proc.h"
+#include "route.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	RX_BELL_PIECES = 16,
+	RX_BELL_BYTES = 32768,
+	KERNEL_TURN = 16,  /* so often the kernel's side is asked although ours has something */
+	SIZE_MOST = 65507, /* what an IPv4 datagram can carry */
+	HEADERS = 28,
+	BAD_ADDRESS = 4096, /* below it: the address that programs pass by mistake */
+};
+
+/* A datagram on its way out. */
+struct outgoing {
+	struct dgram_head head;
+	const struct iovec *iov;
+	int count;
+	size_t size;
+};
+
+static struct endpoint *ep_of(const struct file *f)
+{
+	return proc_ep(atomic_load_explicit(&f->ep, memory_order_acquire));
+}
+
+/* 0 and the sum of the sizes, or what the kernel says of such an array. readv(2) */
+static int iov_sum(const struct iovec *iov, size_t count, size_t *sum)
+{
+	*sum = 0;
+	if (count > IOV_MAX)
+		return -EMSGSIZE;
+	if (count && !iov)
+		return -EFAULT;
+	for (size_t i = 0; i < count; i++) {
+		if (iov[i].iov_len > SSIZE_MAX - *sum)
+			return -EINVAL;
+		*sum += iov[i].iov_len;
+		if (unlikely(iov[i].iov_len && (uintptr_t)iov[i].iov_base < BAD_ADDRESS))
+			return -EFAULT;
+	}
+	return 0;
+}
+
+/* --- sending --- */
+
+/* Puts granted blocks under the ring from head to head + size. All or none. With tx_lock. */
+static bool blocks_ready(struct endpoint *ep, uint32_t head, uint32_t size)
+{
+	_Atomic uint32_t *lock = &proc.at.grant_lock[ep->stack_idx];
+	uint32_t first = (uint32_t)-head % TX_BLOCK_SIZE; /* bytes left of the block under head */
+	uint32_t count = size > first ? (size - first + TX_BLOCK_SIZE - 1) / TX_BLOCK_SIZE : 0;
+	bool is_enough;
+
+	if (!count)
+		return true;
+	spin_lock(lock);
+	is_enough = grant_has(&proc.at, ep->stack_idx, count);
+	for (uint32_t i = 0; is_enough && i < count; i++) {
+		ep_tx_block_set(&proc.at.arena, ep, head + first + i * TX_BLOCK_SIZE,
+		        grant_peek(&proc.at, ep->stack_idx));
+		grant_take(&proc.at, ep->stack_idx);
+	}
+	spin_unlock(lock);
+	return is_enough;
+}
+
+static uint32_t ring_write(struct endpoint *ep, uint32_t at, const void *from, size_t size)
+{
+	const uint8_t *p = from;
+
+	while (size) {
+		uint32_t block = ep_tx_block(&proc.at.arena, ep, at);
+		uint32_t off = at % TX_BLOCK_SIZE;
+		size_t n = TX_BLOCK_SIZE - off < size ? TX_BLOCK_SIZE - off : size;
+
+		memcpy(arena_block(&proc.at.arena, block) + off, p, n);
+		p += n;
+		at += (uint32_t)n;
+		size -= n;
+	}
+	return at;
+}
+
+/* Writes one record. 0, or -EAGAIN when there is no room; is_starved: for want of blocks. With tx_lock. */
+static int record_put(struct endpoint *ep, const struct outgoing *o, bool *is_starved)
+{
+	uint32_t head = atomic_load_explicit(&ep->tx_head, memory_order_relaxed), at;
+	uint32_t used = head - atomic_load_explicit(&ep->tx_tail, memory_order_acquire);
+	uint32_t need = (uint32_t)sizeof(o->head) + DGRAM_ALIGN((uint32_t)o->size);
+
+	/* below the limit one datagram of any size goes in, as in sock_alloc_send_skb */
+	if (used >= ep_tx_limit(ep) || used + need > (TX_BLOCK_COUNT - 1) * TX_BLOCK_SIZE)
+		return -EAGAIN;
+	if (!blocks_ready(ep, head, need)) {
+		*is_starved = true;
+		return -EAGAIN;
+	}
+	at = ring_write(ep, head, &o->head, sizeof(o->head));
+	for (int i = 0; i < o->count; i++)
+		at = ring_write(ep, at, o->iov[i].iov_base, o->iov[i].iov_len);
+	atomic_store_explicit(&ep->tx_head, head + need, memory_order_release);
+	return 0;
+}
+
+static int error_take(struct endpoint *ep)
+{
+	if (likely(!atomic_load_explicit(&ep->error, memory_order_relaxed)))
+		return 0;
+	return -atomic_exchange(&ep->error, 0);
+}
+
+/* Sends one datagram, waiting for room unless told not to. */
+static ssize_t pronk_send(struct file *f, struct outgoing *o, bool is_dont, bool is_batch)
+{
+	uint64_t deadline = 0;
+	bool is_driven = false;
+	int waits = 0;
+
+	o->head.size = (uint32_t)o->size;
+	for (;;) {
+		struct endpoint *ep = ep_of(f);
+		bool is_starved = false;
+		int rc;
+
+		if (unlikely(proc_is_dead()))
+			return -ENETDOWN;
+		rc = error_take(ep);
+		if (rc)
+			return rc;
+		if (unlikely(atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR))
+			return -EPIPE;
+		if (unlikely(!o->head.to.port)) /* connected to port 0: nobody ever gets it */
+			return (ssize_t)o->size;
+		rc = ep_lock(&proc.at, &ep->tx_lock);
+		if (rc == -ECONNRESET)
+			continue;
+		if (rc)
+			return rc;
+		if (unlikely(ep != ep_of(f))) { /* dissolved meanwhile: the ring may be somebody else's */
+			ep_unlock(&ep->tx_lock);
+			continue;
+		}
+		rc = record_put(ep, o, &is_starved);
+		if (rc) /* announce before the doorbell: the stack answers with an event */
+			atomic_store(&ep->tx_want, 1);
+		ep_unlock(&ep->tx_lock);
+		if (rc || !is_batch)
+			post_doorbell(&proc.at, ep, DOORBELL_TX);
+		if (!rc) {
+			if (!is_batch)
+				attach_push(&proc.at, o->size);
+			return (ssize_t)o->size;
+		}
+		if (is_dont) {
+			static _Atomic uint32_t misses;
+
+			if (!is_driven && (is_driven = true) && attach_drive(&proc.at))
+				continue;
+			/* the kernel always takes one for a socket that has nothing under way: a child that
+			 * was forked a moment ago has not been granted blocks yet */
+			if (is_starved && !ep_tx_used(ep) && waits++ < 4 && grant_await(&proc.at, ep))
+				continue;
+			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255)
+				attach_check_dead(&proc.at);
+			return -EAGAIN;
+		}
+		if (!deadline)
+			deadline = deadline_after(f->dg->sndtimeo_ns);
+		if (is_starved || (ep_level(&proc.at.arena, ep) & EPOLLOUT)) {
+			/* the level cannot tell when enough blocks are granted */
+			rc = wait_nap(f, 50000);
+			if (rc)
+				return rc;
+			if (clock_now_ns() >= deadline)
+				return -EAGAIN;
+			attach_check_dead(&proc.at);
+			continue;
+		}
+		rc = wait_for(f, EPOLLOUT, deadline, -1);
+		if (rc)
+			return rc;
+	}
+}
+
+static ssize_t kernel_send(struct file *f, int fd, const struct msghdr *msg, int flags)
+{
+	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
+	uint64_t deadline = 0;
+	ssize_t n;
+	int rc = f->dg->has_kernel ? 0 : dgram_kernel_half(f, fd);
+
+	if (rc)
+		return rc;
+	for (;;) {
+		n = wait_sendmsg(f, fd, msg, flags | MSG_DONTWAIT);
+		if (n != -EAGAIN || is_dont)
+			return n;
+		if (!deadline)
+			deadline = deadline_after(f->dg->sndtimeo_ns);
+		rc = wait_kernel(f, fd, POLLOUT, deadline);
+		if (rc)
+			return rc;
+	}
+}
+
+/* The destination named in a message. 1 when none is named. */
+static int name_of(const struct file *f, const struct msghdr *msg, struct sock_addr *to)
+{
+	const struct sockaddr *addr = msg->msg_name;
+	struct sockaddr_in in;
+	int rc;
+
+	if (!addr || !msg->msg_namelen)
+		return 1;
+	if (msg->msg_namelen >= sizeof(in) && f->domain == AF_INET && addr->sa_family == AF_UNSPEC) {
+		memcpy(&in, addr, sizeof(in));
+		in.sin_family = AF_INET; /* udp_sendmsg takes it for that */
+		rc = addr_from_user(to, (struct sockaddr *)&in, sizeof(in));
+	} else if (msg->msg_namelen >= sizeof(sa_family_t) && f->domain == AF_INET6 &&
+	           addr->sa_family == AF_UNSPEC) {
+		return 1;
+	} else {
+		rc = addr_from_user(to, addr, msg->msg_namelen);
+		if (f->domain == AF_INET && msg->msg_namelen >= sizeof(in) && addr->sa_family != AF_INET)
+			rc = -EAFNOSUPPORT;
+		else if (rc == -EAFNOSUPPORT)
+			rc = -EINVAL;
+	}
+	if (!rc && !to->port)
+		rc = -EINVAL;
+	return rc;
+}
+
+/* Where a message goes: SIDE_*, or -E. Fills in o->head.to for Pronk's. */
+static int side_of(struct file *f, int fd, const struct msghdr *msg, struct outgoing *o)
+{
+	struct sock_addr *to = &o->head.to;
+	int rc = name_of(f, msg, to);
+
+	f->dg->is_parked = false;
+	if (!sock_is_ours(f)) {
+		if (rc || f->dg->is_kernels || !dgram_attach(to) || !dgram_is_pronk(f, to))
+			return SIDE_KERNEL; /* also for the kernel's own words */
+		rc = dgram_open_half(f, fd);
+		if (rc)
+			return proc.strict ? rc : SIDE_KERNEL;
+		return sock_is_ours(f) ? SIDE_PRONK : SIDE_KERNEL;
+	}
+	if (rc < 0)
+		return rc;
+	if (rc) {
+		struct endpoint *ep = ep_of(f);
+
+		if (f->dg->kernel_peer)
+			return SIDE_KERNEL;
+		*to = ep->remote;
+		if (!to->family)
+			return -EDESTADDRREQ;
+		return SIDE_PRONK;
+	}
+	return !proc_is_dead() && dgram_is_pronk(f, to) ? SIDE_PRONK : SIDE_KERNEL;
+}
+
+/* What the kernel checks before it takes a datagram, and the rest of the head. */
+static int outgoing_check(struct file *f, const struct msghdr *msg, struct outgoing *o)
+{
+	const struct dgram *d = f->dg;
+	struct dgram_head *h = &o->head;
+	bool is_group = route_is_multicast(&h->to);
+	struct cmsg_out c = {0};
+	int rc;
+
+	if (o->size > 0xffff)
+		return -EMSGSIZE;
+	rc = cmsg_parse(f, msg, &c);
+	if (rc)
+		return rc;
+	if (route_is_any(&h->to)) {
+		h->to.ip[0] = 127;
+		h->to.ip[3] = 1;
+	}
+	if (route_is_broadcast(&h->to) && !d->broadcast)
+		return -EACCES;
+	/* as the kernel's routes say of such a source */
+	if (d->is_local && !c.from.family && !route_is_loopback(&h->to) && !route_is_own(&h->to))
+		return -EINVAL;
+	h->from = c.from;
+	h->tos = (uint8_t)(c.tos >= 0 ? c.tos : f->dg->tos);
+	h->ttl = (uint8_t)(c.ttl >= 0 ? c.ttl : is_group ? d->mcast_ttl : f->dg->ttl);
+	h->flags = (d->mcast_loop ? DGRAM_MULTICAST_LOOP : 0) | (d->no_check ? DGRAM_NO_CHECKSUM : 0);
+	return 0;
+}
+
+/* The checks that need the datagram's final size. */
+static int outgoing_finish(struct file *f, struct outgoing *o)
+{
+	uint32_t port_mtu = proc.at.arena.hdr->mtu, mtu = dgram_mtu(&o->head.to);
+	int how = f->dg->mtu_discover;
+
+	if (o->size > SIZE_MOST)
+		return -EMSGSIZE;
+	if (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_INTERFACE) {
+		if (o->size + HEADERS > mtu)
+			return -EMSGSIZE;
+	}
+	/* inside the host nothing is sent that could not be cut */
+	if (o->size + HEADERS <= port_mtu &&
+	        (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_WANT))
+		o->head.flags |= DGRAM_DONT_FRAGMENT;
+	return 0;
+}
+
+/* Adds to the datagram that grows, or begins one. With cork_lock. */
+static int cork_add(struct dgram *d, const struct outgoing *o)
+{
+	if (!d->cork_data)
+		d->cork_data = malloc(SIZE_MOST);
+	if (!d->cork_head)
+		d->cork_head = malloc(sizeof(*d->cork_head));
+	if (!d->cork_data || !d->cork_head)
+		return -ENOBUFS;
+	if (atomic_load(&d->cork_side) == SIDE_NONE) {
+		*d->cork_head = o->head;
+		d->cork_size = 0;
+	}
+	if (d->cork_size + o->size > SIZE_MOST) {
+		d->cork_size = 0; /* what was gathered is lost: udp_flush_pending_frames */
+		atomic_store(&d->cork_side, SIDE_NONE);
+		return -EMSGSIZE;
+	}
+	for (int i = 0; i < o->count; i++) {
+		if (o->iov[i].iov_len)
+			memcpy(d->cork_data + d->cork_size, o->iov[i].iov_base, o->iov[i].iov_len);
+		d->cork_size += (uint32_t)o->iov[i].iov_len;
+	}
+	atomic_store(&d->cork_side, SIDE_PRONK);
+	return 0;
+}
+
+/* Takes what was gathered and sends it. With cork_lock, which it gives back. */
+static ssize_t cork_send(struct file *f, bool is_dont, bool is_batch)
+{
+	struct dgram *d = f->dg;
+	struct iovec iov = {d->cork_data, d->cork_size};
+	struct outgoing o = {.head = *d->cork_head, .iov = &iov, .count = 1, .size = d->cork_size};
+	ssize_t rc;
+
+	d->cork_data = NULL;
+	d->cork_size = 0;
+	atomic_store(&d->cork_side, SIDE_NONE);
+	spin_unlock(&d->cork_lock);
+	rc = outgoing_finish(f, &o);
+	if (!rc)
+		rc = pronk_send(f, &o, is_dont, is_batch);
+	free(iov.iov_base);
+	return rc;
+}
+
+int dgram_uncork(struct file *f, int fd)
+{
+	struct dgram *d = f->dg;
+	ssize_t rc;
+
+	(void)fd;
+	spin_lock(&d->cork_lock);
+	if (atomic_load(&d->cork_side) == SIDE_PRONK) {
+		rc = cork_send(f, true, false);
+		return rc < 0 ? (int)rc : 0;
+	}
+	atomic_store(&d->cork_side, SIDE_NONE);
+	spin_unlock(&d->cork_lock);
+	return 0;
+}
+
+ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, bool is_batch)
+{
+	struct dgram *d = f->dg;
+	struct outgoing o = {0};
+	bool is_more = (flags & MSG_MORE) || d->cork, is_dont;
+	int side = atomic_load_explicit(&d->cork_side, memory_order_relaxed), rc;
+	bool is_begun = side != SIDE_NONE;
+	ssize_t n;
+
+	if (atomic_load_explicit(&f->mode, memory_order_acquire) == MODE_KERNEL)
+		return SOCK_LIBC;
+	if (unlikely(!msg))
+		return sock_is_ours(f) ? -EFAULT : SOCK_LIBC;
+	if (unlikely(flags & MSG_OOB) && sock_is_ours(f))
+		return -EOPNOTSUPP;
+	if (!is_begun) {
+		side = side_of(f, fd, msg, &o);
+		if (side < 0)
+			return side;
+	}
+	if (side == SIDE_KERNEL) {
+		if (!sock_is_ours(f))
+			n = !is_begun && name_of(f, msg, &o.head.to) ? dgram_send_nowhere(f, fd, msg, flags)
+			                                             : SOCK_LIBC;
+		else
+			n = kernel_send(f, fd, msg, flags);
+		if (unlikely(is_more || is_begun))
+			atomic_store(&d->cork_side, is_more ? SIDE_KERNEL : SIDE_NONE);
+		return n;
+	}
+	rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &o.size);
+	if (rc)
+		return rc;
+	o.iov = msg->msg_iov;
+	o.count = (int)msg->msg_iovlen;
+	if (is_begun) {
+		if (o.size > 0xffff)
+			return -EMSGSIZE;
+	} else {
+		rc = outgoing_check(f, msg, &o);
+		if (rc)
+			return rc;
+	}
+	is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
+	if (likely(!is_more && !is_begun)) {
+		rc = outgoing_finish(f, &o);
+		return rc ? rc : pronk_send(f, &o, is_dont, is_batch);
+	}
+	/* the first piece takes memory, and with it the error that waits (sock_alloc_send_skb) */
+	rc = is_begun ? 0 : error_take(ep_of(f));
+	if (rc)
+		return rc;
+	spin_lock(&d->cork_lock);
+	rc = cork_add(d, &o);
+	if (!rc && !is_more) {
+		n = cork_send(f, is_dont, is_batch);
+		return n < 0 ? n : (ssize_t)o.size;
+	}
+	spin_unlock(&d->cork_lock);
+	return rc ? rc : (ssize_t)o.size;
+}
+
+void dgram_flush(struct file *f)
+{
+	if (sock_is_ours(f) && !proc_is_dead())
+		post_doorbell(&proc.at, ep_of(f), DOORBELL_TX);
+	attach_push(&proc.at, SIZE_MAX);
+}
+
+/* --- receiving --- */
+
+bool dgram_has_group(const struct file *f, const struct sock_addr *a)
+{
+	for (const struct dgram_group *g = f->dg->groups; g; g = g->next)
+		if (!memcmp(g->ip, a->ip, 4))
+			return true;
+	return false;
+}
+
+/* Copies the datagram at the ring's tail; -EAGAIN when there is none (any more). With rx_lock. */
+static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int flags,
+        struct dgram_meta *meta, uint32_t *bell)
+{
+	const struct arena *a = &proc.at.arena;
+	uint32_t head = atomic_load_explicit(&ep->rx_head, memory_order_acquire);
+	const struct rx_desc *ring = arena_rx_ring(a, ep);
+	uint32_t tail = atomic_load_explicit(&ep->rx_tail, memory_order_relaxed);
+	uint32_t pieces, bytes = 0;
+	size_t iov_at = 0, iov_off = 0, done = 0, left;
+	const uint8_t *src;
+
+	if (head == tail)
+		return -EAGAIN;
+	pieces = ring[tail % RX_RING_SIZE].pieces;
+	src = arena_rx_data(a, &ring[tail % RX_RING_SIZE]);
+	if (!pieces || pieces > head - tail || !src || ring[tail % RX_RING_SIZE].size < sizeof(*meta))
+		return -EAGAIN;
+	memcpy(meta, src, sizeof(*meta));
+	left = meta->size;
+	for (uint32_t i = 0; i < pieces; i++) {
+		const struct rx_desc *d = &ring[(tail + i) % RX_RING_SIZE];
+		size_t size = d->size;
+
+		bytes += d->size;
+		src = arena_rx_data(a, d);
+		if (!i) {
+			src += sizeof(*meta);
+			size -= sizeof(*meta);
+		}
+		while (src && size && iov_at < msg->msg_iovlen) {
+			const struct iovec *v = &msg->msg_iov[iov_at];
+			size_t n = v->iov_len - iov_off < size ? v->iov_len - iov_off : size;
+
+			if (!n) {
+				iov_at++;
+				iov_off = 0;
+				continue;
+			}
+			memcpy((uint8_t *)v->iov_base + iov_off, src, n);
+			src += n;
+			size -= n;
+			iov_off += n;
+			done += n;
+		}
+	}
+	msg->msg_flags = done < left ? MSG_TRUNC : 0;
+	if (!(flags & MSG_PEEK)) {
+		f->rx_pieces += pieces;
+		f->rx_bytes += bytes;
+		atomic_store_explicit(&ep->rx_read,
+		        atomic_load_explicit(&ep->rx_read, memory_order_relaxed) + bytes,
+		        memory_order_release);
+		atomic_store_explicit(&ep->rx_tail, tail + pieces, memory_order_release);
+		if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES ||
+		        f->rx_bytes >= (uint32_t)f->dg->rcvbuf / 4) {
+			f->rx_pieces = f->rx_bytes = 0;
+			*bell = DOORBELL_RX;
+		}
+	}
+	return (ssize_t)(flags & MSG_TRUNC ? left : done);
+}
+
+/* One look at Pronk's half. */
+static ssize_t pronk_recv(struct file *f, struct endpoint *ep, struct msghdr *msg, int flags)
+{
+	struct dgram_meta meta;
+	uint32_t bell = 0;
+	ssize_t n;
+	int rc;
+
+	do {
+		rc = ep_lock(&proc.at, &ep->rx_lock);
+		if (rc)
+			return rc == -ECONNRESET ? -EAGAIN : rc;
+		n = take(f, ep, msg, flags, &meta, &bell);
+		ep_unlock(&ep->rx_lock);
+		if (bell)
+			post_doorbell(&proc.at, ep, bell);
+		/* IP_MULTICAST_ALL off: only groups that this socket has joined; the kernel would not have
+		 * queued it */
+	} while (n >= 0 && unlikely(!f->dg->mcast_all) && route_is_multicast(&meta.to) &&
+	         !dgram_has_group(f, &meta.to));
+	if (n < 0)
+		return n;
+	if (msg->msg_name)
+		addr_to_user(&meta.from, f->domain, msg->msg_name, &msg->msg_namelen);
+	cmsg_write(f, msg, &meta, atomic_load_explicit(&ep->info_drops, memory_order_relaxed));
+	atomic_store_explicit(&f->dg->stamp_ns, meta.time_ns, memory_order_relaxed);
+	return n;
+}
+
+/* The service has gone: the kernel half goes on alone, if there is one. */
+static ssize_t dead_recv(struct file *f, int fd, struct msghdr *msg, int flags)
+{
+	int rc;
+
+	if (atomic_load(&f->mode) == MODE_DUAL)
+		return wait_recvmsg(f, fd, msg, flags | (sock_is_nonblocking(f) ? MSG_DONTWAIT : 0));
+	if (!atomic_exchange(&f->death_told, true))
+		return -ENETDOWN;
+	if ((flags & MSG_DONTWAIT) || sock_is_nonblocking(f))
+		return -EAGAIN;
+	/* for programs that try again whatever the error: not as fast as they can */
+	rc = wait_nap(f, 200000000);
+	return rc ? rc : -ENETDOWN;
+}
+
+ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
+{
+	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
+	uint64_t deadline = 0;
+	bool is_settled = false;
+	size_t sum;
+	int rc;
+
+	if (!sock_is_ours(f))
+		return SOCK_LIBC;
+	if (unlikely(!msg))
+		return -EFAULT;
+	rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &sum);
+	if (rc)
+		return rc;
+	if (msg->msg_name && (int)msg->msg_namelen < 0)
+		return -EINVAL;
+	if (flags & MSG_ERRQUEUE) {
+		/* never waits */
+		ssize_t n = f->dg->has_kernel ? wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT) : -1;
+
+		return n >= 0 ? n : -EAGAIN;
+	}
+	for (;;) {
+		struct endpoint *ep = ep_of(f);
+		bool is_dual = dgram_is_dual(f);
+		ssize_t n;
+
+		if (unlikely(proc_is_dead()))
+			return dead_recv(f, fd, msg, flags);
+		rc = error_take(ep);
+		if (rc)
+			return rc;
+		if (is_dual && (!ep_rx_ready(ep) ||
+		                       atomic_fetch_add_explicit(&f->dg->turn, 1, memory_order_relaxed) %
+		                                       KERNEL_TURN ==
+		                               KERNEL_TURN - 1)) {
+			n = wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT);
+			if (n != -EAGAIN)
+				return n;
+		}
+		if (ep_rx_ready(ep)) {
+			n = pronk_recv(f, ep, msg, flags);
+			if (n != -EAGAIN)
+				return n;
+			if (ep_rx_ready(ep))
+				continue;
+		}
+		if (is_dont) {
+			static _Atomic uint32_t misses;
+
+			if (!is_settled && (is_settled = true) && local_settle(ep))
+				continue;
+			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255 &&
+			        attach_check_dead(&proc.at))
+				continue;
+			return -EAGAIN;
+		}
+		if (atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_RD) {
+			msg->msg_flags = 0;
+			msg->msg_controllen = 0;
+			return 0;
+		}
+		if (!deadline)
+			deadline = deadline_after(f->dg->rcvtimeo_ns);
+		rc = wait_for(f, EPOLLIN, deadline, is_dual ? fd : -1);
+		if (rc)
+			return rc;
+	}
+}

@@ -1,0 +1,117 @@
+/* mmsg.c - sendmmsg(2) and recvmmsg(2): several messages in one call, for sockets of either type.
+ *
+ * Runs in application threads. One doorbell for all messages of a sendmmsg call. Each message finds its own
+ * side, so one call may use Pronk and the kernel.
+ */
+#include "dgram.h"
+#include "clock.h"
+#include "wait.h"
+
+#include <errno.h>
+
+enum { MESSAGES_MAX = 1024 }; /* UIO_MAXIOV: the kernel takes no more at a time */
+
+static ssize_t stream_check(const struct msghdr *msg)
+{
+	if (msg->msg_iovlen > IOV_MAX)
+		return -EMSGSIZE;
+	return msg->msg_iovlen && !msg->msg_iov ? -EFAULT : 0;
+}
+
+static ssize_t send_one(struct file *f, int fd, struct msghdr *msg, int flags)
+{
+	ssize_t n;
+
+	if (f->type == SOCK_DGRAM) {
+		n = dgram_send(f, fd, msg, flags, true);
+	} else {
+		n = stream_check(msg);
+		if (!n)
+			n = sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
+	}
+	if (n == SOCK_LIBC)
+		n = wait_sendmsg(f, fd, msg, flags);
+	return n;
+}
+
+int sock_sendmmsg(struct file *f, int fd, struct mmsghdr *msgs, unsigned int count, int flags)
+{
+	unsigned int done = 0;
+	ssize_t n = 0;
+
+	if (atomic_load(&f->mode) == MODE_KERNEL || (f->type != SOCK_DGRAM && !sock_is_ours(f)))
+		return SOCK_LIBC;
+	if (count && !msgs)
+		return -EFAULT;
+	if (count > MESSAGES_MAX)
+		count = MESSAGES_MAX;
+	for (; done < count; done++) {
+		n = send_one(f, fd, &msgs[done].msg_hdr, flags);
+		if (n < 0)
+			break;
+		msgs[done].msg_len = (unsigned int)n;
+	}
+	if (done && f->type == SOCK_DGRAM)
+		dgram_flush(f);
+	return done ? (int)done : (int)n;
+}
+
+static ssize_t recv_one(struct file *f, int fd, struct msghdr *msg, int flags)
+{
+	ssize_t n;
+
+	if (f->type == SOCK_DGRAM)
+		return dgram_recv(f, fd, msg, flags);
+	n = stream_check(msg);
+	if (!n)
+		n = sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
+	if (n >= 0) {
+		msg->msg_namelen = 0;
+		msg->msg_controllen = 0;
+		msg->msg_flags = 0;
+	}
+	return n;
+}
+
+int sock_recvmmsg(
+        struct file *f, int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout)
+{
+	uint64_t now = clock_now_ns(), deadline = UINT64_MAX;
+	unsigned int done = 0;
+	ssize_t n = 0;
+
+	if (!sock_is_ours(f))
+		return SOCK_LIBC;
+	if (count && !msgs)
+		return -EFAULT;
+	if (timeout) {
+		if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)
+			return -EINVAL;
+		if ((uint64_t)timeout->tv_sec < UINT64_MAX / 4000000000u)
+			deadline = now + (uint64_t)timeout->tv_sec * 1000000000u + (uint64_t)timeout->tv_nsec;
+	}
+	if (count > MESSAGES_MAX)
+		count = MESSAGES_MAX;
+	while (done < count) {
+		n = recv_one(f, fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
+		if (n < 0)
+			break;
+		msgs[done++].msg_len = (unsigned int)n;
+		if (flags & MSG_WAITFORONE)
+			flags |= MSG_DONTWAIT;
+		if (timeout) { /* looked at after each message only: recvmmsg(2), "BUGS" */
+			now = clock_now_ns();
+			if (now >= deadline) {
+				timeout->tv_sec = timeout->tv_nsec = 0;
+				break;
+			}
+			if (deadline != UINT64_MAX) {
+				timeout->tv_sec = (time_t)((deadline - now) / 1000000000u);
+				timeout->tv_nsec = (long)((deadline - now) % 1000000000u);
+			}
+		}
+		if (msgs[done - 1].msg_hdr.msg_flags & MSG_OOB)
+			break;
+	}
+	return done ? (int)done : (int)n;
+}
