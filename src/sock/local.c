@@ -95,8 +95,8 @@ bool local_connect(struct file *f, int fd, struct sock_addr *to)
 }
 
 /* A stack asleep without a request has done everything. Awake, a request takes one turn, the packet it sends
- * comes in with the next, and the present one may be past all that. True when it was awake. */
-static bool stack_settle(const struct arena *a, uint32_t stack, uint64_t deadline)
+ * comes in with the next, and the present one may be past all that. */
+static void stack_settle(const struct arena *a, uint32_t stack, uint64_t deadline)
 {
 	const struct stack_shared *s = &a->stacks[stack];
 	uint32_t start = atomic_load_explicit(&s->turn, memory_order_acquire);
@@ -107,13 +107,11 @@ static bool stack_settle(const struct arena *a, uint32_t stack, uint64_t deadlin
 
 		for (uint32_t w = 0; is_asleep && w < words; w++)
 			is_asleep = !atomic_load(&s->pending[w]);
-		if (is_asleep)
-			return n > 0;
-		if (atomic_load_explicit(&s->turn, memory_order_acquire) - start >= SETTLE_TURNS)
-			return true;
+		if (is_asleep || atomic_load_explicit(&s->turn, memory_order_acquire) - start >= SETTLE_TURNS)
+			return;
 		if (n % SETTLE_SPINS == SETTLE_SPINS - 1) {
 			if (clock_now_ns() >= deadline || proc_is_dead())
-				return true;
+				return;
 			sched_yield(); /* it may want this very core */
 		}
 		attach_relax(&proc.at);
@@ -124,7 +122,6 @@ bool local_settle(const struct endpoint *ep)
 {
 	const struct arena *a = &proc.at.arena;
 	uint64_t deadline;
-	bool any = false;
 
 	if (likely(!proc_is_attached() || !a->hdr->loopback) || proc_is_dead())
 		return false;
@@ -135,6 +132,7 @@ bool local_settle(const struct endpoint *ep)
 	/* between two stacks there is one more hand-over: whoever got something last is asked again */
 	for (uint32_t pass = 0; pass < (a->stack_count > 1 ? 2u : 1u); pass++)
 		for (uint32_t i = 0; i < a->stack_count; i++)
-			any |= stack_settle(a, i, deadline);
-	return any;
+			stack_settle(a, i, deadline);
+	/* also when all were asleep: they may have fallen asleep after the caller looked */
+	return true;
 }

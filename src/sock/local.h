@@ -18,6 +18,6 @@ bool local_connect(struct file *f, int fd, struct sock_addr *to);
 
 /* On the kernel's loopback interface what one end does has reached the other when its call returns. Before a
  * call says that there is nothing (yet), this gives the stacks the turns it takes for what was done before
- * it; at most SETTLE_MAX_NS. False at once when the endpoint's other end is not on this host, or the stacks
- * have nothing to do: then nothing can have changed. ep NULL: any. */
+ * it; at most SETTLE_MAX_NS. True when the caller is to look once more; false at once when the endpoint's
+ * other end is not on this host. ep NULL: any. */
 bool local_settle(const struct endpoint *ep);
