@@ -1,8 +1,8 @@
 /* epoll_set.c - epoll instances with Pronk members.
  *
  * Runs in application threads. Owns: sets, their members (items) and the local ready list. Locks, in this
- * order: members_lock (items come and go), a set's lock (its lists and its items' state), a file's items_lock
- * (the file's list of items). Readiness itself comes from the endpoint (never remembered); how stacks and
+ * order: members_lock (items come and go, also on their files' lists), a set's lock (its lists and its items'
+ * state). Readiness itself comes from the endpoint (never remembered); how stacks and
  * sets meet is told in ready.h and doc/threads.md, "Readiness".
  */
 #include "epoll_int.h"
@@ -168,19 +168,38 @@ static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
 	}
 }
 
-static struct epoll_item *item_find(struct epoll_set *s, struct file *f, int fd)
-{
-	struct epoll_item *it;
+/* Items that no set has; with members_lock. Event loops that add and delete a member for each request would
+ * otherwise spend as much time in malloc as here. Never more than there were members at one time. */
+static struct epoll_item *free_items;
 
-	spin_lock(&f->items_lock);
-	for (it = f->items; it; it = it->file_next)
-		if (it->set == s && it->fd == fd)
-			break;
-	spin_unlock(&f->items_lock);
+static struct epoll_item *item_new(void)
+{
+	struct epoll_item *it = free_items;
+
+	if (unlikely(!it))
+		return calloc(1, sizeof(*it));
+	free_items = it->file_next;
+	*it = (struct epoll_item){0};
 	return it;
 }
 
-/* With the set's lock. */
+static void item_drop(struct epoll_item *it)
+{
+	it->file_next = free_items;
+	free_items = it;
+}
+
+/* With members_lock. */
+static struct epoll_item *item_find(struct epoll_set *s, struct file *f, int fd)
+{
+	struct epoll_item *it = f->items;
+
+	while (it && (it->set != s || it->fd != fd))
+		it = it->file_next;
+	return it;
+}
+
+/* With members_lock and the set's. */
 static void item_free(struct epoll_set *s, struct epoll_item *it)
 {
 	ready_remove(s, it);
@@ -189,16 +208,14 @@ static void item_free(struct epoll_set *s, struct epoll_item *it)
 	*it->set_prev = it->set_next;
 	if (it->set_next)
 		it->set_next->set_prev = it->set_prev;
-	spin_lock(&it->file->items_lock);
 	for (struct epoll_item **pp = &it->file->items; *pp; pp = &(*pp)->file_next)
 		if (*pp == it) {
 			*pp = it->file_next;
 			break;
 		}
-	spin_unlock(&it->file->items_lock);
 	if (it->in_kernel)
 		atomic_fetch_sub(&s->kernel_members, 1);
-	free(it);
+	item_drop(it);
 }
 
 /* Brings a waiting thread back to look at the list. */
@@ -221,7 +238,7 @@ static int item_add(struct epoll_set *s, struct file *f, int fd, const struct ep
 
 	if (item_find(s, f, fd))
 		return -EEXIST;
-	it = calloc(1, sizeof(*it));
+	it = item_new();
 	if (!it)
 		return -ENOMEM;
 	it->set = s;
@@ -233,7 +250,7 @@ static int item_add(struct epoll_set *s, struct file *f, int fd, const struct ep
 	if (mode != MODE_PRONK && !dgram_is_dual(f)) {
 		if (libc.epoll_ctl(s->epfd, EPOLL_CTL_ADD, fd, &kev) < 0) {
 			rc = -errno;
-			free(it);
+			item_drop(it);
 			return rc;
 		}
 		it->in_kernel = true;
@@ -246,7 +263,7 @@ static int item_add(struct epoll_set *s, struct file *f, int fd, const struct ep
 				libc.epoll_ctl(s->epfd, EPOLL_CTL_DEL, fd, NULL);
 				atomic_fetch_sub(&s->kernel_members, 1);
 			}
-			free(it);
+			item_drop(it);
 			return rc == -ENFILE ? -ENOSPC : rc;
 		}
 	}
@@ -255,10 +272,8 @@ static int item_add(struct epoll_set *s, struct file *f, int fd, const struct ep
 		it->set_next->set_prev = &it->set_next;
 	it->set_prev = &s->items;
 	s->items = it;
-	spin_lock(&f->items_lock);
 	it->file_next = f->items;
 	f->items = it;
-	spin_unlock(&f->items_lock);
 	s->has_dual |= mode == MODE_DUAL;
 	if (mode == MODE_PRONK || mode == MODE_DUAL) {
 		epoll_item_watch(s, it);
@@ -371,12 +386,10 @@ static void each_item(struct file *f, void (*fn)(struct epoll_set *s, struct epo
 	struct epoll_item *seen[64];
 	int n = 0;
 
-	/* the order is set, then file: collect the items first */
 	spin_lock(&members_lock);
-	spin_lock(&f->items_lock);
+	/* fn may take an item off the list */
 	for (struct epoll_item *it = f->items; it && n < 64; it = it->file_next)
 		seen[n++] = it;
-	spin_unlock(&f->items_lock);
 	for (int i = 0; i < n; i++) {
 		struct epoll_set *s = seen[i]->set;
 

@@ -205,7 +205,7 @@ struct file *file_import(int fd, const struct file *saved)
 		file_close(fd);
 		return NULL;
 	}
-	memcpy(&f->kind, &saved->kind, offsetof(struct file, items_lock) - offsetof(struct file, kind));
+	memcpy(&f->kind, &saved->kind, offsetof(struct file, is_connecting) - offsetof(struct file, kind));
 	f->fd = fd;
 	f->rx_pieces = f->rx_bytes = 0;
 	atomic_store(&f->lock, 0);
@@ -347,10 +347,8 @@ void file_fork_done(bool is_child)
 		for (int i = 0; t && i < CHUNK; i++) {
 			struct file *f = atomic_load(&t[i]);
 
-			if (f) {
+			if (f)
 				atomic_store(&f->lock, 0);
-				atomic_store(&f->items_lock, 0);
-			}
 		}
 	}
 	spin_unlock(&table_lock);
