@@ -51,7 +51,7 @@ static ssize_t to_pipe(struct file *f, int out, size_t count, bool is_dont, char
 
 	while (done < count) {
 		struct iovec iov = {buf, PART};
-		short revents;
+		short revents = 0;
 		ssize_t n, put;
 		size_t room;
 		int rc = pipe_wait(out, POLLOUT, is_dont || done, &revents);
@@ -88,7 +88,7 @@ static ssize_t from_pipe(struct file *f, int in, size_t count, bool is_dont, int
 		size_t part = count - done < PART ? count - done : PART;
 		struct iovec iov = {buf, 0};
 		int have = 0, rc;
-		short revents;
+		short revents = 0;
 		ssize_t n;
 
 		rc = pipe_wait(in, POLLIN, is_dont || done, &revents);
@@ -167,7 +167,7 @@ ssize_t sock_splice(struct file *f, int fd, bool is_in, int other, const off64_t
 	is_dont = is_dont || (fl & O_NONBLOCK);
 	if (f->type == SOCK_DGRAM) {
 		if (is_in) { /* the pipe first, as below */
-			short revents;
+			short revents = 0;
 
 			rc = pipe_wait(other, POLLOUT, is_dont, &revents);
 			if (!rc && revents & POLLERR) {

@@ -303,6 +303,7 @@ static void isns_and_ports_differ_between_connections(void **state)
 	struct rig *r = rig_up(NULL);
 	uint32_t isn[16];
 	uint16_t port[16];
+	int near = 0;
 
 	(void)state;
 	for (int i = 0; i < 16; i++) {
@@ -315,9 +316,12 @@ static void isns_and_ports_differ_between_connections(void **state)
 		isn[i] = peer_next(&p)->seq;
 		for (int k = 0; k < i; k++) {
 			assert_int_not_equal(port[k], port[i]);
-			assert_true(isn[k] - isn[i] + 65536 > 131072);
+			near += isn[k] - isn[i] + 65536 <= 131072;
 		}
 	}
+	/* numbers that follow each other would all be near; of random ones, one pair of the 120 is in every
+	 * 270th run */
+	assert_in_range(near, 0, 2);
 }
 
 static void mss_of_peer_limits_segments(void **state)
