@@ -334,9 +334,7 @@ static void trim_to_window(
 	}
 }
 
-/* May this segment's payload take packet buffers? The last part of the pool is kept for acknowledgements and
- * for connections whose application reads. */
-static bool is_pressed(struct stack *s, struct conn *c, uint32_t payload)
+bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload)
 {
 	uint32_t free_count, total;
 
@@ -451,7 +449,7 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 		c = NULL;
 	if (c && c->pcb) {
 		trim_to_window(s, c, p, h, header);
-		if (is_pressed(s, c, p->tot_len - header)) {
+		if (conn_is_pressed(s, c, p->tot_len - header)) {
 			COUNT(s, drop_rx_pressure, 1);
 			pbuf_free(p);
 			return;

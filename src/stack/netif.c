@@ -263,6 +263,8 @@ static void frame_in(struct stack *s, struct nic_frame *f)
 		COUNT(s, drop_rx_martian, 1);
 		goto drop;
 	}
+	if (eth[ETH_SIZE + 9] == IP_PROTO_TCP && predict_input(s, f))
+		return;
 	if (eth[ETH_SIZE + 9] == IP_PROTO_UDP && udp_input_plain(s, f))
 		return;
 	p = rx_buf_wrap(f->buf, f->priv, f->data + ETH_SIZE, (uint16_t)(f->size - ETH_SIZE));

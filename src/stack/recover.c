@@ -312,6 +312,19 @@ static void recovery_close(struct conn *c)
 	pcb->bytes_acked = 0;
 }
 
+bool recover_is_idle(const struct conn *c)
+{
+	const struct recover *r = c->recover;
+
+	return !r || (!r->count && !r->is_open && !r->is_armed && !r->is_probed);
+}
+
+void recover_passed(struct conn *c)
+{
+	if (c->recover)
+		c->recover->una = c->pcb->lastack;
+}
+
 bool recover_input(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;

@@ -411,6 +411,9 @@ void conn_ext_init(void);
 void conn_bind_pcb(struct conn *c, struct tcp_pcb *pcb);
 /* Aborts with RST. The connection may be gone afterwards. */
 void conn_abort(struct stack *s, struct conn *c);
+/* May this segment's payload not take packet buffers? The last part of the pool is kept for acknowledgements
+ * and for connections whose application reads. */
+bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload);
 void listener_add(struct stack *s, struct listener_local *l);
 void listener_remove(struct stack *s, uint32_t ep_idx);
 
@@ -419,6 +422,10 @@ void listener_remove(struct stack *s, uint32_t ep_idx);
 void recover_sacks(struct conn *c, const uint8_t *opt, uint32_t size);
 /* After lwIP has seen it: enters, goes on with or leaves a recovery. False for peers without SACK. */
 bool recover_input(struct stack *s, struct conn *c);
+/* No loss is under repair, suspected or reported. An acknowledgement that came then is told by recover_passed
+ * instead of recover_input. */
+bool recover_is_idle(const struct conn *c);
+void recover_passed(struct conn *c);
 /* The retransmission timer: repeats the head and takes all that was not reported for lost. False for peers
  * without SACK: lwIP goes back to the head then. */
 bool recover_timeout(struct stack *s, struct conn *c);
@@ -459,6 +466,10 @@ void ep_give(struct stack *s, uint32_t ep_idx);
 /* After the handshake: callbacks, window, first RTT sample. */
 void tcp_established(struct stack *s, struct conn *c);
 err_t tcp_on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err);
+/* Shut in both directions: what comes now is answered with a reset, as by the kernel. */
+bool tcp_is_shut_both(struct stack *s, const struct conn *c);
+/* Bytes that were acknowledged are lost for want of memory: the connection ends. */
+void tcp_rx_broken(struct stack *s, struct conn *c);
 void tcp_addr_set(struct sock_addr *a, const ip_addr_t *ip, uint16_t port);
 
 /* --- tcp_listen.c --- */
@@ -611,6 +622,9 @@ int netif_setup(struct stack *s);
 err_t netif_gather(struct stack *s, struct pbuf *p, struct nic_buf **buf, uint8_t **data);
 err_t netif_ip4_frag(struct pbuf *p, struct netif *netif, const ip4_addr_t *dest);
 uint32_t netif_rx(struct stack *s);
+/* A TCP segment that is just what was expected next: takes the frame and does all there is to do. False: it
+ * is for the general path. */
+bool predict_input(struct stack *s, struct nic_frame *f);
 int neigh_create(struct stack *s);
 void neigh_destroy(struct stack *s);
 void neigh_input(struct stack *s, const uint8_t *frame, uint32_t size);

@@ -180,8 +180,7 @@ void tcp_fail(struct stack *s, struct conn *c, int err, bool is_connect)
 
 /* --- lwIP's callbacks --- */
 
-/* Shut in both directions: what comes now is answered with a reset, as by the kernel. */
-static bool is_shut_both(struct stack *s, const struct conn *c)
+bool tcp_is_shut_both(struct stack *s, const struct conn *c)
 {
 	uint32_t both = APP_SHUT_RD | APP_SHUT_WR; /* set before shutdown(2) returns; its post comes later */
 
@@ -204,7 +203,7 @@ err_t tcp_on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		}
 		return ERR_OK;
 	}
-	if (p && is_shut_both(s, c)) {
+	if (p && tcp_is_shut_both(s, c)) {
 		pbuf_free(p);
 		atomic_store(&stack_ep(s, c->ep)->error, ECONNRESET);
 		tcp_err(pcb, NULL);
@@ -228,6 +227,13 @@ err_t tcp_on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		notify(s, c->ep, EPOLLIN | EPOLLRDHUP | EPOLLHUP);
 	}
 	return ERR_OK;
+}
+
+void tcp_rx_broken(struct stack *s, struct conn *c)
+{
+	atomic_store(&stack_ep(s, c->ep)->error, ENOBUFS);
+	tcp_err(c->pcb, NULL);
+	conn_abort(s, c);
 }
 
 static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t size)
