@@ -139,16 +139,26 @@ void ep_unlock(_Atomic uint64_t *lock)
 /* Its address is this thread's name; true while the thread works on the stack. */
 static __thread bool driver_mark;
 
-uint32_t attach_drive_here(struct attach *at)
+static uint32_t drive(struct attach *at, uint32_t (*how)(void))
 {
 	uint32_t n;
 
 	atomic_store_explicit(&at->driver->last, &driver_mark, memory_order_relaxed);
 	at->driver->posted = 0;
 	driver_mark = true;
-	n = at->driver->turn();
+	n = how();
 	driver_mark = false;
 	return n;
+}
+
+uint32_t attach_drive_here(struct attach *at)
+{
+	return drive(at, at->driver->turn);
+}
+
+uint32_t attach_spin(struct attach *at)
+{
+	return drive(at, at->driver->spin);
 }
 
 void attach_relax(struct attach *at)

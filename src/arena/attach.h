@@ -111,6 +111,10 @@ static inline uint32_t attach_drive(struct attach *at)
 	return likely(!at->driver) ? 0 : attach_drive_here(at);
 }
 
+/* The same for a thread that waits for the stack and has nothing else to do for some microseconds. Only where
+ * the stack is in this process. */
+uint32_t attach_spin(struct attach *at);
+
 /* For loops that wait for the stack to do something. */
 void attach_relax(struct attach *at);
 /* After a request that the stack works off in several turns: where it is in this process, waits for the last.

@@ -18,7 +18,10 @@ struct cfg;
 struct driver {
 	/* Runs one turn of the stack if nobody else is doing that. How much was done, or 0. */
 	uint32_t (*turn)(void);
-	/* The same for a thread that has posted something: if another one runs the stack, that one looks
+	/* The same for a thread that waits: looks for some microseconds first whether there is something to
+	 * do. Returns at once when somebody else runs the stack. */
+	uint32_t (*spin)(void);
+	/* As turn, for a thread that has posted something: if another one runs the stack, that one looks
 	 * again before it gives the token up. */
 	void (*push)(void);
 	/* The thread is about to sleep. It gets the descriptor that becomes readable when the stack must be

@@ -42,6 +42,7 @@ enum {
 	QUIET_NS = 20000000,  /* a thread sleeps for the port, and nothing has happened for so long */
 	SERVE_TURNS = 64,     /* busy turns after which the control socket gets a look */
 	SAMPLE_TURNS = 16,    /* one turn in so many is timed */
+	SPIN_LOOKS = 128,     /* some microseconds */
 	KEEP_WAIT_MS = 10000, /* for the copy of the process to be made */
 	REST_OURS_MS = 5000,  /* without a client: for what peers have not acknowledged */
 	REST_PEERS_MS = 1000, /* the same: for peers that have not ended their direction */
@@ -172,6 +173,23 @@ static uint32_t driver_turn(void)
 	return n;
 }
 
+/* Looks are much cheaper than turns, and the first frame is found at once. */
+static uint32_t driver_spin(void)
+{
+	uint32_t looks = 0;
+	int cancel;
+
+	if (!token_try())
+		return 0;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	nic_thread_act();
+	while (!stack_look(in.s) && ++looks < SPIN_LOOKS)
+		cpu_relax();
+	token_give();
+	pthread_setcancelstate(cancel, NULL);
+	return driver_turn();
+}
+
 static void driver_push(void)
 {
 	if (atomic_load_explicit(&in.token, memory_order_relaxed)) {
@@ -272,6 +290,7 @@ static int driver_keep(bool is_end)
 
 static struct driver driver = {
         .turn = driver_turn,
+        .spin = driver_spin,
         .push = driver_push,
         .sleep = driver_sleep,
         .awake = driver_awake,

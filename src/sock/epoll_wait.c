@@ -382,6 +382,32 @@ static int kernel_sleep(struct file *ef, int poller, struct epoll_event *events,
 	return n;
 }
 
+/* The kernel's members have not been looked at for a while. */
+static inline bool is_kernel_due(const struct epoll_set *s, uint64_t now_ns)
+{
+	return atomic_load_explicit(&s->kernel_members, memory_order_relaxed) &&
+	       now_ns - s->kernel_looked_ns > KERNEL_LOOK_NS;
+}
+
+/* Asks the kernel's set without waiting; ours, too, when something of ours was told there. A count or -E. */
+static int kernel_look(struct epoll_set *s, int poller, struct epoll_event *events, int max, uint64_t now_ns)
+{
+	bool is_internal = false;
+	int n;
+
+	s->kernel_looked_ns = now_ns;
+	n = kernel_wait(s, events, max, 0, NULL, &is_internal);
+	if (n < 0)
+		return n;
+	s->kernel_was_ready = n > 0;
+	if (!is_internal)
+		return n;
+	if (!n)
+		return collect(s, events, max);
+	leave_rest(s, poller);
+	return n;
+}
+
 int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int max, uint64_t timeout_ns,
         const sigset_t *mask, size_t mask_size)
 {
@@ -445,18 +471,10 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 				return n;
 		}
 		n = collect(s, events, max);
-		if (!n &&
-		        (timeout_ns == 0 || atomic_load_explicit(&s->kernel_members, memory_order_relaxed))) {
-			s->kernel_looked_ns = now;
-			is_internal = false;
-			n = kernel_wait(s, events, max, 0, NULL, &is_internal);
+		if (!n && (timeout_ns == 0 || is_kernel_due(s, now))) {
+			n = kernel_look(s, poller, events, max, now);
 			if (n < 0)
 				return n;
-			s->kernel_was_ready = n > 0;
-			if (!n && is_internal && timeout_ns == 0)
-				n = collect(s, events, max);
-			else if (n && is_internal)
-				leave_rest(s, poller);
 		}
 		if (!n && !timeout_ns && !is_settled && (is_settled = true) && local_settle(NULL))
 			continue;
@@ -464,7 +482,9 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 			return n;
 		if (!proc_is_dead() && wait_spin_start(&spin, now, deadline)) {
 			while (!poller_has_ready(a, (uint32_t)poller) && wait_spin_turn(&spin))
-				;
+				if (is_kernel_due(s, spin.now_ns) &&
+				        (n = kernel_look(s, poller, events, max, spin.now_ns)))
+					return n;
 			if (poller_has_ready(a, (uint32_t)poller))
 				continue;
 		}

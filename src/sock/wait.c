@@ -42,15 +42,9 @@ bool wait_spin_turn(struct wait_spin *w)
 {
 	uint64_t before = w->now_ns;
 
-	if (proc.at.driver) {
-		enum { TURNS = 8 }; /* without a system call */
-
-		for (int i = 0; i < TURNS; i++) {
-			if (!attach_drive(&proc.at))
-				continue;
-			w->now_ns = clock_now_ns();
-			return w->now_ns < w->end_ns;
-		}
+	if (proc.at.driver && attach_spin(&proc.at)) {
+		w->now_ns = clock_now_ns();
+		return w->now_ns < w->end_ns;
 	}
 	spin_pause();
 	w->now_ns = clock_now_ns();

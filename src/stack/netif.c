@@ -284,15 +284,22 @@ drop:
 	nic_buf_free(f->buf);
 }
 
+uint32_t netif_look(struct stack *s)
+{
+	if (!s->rx_count)
+		s->rx_count = nic_rx(s->queue, s->rx_frames, RX_BURST);
+	return s->rx_count;
+}
+
 uint32_t netif_rx(struct stack *s)
 {
-	struct nic_frame frames[RX_BURST];
-	uint32_t n = nic_rx(s->queue, frames, RX_BURST);
+	uint32_t n = netif_look(s);
 
+	s->rx_count = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		if (i + 1 < n)
-			__builtin_prefetch(frames[i + 1].data);
-		frame_in(s, &frames[i]);
+			__builtin_prefetch(s->rx_frames[i + 1].data);
+		frame_in(s, &s->rx_frames[i]);
 	}
 	return n;
 }

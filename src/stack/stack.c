@@ -359,6 +359,12 @@ static void slow_tick(struct stack *s)
 	housekeeping(s);
 }
 
+bool stack_look(struct stack *s)
+{
+	return netif_look(s) || s->tx_waiting || s->sweep_left || s->udp_again ||
+	       s->loop_head != s->loop_tail || stack_has_posts(s);
+}
+
 uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 {
 	uint32_t n;

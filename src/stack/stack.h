@@ -55,6 +55,10 @@ int stack_enter(struct stack *s);
 void stack_leave(struct stack *s);
 uint32_t stack_turn(struct stack *s, uint64_t now_ns);
 
+/* Whether a turn would find something to do, timers apart. Cheaper than a turn; if true, a turn must follow.
+ * The stack's thread. */
+bool stack_look(struct stack *s);
+
 /* For a stack without a thread of its own, run by whoever may (src/engine/inline.c): says on the wire who we
  * are, once after stack_enter. */
 void stack_announce(struct stack *s);

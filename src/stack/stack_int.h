@@ -303,6 +303,8 @@ struct stack {
 	uint64_t tx_packets_seen, tx_moved_ns; /* when the port last took frames while some waited */
 	uint32_t tx_waiting;                   /* frames that a full port did not take yet */
 	uint32_t full_bursts;                  /* turns in a row that found more packets than they took */
+	struct nic_frame rx_frames[RX_BURST];  /* received, and worked off by the end of the turn */
+	uint32_t rx_count;
 
 	/* looked up once a turn: packet buffers, and CLOCK_REALTIME */
 	uint32_t bufs_free, bufs_total;
@@ -621,7 +623,10 @@ int netif_setup(struct stack *s);
  * (counted) without a buffer. */
 err_t netif_gather(struct stack *s, struct pbuf *p, struct nic_buf **buf, uint8_t **data);
 err_t netif_ip4_frag(struct pbuf *p, struct netif *netif, const ip4_addr_t *dest);
+/* Receives a burst and works it off. How much that was. */
 uint32_t netif_rx(struct stack *s);
+/* Receives a burst for the next netif_rx, if there is none yet. How much waits for that. */
+uint32_t netif_look(struct stack *s);
 /* A TCP segment that is just what was expected next: takes the frame and does all there is to do. False: it
  * is for the general path. */
 bool predict_input(struct stack *s, struct nic_frame *f);
