@@ -183,12 +183,14 @@ static ssize_t dgram_in(struct file *f, int fd, const struct iovec *iov, size_t 
 static ssize_t dgram_out(struct file *f, int fd, const struct iovec *iov, size_t count, int flags,
         const struct sockaddr *addr, socklen_t len)
 {
-	struct msghdr msg = {.msg_name = (void *)(uintptr_t)addr,
-	        .msg_namelen = addr ? len : 0,
+	/* without a length it is a bad address, which sendmsg(2) would take for none */
+	static const struct sockaddr too_short;
+	struct msghdr msg = {.msg_name = (void *)(uintptr_t)(addr && !len ? &too_short : addr),
+	        .msg_namelen = addr ? (len ? len : 1) : 0,
 	        .msg_iov = (struct iovec *)(uintptr_t)iov,
 	        .msg_iovlen = count};
 
-	if (unlikely(addr && (int)len < 0))
+	if (unlikely(addr && len > sizeof(struct sockaddr_storage)))
 		return -EINVAL;
 	return dgram_send(f, fd, &msg, flags, false);
 }
@@ -260,13 +262,10 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 	size_t sum = 0;
 	CANCEL_POINT(fd);
 	OURS_OR_LIBC(writev, fd, fd, iov, count)
-	rc = is_dgram(f) && (count < 0 || count > IOV_MAX) ? SOCK_LIBC
-	     : sock_is_ours(f)                             ? iov_check(iov, count, &sum)
-	     : is_dgram(f)                                 ? 0
-	                                                   : SOCK_LIBC;
-	if (!rc && is_dgram(f) && sock_is_ours(f) && !sum)
-		rc = 0; /* to write nothing never asks the socket, unlike write(2) */
-	else if (!rc && (sum || is_dgram(f)))
+	rc = sock_is_ours(f) || is_dgram(f) ? iov_check(iov, count, &sum) : SOCK_LIBC;
+	if (!sock_is_ours(f) && (rc || !sum))
+		rc = SOCK_LIBC; /* the kernel's words */
+	if (!rc && sum)         /* to write nothing never asks the socket, unlike write(2) */
 		rc = is_dgram(f) ? dgram_out(f, fd, iov, (size_t)count, 0, NULL, 0)
 		                 : sock_send(f, iov, count, 0);
 	FINISH(writev, fd, iov, count);

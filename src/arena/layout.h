@@ -16,7 +16,7 @@
 #define ARENA_MAGIC 0x4152454e4b4f5250ull /* "PRONKERA", little endian */
 
 enum {
-	ARENA_VERSION = 8,
+	ARENA_VERSION = 9,
 	ARENA_STACK_MAX = 16,
 	ARENA_CLIENT_MAX = 1024,
 	ARENA_LISTENER_MAX = 128,
@@ -81,6 +81,7 @@ enum {
 	DGRAM_DONT_FRAGMENT = 1 << 0,
 	DGRAM_MULTICAST_LOOP = 1 << 1, /* our own members of the group get it as well */
 	DGRAM_NO_CHECKSUM = 1 << 2,
+	DGRAM_NO_PORT = 1 << 3, /* the socket has let its port go: 0 is the sender's */
 };
 
 #define DGRAM_ALIGN(size) (((size) + 7u) & ~7u)
@@ -414,7 +415,8 @@ enum {
 	CALL_F_REUSEADDR = 1,
 	CALL_F_REUSEPORT = 2,
 	CALL_F_KERNEL_BOUND =
-	        4, /* the kernel gave this port: TIME_WAIT, or who listened since, is no obstacle */
+	        4,      /* the kernel gave this port: TIME_WAIT, or who listened since, is no obstacle */
+	CALL_F_SIX = 8, /* a datagram socket of AF_INET6: among equals one of AF_INET goes first */
 };
 
 /* A socket that the kernel serves, and why. */

@@ -68,7 +68,11 @@ void cmsg_write(const struct file *f, struct msghdr *msg, const struct dgram_met
 {
 	const struct dgram *d = f->dg;
 	struct room r = {msg, msg->msg_control, msg->msg_control ? msg->msg_controllen : 0};
-	unsigned int index = route_is_loopback(&meta->to) ? 1 : dgram_ifindex();
+	/* what this host sends to itself comes by its loopback interface, whatever the address */
+	bool is_lo = route_is_loopback(&meta->to) ||
+	             (!route_is_multicast(&meta->to) && !route_is_broadcast(&meta->to) &&
+	                     (route_is_loopback(&meta->from) || route_is_own(&meta->from)));
+	unsigned int index = is_lo ? 1 : dgram_ifindex();
 
 	put_time(f, &r, meta->time_ns);
 	if (d->rxq_ovfl && drops)

@@ -4,7 +4,8 @@
  * Pronk's half is an endpoint with the same port. Which half a socket has: an autobound one begins with the
  * half that its first datagram needs and gets the other when it is needed; a bound one has both, unless one
  * side does not have the address. A half that must not receive (the peer is on the other side) is closed by a
- * filter: a socket filter in the kernel, a peer that never sends in the stack. Messages are in dgram_xfer.c.
+ * filter: a socket filter in the kernel, a peer that never sends in the stack. Messages are in dgram_xfer.c,
+ * what else is asked of a socket in dgram_ask.c.
  */
 #include "dgram.h"
 #include "clock.h"
@@ -18,14 +19,13 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
-#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 enum { PORT_TRIES = 32, CLOSE_WAIT_NS = 20000000 };
 
@@ -63,6 +63,8 @@ void dgram_import(struct file *f, int fd)
 	d->kernel_peer = kernel_name(fd, &a, true);
 	d->has_kernel = kernel_name(fd, &a, false) && sock_is_ours(f);
 	d->is_local = d->has_kernel && route_is_loopback(&a);
+	if (sock_is_ours(f))
+		d->shut = atomic_load(&ep_of(f)->app_flags) & (APP_SHUT_RD | APP_SHUT_WR);
 	/* as bound; a connected wildcard socket keeps the address that it has */
 	d->is_specific = sock_is_ours(f) && !route_is_any(&ep_of(f)->local) &&
 	                 (!ep_of(f)->remote.family || (d->has_kernel && !route_is_any(&a)));
@@ -172,7 +174,8 @@ static int ep_bind(struct file *f, struct sock_addr *a)
 	        .opt = SOCK_DGRAM,
 	        .rcvbuf = (uint32_t)f->dg->rcvbuf,
 	        .flags = (f->dg->reuseaddr ? CALL_F_REUSEADDR : 0u) |
-	                 (f->dg->reuseport ? CALL_F_REUSEPORT : 0u)};
+	                 (f->dg->reuseport ? CALL_F_REUSEPORT : 0u) |
+	                 (f->domain == AF_INET6 ? CALL_F_SIX : 0u)};
 	int rc;
 
 	c.local.family = AF_INET;
@@ -185,6 +188,8 @@ static int ep_bind(struct file *f, struct sock_addr *a)
 	a->port = c.local.port;
 	atomic_store_explicit(&proc_ep(c.endpoint)->tx_limit, (uint32_t)f->dg->sndbuf, memory_order_relaxed);
 	atomic_store_explicit(&proc_ep(c.endpoint)->app_fd, f->fd, memory_order_relaxed);
+	/* shutdown(2) was of the socket, not of this port */
+	atomic_fetch_or(&proc_ep(c.endpoint)->app_flags, f->dg->shut);
 	atomic_store(&f->ep, c.endpoint);
 	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
 	return 0;
@@ -208,22 +213,36 @@ static void ep_release(struct file *f)
 	attach_settle(&proc.at, ep->stack_idx);
 }
 
+/* An address that nothing comes from: an endpoint that is connected to it is deaf. */
+static const struct sock_addr nowhere = {.family = AF_INET, .ip = {255, 255, 255, 255}};
+
 /* Connects Pronk's half; family 0 dissolves. */
 static int ep_connect(struct file *f, const struct sock_addr *to)
 {
 	struct call c = {.op = CALL_CONNECT, .endpoint = atomic_load(&f->ep), .remote = *to};
 	int rc;
 
-	/* a peer that only the kernel reaches: an address that nothing comes from */
-	if (to->family == AF_INET6) {
-		static const uint8_t local[4] = {127, 0, 0, 1};
-
-		c.remote.family = AF_INET;
-		memset(c.remote.ip, 0, sizeof(c.remote.ip));
-		memcpy(c.remote.ip, local, 4);
-	}
+	if (to->family == AF_INET6) /* a peer that only the kernel reaches */
+		c.remote = nowhere;
 	rc = post_call(&proc.at, ep_of(f)->stack_idx, &c);
 	return rc ? rc : c.result;
+}
+
+/* With the file's lock: Pronk's half goes, the kernel has the socket as it was at first, with the flags that
+ * were set since. */
+static void half_close(struct file *f, int fd)
+{
+	int fl = libc.fcntl(fd, F_GETFL), is_nonblocking = sock_is_nonblocking(f);
+
+	f->dg->is_parked = false;
+	epoll_file_closed_ep(f);
+	ep_release(f);
+	sock_set_nonblocking(f, is_nonblocking);
+	if (fl >= 0)
+		libc.fcntl(fd, F_SETFL,
+		        (fl & ~(O_NONBLOCK | O_APPEND)) | (is_nonblocking ? O_NONBLOCK : 0) |
+		                (atomic_load(&f->is_append) ? O_APPEND : 0));
+	mode_set(f, MODE_OPEN);
 }
 
 static bool kernel_has_input(int fd)
@@ -319,6 +338,59 @@ static int bind_kernel(
 	return 0;
 }
 
+/* With the file's lock. A port that nobody asked for goes with the association, as in the kernel's
+ * udp_disconnect. While something, or an error, can still be read it is only hidden, and deaf; so too for
+ * good where the kernel half cannot let go of it, because it was given that very port by bind(2). */
+static int port_let_go(struct file *f, int fd)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	struct dgram *d = f->dg;
+	struct sock_addr a;
+
+	if (d->has_kernel) {
+		RAW(SYS_connect, fd, &none, sizeof(none));
+		d->has_kernel = kernel_name(fd, &a, false);
+		kernel_filter(f, fd, d->has_kernel);
+	}
+	if (d->has_kernel || d->is_specific || ep_rx_ready(ep_of(f)) || atomic_load(&ep_of(f)->error)) {
+		d->is_parked = true;
+		mode_set(f, d->has_kernel ? MODE_DUAL : MODE_PRONK);
+		return ep_connect(f, &nowhere);
+	}
+	half_close(f, fd);
+	return 0;
+}
+
+/* With the file's lock: the hidden port is the socket's again. The kernel would choose a new one. */
+static void unpark(struct file *f, int fd)
+{
+	static const struct sock_addr none;
+
+	if (!f->dg->is_parked)
+		return;
+	f->dg->is_parked = false;
+	if (proc_is_dead() || !sock_is_ours(f))
+		return;
+	ep_connect(f, &none);
+	if (f->dg->has_kernel)
+		kernel_filter(f, fd, false);
+}
+
+void dgram_unpark(struct file *f, int fd)
+{
+	spin_lock(&f->lock);
+	unpark(f, fd);
+	spin_unlock(&f->lock);
+}
+
+void dgram_let_go(struct file *f, int fd)
+{
+	spin_lock(&f->lock);
+	if (sock_is_ours(f) && !proc_is_dead())
+		port_let_go(f, fd);
+	spin_unlock(&f->lock);
+}
+
 int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sock_addr a;
@@ -328,10 +400,7 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 
 	if (f->dg->is_parked) { /* the new address goes before what is still unread */
 		spin_lock(&f->lock);
-		f->dg->is_parked = false;
-		epoll_file_closed_ep(f);
-		ep_release(f);
-		mode_set(f, MODE_OPEN);
+		half_close(f, fd);
 		spin_unlock(&f->lock);
 	}
 	if (sock_is_ours(f))
@@ -360,6 +429,7 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 			memset(a.ip, 0, sizeof(a.ip));
 		}
 		f->dg->is_specific = !route_is_any(&a);
+		f->dg->is_auto = !a.port;
 		rc = bind_both(f, fd, &a, addr, len);
 		if (rc == -ENOBUFS || rc == -ENOMEM) {
 			log_warning("the service has no room for a socket; the kernel serves it");
@@ -387,6 +457,7 @@ static int open_half(struct file *f, int fd)
 		return 0;
 	dgram_options_take(f, fd);
 	d->has_kernel = kernel_name(fd, &a, false);
+	d->is_specific = false; /* whatever a bind(2) that failed has wanted */
 	if (!d->has_kernel)
 		memset(&a, 0, sizeof(a));
 	a.family = AF_INET;
@@ -398,7 +469,7 @@ static int open_half(struct file *f, int fd)
 	}
 	if (rc)
 		return rc;
-	d->is_auto = !d->has_kernel;
+	d->is_auto = true; /* what bind(2) bound in the kernel alone has stayed there */
 	dgram_groups_tell(f);
 	if (d->kernel_peer && kernel_name(fd, &peer, true)) /* ours must not receive from anybody else */
 		ep_connect(f, &peer);
@@ -418,19 +489,45 @@ int dgram_open_half(struct file *f, int fd)
 	return rc;
 }
 
-ssize_t dgram_send_nowhere(struct file *f, int fd, const struct msghdr *msg, int flags)
+/* A call of a socket that is not ours is bound to fail, but gives it a port: ours, too, if it can be. */
+static bool is_opened_by_failing(struct file *f, int fd)
+{
+	return !f->dg->is_kernels && !f->dg->kernel_peer && proc_is_attached() && !proc_is_dead() &&
+	       !is_v6only(f, fd);
+}
+
+/* It has failed: what comes for that port from Pronk's side shall come, too. */
+static void failed(struct file *f, int fd)
 {
 	struct sock_addr a;
+
+	if (kernel_name(fd, &a, false))
+		dgram_open_half(f, fd);
+}
+
+ssize_t dgram_send_nowhere(struct file *f, int fd, const struct msghdr *msg, int flags)
+{
 	long n;
 
-	if (f->dg->is_kernels || f->dg->kernel_peer || !proc_is_attached() || proc_is_dead() ||
-	        is_v6only(f, fd))
+	if (!is_opened_by_failing(f, fd))
 		return SOCK_LIBC;
-	n = RAW(SYS_sendmsg, fd, msg, flags);
-	/* inet_send_prepare: what comes for that port from Pronk's side shall come, too */
-	if (n < 0 && kernel_name(fd, &a, false))
-		dgram_open_half(f, fd);
+	n = RAW(SYS_sendmsg, fd, msg, flags); /* inet_send_prepare */
+	if (n < 0)
+		failed(f, fd);
 	return n;
+}
+
+/* connect(2) with an address that is none. */
+static int connect_nowhere(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int rc;
+
+	if (!is_opened_by_failing(f, fd))
+		return SOCK_LIBC;
+	rc = (int)RAW(SYS_connect, fd, addr, len); /* inet_dgram_connect */
+	if (rc < 0)
+		failed(f, fd);
+	return rc;
 }
 
 /* With the file's lock. */
@@ -484,15 +581,22 @@ static bool kernel_is_local(int fd)
 
 static int connect_pronk(struct file *f, int fd, const struct sock_addr *to)
 {
-	int rc = ep_connect(f, to);
+	struct sock_addr a;
+	int rc = ep_connect(f, to), err;
+	socklen_t len = sizeof(err);
 
 	if (rc)
 		return rc;
 	f->has_connected = true;
 	if (!f->dg->has_kernel)
 		return 0;
+	/* nobody would ask the kernel half for it any more */
+	if (f->dg->kernel_peer && !libc.getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) && err)
+		atomic_store(&ep_of(f)->error, err);
 	kernel_filter(f, fd, true);
 	kernel_dissolve(f, fd);
+	/* a port that it has chosen goes with its association */
+	f->dg->has_kernel = kernel_name(fd, &a, false);
 	/* what had come before stays readable */
 	mode_set(f, kernel_has_input(fd) ? MODE_DUAL : MODE_PRONK);
 	return 0;
@@ -526,23 +630,33 @@ static int dissolve(struct file *f, int fd)
 
 	kernel_dissolve(f, fd);
 	f->has_connected = false;
-	if (f->dg->is_auto && !f->dg->has_kernel) {
-		/* a port that nobody asked for goes with the association: udp_disconnect in the kernel; here
-		 * it is hidden while something can still be read */
-		if (ep_rx_ready(ep_of(f))) {
-			f->dg->is_parked = true;
-			return ep_connect(f, &none);
-		}
-		epoll_file_closed_ep(f);
-		ep_release(f);
-		mode_set(f, MODE_OPEN);
-		return 0;
-	}
+	if (f->dg->is_auto)
+		return port_let_go(f, fd);
 	rc = ep_connect(f, &none);
 	if (f->dg->has_kernel)
 		kernel_filter(f, fd, false);
 	mode_set(f, f->dg->has_kernel ? MODE_DUAL : MODE_PRONK);
 	return rc;
+}
+
+/* The address of connect(2), or the kernel's words for it: inet_dgram_connect, __ip4_datagram_connect,
+ * __ip6_datagram_connect. */
+static int connect_addr(
+        const struct file *f, struct sock_addr *to, const struct sockaddr *addr, socklen_t len)
+{
+	int rc;
+
+	if (len > sizeof(struct sockaddr_storage))
+		return -EINVAL;
+	if (!addr && len)
+		return -EFAULT;
+	rc = addr_from_user(to, addr, len);
+	if (rc == -EINVAL)
+		return f->domain == AF_INET && len >= sizeof(struct sockaddr_in) ? -EAFNOSUPPORT : rc;
+	if (f->domain == AF_INET && addr->sa_family != AF_INET)
+		return len < sizeof(struct sockaddr_in) ? -EINVAL : -EAFNOSUPPORT;
+	/* SIN6_LEN_RFC2133 */
+	return rc && len < 24 ? -EINVAL : rc;
 }
 
 int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
@@ -565,11 +679,13 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 		spin_unlock(&f->lock);
 		return rc;
 	}
-	rc = addr_from_user(&to, addr, len);
-	if (!rc && f->domain == AF_INET && addr->sa_family != AF_INET)
-		rc = -EAFNOSUPPORT;
+	rc = connect_addr(f, &to, addr, len);
+	if (rc && !sock_is_ours(f))
+		return connect_nowhere(f, fd, addr, len);
+	if (unlikely(d->is_parked)) /* it has a port again, also when nothing else comes of it */
+		dgram_unpark(f, fd);
 	if (rc)
-		return sock_is_ours(f) ? rc : SOCK_LIBC;
+		return rc;
 	is_pronk = dgram_attach(&to) && dgram_is_pronk(f, &to);
 	if (is_pronk && !sock_is_ours(f) && (d->is_kernels || is_v6only(f, fd))) {
 		stay_kernel(f, fd, "an option was set that only the kernel has");
@@ -585,7 +701,6 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 	if (is_pronk && d->is_local && !route_is_loopback(&to) && !route_is_own(&to))
 		return -EINVAL;
 	spin_lock(&f->lock);
-	d->is_parked = false;
 	was_open = atomic_load(&f->mode) == MODE_OPEN;
 	if (was_open && !is_pronk) {
 		if (proc.strict && !route_is_loopback(&to) && !route_is_any(&to) && to.family == AF_INET) {
@@ -599,129 +714,21 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 			                                : "no route to the peer through the port");
 		}
 	} else if (is_pronk) {
-		if (was_open) {
+		if (was_open)
 			proc_fallback_remove(fd);
-			kernel_dissolve(f, fd);
-		}
 		rc = open_half(f, fd);
 		if (!rc)
 			rc = connect_pronk(f, fd, &to);
 		if (rc && was_open && atomic_load(&f->mode) == MODE_PRONK) {
-			epoll_file_closed_ep(f);
-			ep_release(f);
-			mode_set(f, MODE_OPEN);
+			half_close(f, fd);
 		}
 	} else {
 		rc = proc_is_dead() ? SOCK_LIBC : connect_kernel(f, fd, &to, addr, len);
 	}
 	spin_unlock(&f->lock);
+	if (!rc && unlikely(dgram_corked(f)))
+		dgram_cork_follow(f, &to);
 	return rc;
-}
-
-int dgram_shutdown(struct file *f, int fd, int how)
-{
-	struct endpoint *ep;
-	uint32_t bits;
-
-	if (!sock_is_ours(f))
-		return SOCK_LIBC;
-	if (how < SHUT_RD || how > SHUT_RDWR)
-		return -EINVAL;
-	ep = ep_of(f);
-	libc.shutdown(fd, how);
-	bits = (how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u);
-	atomic_fetch_or(&ep->app_flags, bits);
-	if (!proc_is_dead())
-		post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
-	/* has its effect on a socket without a peer, too, but is an error: inet_shutdown in the kernel */
-	return f->dg->kernel_peer || ep->remote.family ? 0 : -ENOTCONN;
-}
-
-int dgram_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_peer)
-{
-	struct endpoint *ep;
-
-	if (!sock_is_ours(f) || f->dg->kernel_peer)
-		return SOCK_LIBC;
-	if (!len)
-		return -EFAULT;
-	if ((int)*len < 0)
-		return -EINVAL;
-	if (!addr)
-		return -EFAULT;
-	ep = ep_of(f);
-	if (is_peer && (!ep->remote.family || !ep->remote.port)) /* inet_getname: a peer has a port */
-		return -ENOTCONN;
-	if (f->dg->is_parked) {
-		addr_to_user(&(struct sock_addr){.family = AF_INET}, f->domain, addr, len);
-		return 0;
-	}
-	addr_to_user(is_peer ? &ep->remote : &ep->local, f->domain, addr, len);
-	return 0;
-}
-
-/* The size of the next datagram; -1 when there is none of ours. */
-static int next_size(struct endpoint *ep)
-{
-	const struct arena *a = &proc.at.arena;
-	struct dgram_meta meta;
-	const struct rx_desc *desc;
-	const uint8_t *p;
-	int size = -1;
-
-	if (!ep_rx_ready(ep) || ep_lock(&proc.at, &ep->rx_lock))
-		return -1;
-	if (ep_rx_ready(ep)) {
-		desc = &arena_rx_ring(a, ep)[atomic_load(&ep->rx_tail) % RX_RING_SIZE];
-		p = desc->size >= sizeof(meta) ? arena_rx_data(a, desc) : NULL;
-		if (p) {
-			memcpy(&meta, p, sizeof(meta));
-			size = (int)meta.size;
-		}
-	}
-	ep_unlock(&ep->rx_lock);
-	return size;
-}
-
-int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
-{
-	uint64_t stamp;
-	int v;
-
-	(void)fd;
-	if (request == FIONBIO && arg)
-		sock_set_nonblocking(f, *(int *)arg != 0);
-	if (!sock_is_ours(f))
-		return SOCK_LIBC;
-	switch (request) {
-	case FIONBIO:
-		return arg ? 0 : -EFAULT;
-	case FIONREAD:
-		v = next_size(ep_of(f));
-		if (v < 0)
-			return SOCK_LIBC; /* the kernel half's, or 0 */
-		break;
-	case SIOCOUTQ:
-		v = (int)ep_tx_used(ep_of(f));
-		break;
-	case SIOCGSTAMP:
-		stamp = atomic_load(&f->dg->stamp_ns);
-		if (!stamp)
-			return SOCK_LIBC;
-		if (!arg)
-			return -EFAULT;
-		*(struct timeval *)arg = (struct timeval){
-		        (time_t)(stamp / 1000000000u), (suseconds_t)(stamp % 1000000000u / 1000u)};
-		return 0;
-	case FIOASYNC:
-		return -EOPNOTSUPP;
-	default:
-		return SOCK_LIBC; /* interfaces, routes: the kernel's */
-	}
-	if (!arg)
-		return -EFAULT;
-	*(int *)arg = v;
-	return 0;
 }
 
 void dgram_end(struct file *f)

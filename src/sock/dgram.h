@@ -19,7 +19,7 @@ struct dgram_group {
 struct dgram {
 	/* state, under the file's lock */
 	bool is_auto;      /* the port was chosen at first use: it goes with the association */
-	bool is_parked;    /* is_auto, and the association is gone, but not what it has received */
+	bool is_parked;    /* is_auto, and let go, but hidden only: port_let_go */
 	bool is_specific;  /* bound to one address */
 	bool has_kernel;   /* the kernel half is bound to the same port */
 	bool kernel_peer;  /* connected through the kernel half; ours is closed to everybody then */
@@ -28,6 +28,7 @@ struct dgram {
 	bool is_kernels;   /* an option was set that only the kernel has: stays with it */
 	bool mcast_kernel; /* IP_MULTICAST_IF named an interface of the kernel */
 	uint32_t mcast_if; /* the address it named, network order */
+	uint32_t shut;     /* APP_SHUT_*: what shutdown(2) has said so far */
 	struct dgram_group *groups;
 
 	/* options as they were set last; the kernel half holds them for getsockopt */
@@ -88,7 +89,7 @@ ssize_t dgram_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t c
 ssize_t dgram_splice(struct file *f, int fd, bool is_in, int other, size_t count, unsigned int flags);
 
 /* Sends what UDP_CORK has gathered. */
-int dgram_uncork(struct file *f, int fd);
+void dgram_uncork(struct file *f, int fd);
 
 int dgram_getopt(struct file *f, int fd, int level, int name, void *value, socklen_t *len);
 int dgram_setopt(struct file *f, int fd, int level, int name, const void *value, socklen_t len);
@@ -104,6 +105,16 @@ int dgram_open_half(struct file *f, int fd);
 /* Makes sure that the kernel half may send: binds it to the same port. Takes the file's lock. 0, or
  * -ENETUNREACH when the kernel does not have the address that the socket is bound to. */
 int dgram_kernel_half(struct file *f, int fd);
+/* Whether it has a peer, on either side. */
+bool dgram_is_connected(const struct file *f);
+/* A port that had been hidden (is_parked) shows again. Takes the file's lock. */
+void dgram_unpark(struct file *f, int fd);
+/* Gives up an automatic port, with Pronk's half where that is possible. Takes the file's lock. */
+void dgram_let_go(struct file *f, int fd);
+/* connect(2) has gone well: a datagram that grows goes there, too. */
+void dgram_cork_follow(struct file *f, const struct sock_addr *to);
+/* The bytes of the datagram that grows, with its head; 0 without one. */
+uint32_t dgram_corked(struct file *f);
 /* The MTU of the way to an address of Pronk's. */
 uint32_t dgram_mtu(const struct sock_addr *to);
 /* Reads all options from the kernel half. */

@@ -26,6 +26,7 @@ enum {
 	SIZE_MOST = 65507, /* what an IPv4 datagram can carry */
 	HEADERS = 28,
 	BAD_ADDRESS = 4096, /* below it: the address that programs pass by mistake */
+	GATHERED_WAIT_NS = 20000000,
 };
 
 /* A datagram on its way out. */
@@ -34,6 +35,7 @@ struct outgoing {
 	const struct iovec *iov;
 	int count;
 	size_t size;
+	bool is_gathered; /* out of a cork: what can go wrong was told with its first piece */
 };
 
 static struct endpoint *ep_of(const struct file *f)
@@ -127,10 +129,31 @@ static int error_take(struct endpoint *ep)
 	return -atomic_exchange(&ep->error, 0);
 }
 
+/* An error of the kernel half goes before what Pronk's half does for a socket whose peer is there. */
+static int kernel_error_take(const struct file *f, int fd)
+{
+	int err = 0;
+	socklen_t len = sizeof(err);
+
+	if (likely(!f->dg->kernel_peer) || libc.getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len))
+		return 0;
+	return -err;
+}
+
+/* What a send fails with before it asks for room: sock_alloc_send_pskb. */
+static int send_error(struct endpoint *ep)
+{
+	int rc = error_take(ep);
+
+	if (rc)
+		return rc;
+	return atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR ? -EPIPE : 0;
+}
+
 /* Sends one datagram, waiting for room unless told not to. */
 static ssize_t pronk_send(struct file *f, struct outgoing *o, bool is_dont, bool is_batch)
 {
-	uint64_t deadline = 0;
+	uint64_t deadline = o->is_gathered ? clock_now_ns() + GATHERED_WAIT_NS : 0;
 	bool is_driven = false;
 	int waits = 0;
 
@@ -142,13 +165,15 @@ static ssize_t pronk_send(struct file *f, struct outgoing *o, bool is_dont, bool
 
 		if (unlikely(proc_is_dead()))
 			return -ENETDOWN;
-		rc = error_take(ep);
+		if (unlikely(ep == &proc_no_ep)) { /* another thread has dissolved the association */
+			rc = dgram_open_half(f, f->fd);
+			if (rc || !sock_is_ours(f))
+				return rc ? rc : -EINVAL;
+			continue;
+		}
+		rc = o->is_gathered ? 0 : send_error(ep);
 		if (rc)
 			return rc;
-		if (unlikely(atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_WR))
-			return -EPIPE;
-		if (unlikely(!o->head.to.port)) /* connected to port 0: nobody ever gets it */
-			return (ssize_t)o->size;
 		rc = ep_lock(&proc.at, &ep->tx_lock);
 		if (rc == -ECONNRESET)
 			continue;
@@ -221,7 +246,7 @@ static ssize_t kernel_send(struct file *f, int fd, const struct msghdr *msg, int
 	}
 }
 
-/* The destination named in a message. 1 when none is named. */
+/* The destination named in a message, whatever its port. 1 when none is named. */
 static int name_of(const struct file *f, const struct msghdr *msg, struct sock_addr *to)
 {
 	const struct sockaddr *addr = msg->msg_name;
@@ -233,50 +258,73 @@ static int name_of(const struct file *f, const struct msghdr *msg, struct sock_a
 	if (msg->msg_namelen >= sizeof(in) && f->domain == AF_INET && addr->sa_family == AF_UNSPEC) {
 		memcpy(&in, addr, sizeof(in));
 		in.sin_family = AF_INET; /* udp_sendmsg takes it for that */
-		rc = addr_from_user(to, (struct sockaddr *)&in, sizeof(in));
-	} else if (msg->msg_namelen >= sizeof(sa_family_t) && f->domain == AF_INET6 &&
-	           addr->sa_family == AF_UNSPEC) {
-		return 1;
-	} else {
-		rc = addr_from_user(to, addr, msg->msg_namelen);
-		if (f->domain == AF_INET && msg->msg_namelen >= sizeof(in) && addr->sa_family != AF_INET)
-			rc = -EAFNOSUPPORT;
-		else if (rc == -EAFNOSUPPORT)
-			rc = -EINVAL;
+		return addr_from_user(to, (struct sockaddr *)&in, sizeof(in));
 	}
-	if (!rc && !to->port)
-		rc = -EINVAL;
-	return rc;
+	if (msg->msg_namelen >= sizeof(sa_family_t) && f->domain == AF_INET6 && addr->sa_family == AF_UNSPEC)
+		return 1;
+	rc = addr_from_user(to, addr, msg->msg_namelen);
+	if (f->domain == AF_INET && msg->msg_namelen >= sizeof(in) && addr->sa_family != AF_INET)
+		return -EAFNOSUPPORT;
+	return rc == -EAFNOSUPPORT ? -EINVAL : rc;
 }
 
-/* Where a message goes: SIDE_*, or -E. Fills in o->head.to for Pronk's. */
-static int side_of(struct file *f, int fd, const struct msghdr *msg, struct outgoing *o)
+/* A socket that is not ours yet sends its first datagram: SIDE_*, or -E. named: of name_of. */
+static int side_first(struct file *f, int fd, int named, const struct sock_addr *to)
 {
-	struct sock_addr *to = &o->head.to;
-	int rc = name_of(f, msg, to);
+	int rc;
 
-	f->dg->is_parked = false;
-	if (!sock_is_ours(f)) {
-		if (rc || f->dg->is_kernels || !dgram_attach(to) || !dgram_is_pronk(f, to))
-			return SIDE_KERNEL; /* also for the kernel's own words */
-		rc = dgram_open_half(f, fd);
-		if (rc)
-			return proc.strict ? rc : SIDE_KERNEL;
-		return sock_is_ours(f) ? SIDE_PRONK : SIDE_KERNEL;
-	}
-	if (rc < 0)
-		return rc;
-	if (rc) {
-		struct endpoint *ep = ep_of(f);
+	if (named || !to->port || f->dg->is_kernels || !dgram_attach(to) || !dgram_is_pronk(f, to))
+		return SIDE_KERNEL; /* also for the kernel's own words */
+	rc = dgram_open_half(f, fd);
+	if (rc)
+		return proc.strict ? rc : SIDE_KERNEL;
+	return sock_is_ours(f) ? SIDE_PRONK : SIDE_KERNEL;
+}
 
-		if (f->dg->kernel_peer)
-			return SIDE_KERNEL;
-		*to = ep->remote;
-		if (!to->family)
+/* What udp_sendmsg, and udpv6_sendmsg in front of it, find wrong before they look whether a datagram grows.
+ */
+static int args_check(const struct file *f, int named, const struct outgoing *o, int flags, bool is_begun)
+{
+	if (unlikely(f->domain == AF_INET6)) {
+		if (named < 0)
+			return named;
+		if (named && !is_begun && !dgram_is_connected(f))
 			return -EDESTADDRREQ;
-		return SIDE_PRONK;
+		if (!named && o->head.to.family == AF_INET6 && !is_begun)
+			return 0; /* the kernel's */
 	}
-	return !proc_is_dead() && dgram_is_pronk(f, to) ? SIDE_PRONK : SIDE_KERNEL;
+	if (unlikely(o->size > 0xffff))
+		return -EMSGSIZE;
+	return unlikely(flags & MSG_OOB) ? -EOPNOTSUPP : 0;
+}
+
+/* Where a message of a socket of ours goes: SIDE_*, or -E. */
+static int side_of(struct file *f, int named, struct sock_addr *to)
+{
+	if (named < 0)
+		return named;
+	if (!named) {
+		if (!to->port)
+			return -EINVAL;
+		return !proc_is_dead() && dgram_is_pronk(f, to) ? SIDE_PRONK : SIDE_KERNEL;
+	}
+	if (f->dg->kernel_peer)
+		return SIDE_KERNEL;
+	*to = ep_of(f)->remote;
+	/* connected to port 0: nobody ever gets it; udpv6_sendmsg hands the port on like one that was named
+	 */
+	if (unlikely(to->family && !to->port && f->domain == AF_INET6))
+		return -EINVAL;
+	return to->family ? SIDE_PRONK : -EDESTADDRREQ;
+}
+
+/* Nobody is called so: the kernel takes it for this host. */
+static void any_is_here(struct sock_addr *to)
+{
+	static const uint8_t here[4] = {127, 0, 0, 1};
+
+	if (route_is_any(to))
+		memcpy(to->ip, here, 4);
 }
 
 /* What the kernel checks before it takes a datagram, and the rest of the head. */
@@ -286,17 +334,11 @@ static int outgoing_check(struct file *f, const struct msghdr *msg, struct outgo
 	struct dgram_head *h = &o->head;
 	bool is_group = route_is_multicast(&h->to);
 	struct cmsg_out c = {0};
-	int rc;
+	int rc = cmsg_parse(f, msg, &c);
 
-	if (o->size > 0xffff)
-		return -EMSGSIZE;
-	rc = cmsg_parse(f, msg, &c);
 	if (rc)
 		return rc;
-	if (route_is_any(&h->to)) {
-		h->to.ip[0] = 127;
-		h->to.ip[3] = 1;
-	}
+	any_is_here(&h->to);
 	if (route_is_broadcast(&h->to) && !d->broadcast)
 		return -EACCES;
 	/* as the kernel's routes say of such a source */
@@ -309,43 +351,86 @@ static int outgoing_check(struct file *f, const struct msghdr *msg, struct outgo
 	return 0;
 }
 
-/* The checks that need the datagram's final size. */
-static int outgoing_finish(struct file *f, struct outgoing *o)
+/* What one datagram to this address can carry: __ip_append_data. */
+static size_t size_most(const struct file *f, const struct sock_addr *to)
 {
-	uint32_t port_mtu = proc.at.arena.hdr->mtu, mtu = dgram_mtu(&o->head.to);
 	int how = f->dg->mtu_discover;
 
-	if (o->size > SIZE_MOST)
-		return -EMSGSIZE;
-	if (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_INTERFACE) {
-		if (o->size + HEADERS > mtu)
-			return -EMSGSIZE;
-	}
-	/* inside the host nothing is sent that could not be cut */
-	if (o->size + HEADERS <= port_mtu &&
-	        (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_WANT))
-		o->head.flags |= DGRAM_DONT_FRAGMENT;
-	return 0;
+	if (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_INTERFACE)
+		return dgram_mtu(to) - HEADERS;
+	return SIZE_MOST;
 }
 
-/* Adds to the datagram that grows, or begins one. With cork_lock. */
-static int cork_add(struct dgram *d, const struct outgoing *o)
+/* inside the host nothing is sent that could not be cut */
+static void fragment_decide(const struct file *f, struct outgoing *o)
 {
+	int how = f->dg->mtu_discover;
+
+	if (o->size + HEADERS <= proc.at.arena.hdr->mtu &&
+	        (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_WANT))
+		o->head.flags |= DGRAM_DONT_FRAGMENT;
+}
+
+uint32_t dgram_corked(struct file *f)
+{
+	const struct dgram *d = f->dg;
+
+	return atomic_load(&d->cork_side) == SIDE_PRONK ? (uint32_t)sizeof(*d->cork_head) + d->cork_size : 0;
+}
+
+void dgram_cork_follow(struct file *f, const struct sock_addr *to)
+{
+	struct dgram *d = f->dg;
+
+	spin_lock(&d->cork_lock);
+	if (atomic_load(&d->cork_side) == SIDE_PRONK && to->family == AF_INET) {
+		/* __ip4_datagram_connect finds its route in the cork's flow */
+		d->cork_head->to = *to;
+		d->cork_head->from.family = 0;
+		any_is_here(&d->cork_head->to);
+	}
+	spin_unlock(&d->cork_lock);
+}
+
+/* The first piece of a datagram finds what a send finds: memory, and with it the error that waits. */
+static int cork_may_begin(struct file *f, bool is_dont)
+{
+	for (;;) {
+		struct endpoint *ep = ep_of(f);
+		int rc = send_error(ep);
+
+		if (rc || proc_is_dead() || ep == &proc_no_ep || ep_tx_used(ep) < ep_tx_limit(ep))
+			return rc;
+		if (is_dont)
+			return -EAGAIN;
+		rc = wait_for(f, EPOLLOUT, deadline_after(f->dg->sndtimeo_ns), -1);
+		if (rc)
+			return rc;
+	}
+}
+
+/* Adds to the datagram that grows, or begins one. What cannot be added takes the rest with it:
+ * udp_flush_pending_frames. With cork_lock. */
+static int cork_add(struct file *f, const struct outgoing *o)
+{
+	struct dgram *d = f->dg;
+	bool is_begun = atomic_load(&d->cork_side) == SIDE_PRONK;
+
 	if (!d->cork_data)
 		d->cork_data = malloc(SIZE_MOST);
 	if (!d->cork_head)
 		d->cork_head = malloc(sizeof(*d->cork_head));
-	if (!d->cork_data || !d->cork_head)
-		return -ENOBUFS;
-	if (atomic_load(&d->cork_side) == SIDE_NONE) {
-		*d->cork_head = o->head;
+	if (!is_begun) {
+		if (d->cork_head)
+			*d->cork_head = o->head;
 		d->cork_size = 0;
 	}
-	if (d->cork_size + o->size > SIZE_MOST) {
-		d->cork_size = 0; /* what was gathered is lost: udp_flush_pending_frames */
-		atomic_store(&d->cork_side, SIDE_NONE);
+	atomic_store(&d->cork_side, SIDE_NONE);
+	if (!d->cork_data || !d->cork_head)
+		return -ENOBUFS;
+	/* nothing to add is never too much */
+	if (o->size && d->cork_size + o->size > size_most(f, &d->cork_head->to))
 		return -EMSGSIZE;
-	}
 	for (int i = 0; i < o->count; i++) {
 		if (o->iov[i].iov_len)
 			memcpy(d->cork_data + d->cork_size, o->iov[i].iov_base, o->iov[i].iov_len);
@@ -356,38 +441,90 @@ static int cork_add(struct dgram *d, const struct outgoing *o)
 }
 
 /* Takes what was gathered and sends it. With cork_lock, which it gives back. */
-static ssize_t cork_send(struct file *f, bool is_dont, bool is_batch)
+static ssize_t cork_send(struct file *f, uint16_t flags, bool is_batch)
 {
 	struct dgram *d = f->dg;
 	struct iovec iov = {d->cork_data, d->cork_size};
-	struct outgoing o = {.head = *d->cork_head, .iov = &iov, .count = 1, .size = d->cork_size};
+	struct outgoing o = {
+	        .head = *d->cork_head, .iov = &iov, .count = 1, .size = d->cork_size, .is_gathered = true};
 	ssize_t rc;
 
 	d->cork_data = NULL;
 	d->cork_size = 0;
 	atomic_store(&d->cork_side, SIDE_NONE);
 	spin_unlock(&d->cork_lock);
-	rc = outgoing_finish(f, &o);
-	if (!rc)
-		rc = pronk_send(f, &o, is_dont, is_batch);
+	o.head.flags |= flags;
+	if (unlikely(d->kernel_peer && !dgram_is_pronk(f, &o.head.to))) { /* by connect(2) in between */
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+		rc = kernel_send(f, f->fd, &msg, MSG_DONTWAIT);
+	} else {
+		fragment_decide(f, &o);
+		rc = pronk_send(f, &o, false, is_batch);
+	}
 	free(iov.iov_base);
 	return rc;
 }
 
-int dgram_uncork(struct file *f, int fd)
+void dgram_uncork(struct file *f, int fd)
 {
 	struct dgram *d = f->dg;
-	ssize_t rc;
+	bool is_ours;
 
-	(void)fd;
 	spin_lock(&d->cork_lock);
-	if (atomic_load(&d->cork_side) == SIDE_PRONK) {
-		rc = cork_send(f, true, false);
-		return rc < 0 ? (int)rc : 0;
+	if (atomic_load(&d->cork_side) != SIDE_PRONK) {
+		atomic_store(&d->cork_side, SIDE_NONE);
+		spin_unlock(&d->cork_lock);
+		return;
 	}
-	atomic_store(&d->cork_side, SIDE_NONE);
+	/* no send, so nothing gives a port to a socket that has let its own go: the datagram leaves without
+	 */
+	is_ours = sock_is_ours(f);
+	cork_send(f, is_ours && !d->is_parked ? 0 : DGRAM_NO_PORT, false);
+	if (!is_ours)
+		dgram_let_go(f, fd);
+}
+
+/* A piece of a datagram that grows, maybe the last one. */
+static ssize_t cork_piece(
+        struct file *f, const struct outgoing *o, bool is_begun, bool is_more, bool is_dont, bool is_batch)
+{
+	struct dgram *d = f->dg;
+	int rc = is_begun ? 0 : cork_may_begin(f, is_dont);
+	ssize_t n;
+
+	if (rc)
+		return rc;
+	spin_lock(&d->cork_lock);
+	rc = cork_add(f, o);
+	if (!rc && !is_more) {
+		n = cork_send(f, 0, is_batch);
+		return n < 0 ? n : (ssize_t)o->size;
+	}
 	spin_unlock(&d->cork_lock);
-	return 0;
+	return rc ? rc : (ssize_t)o->size;
+}
+
+/* By the kernel half. Whether a datagram grows there is not to be asked: it follows from what the call says.
+ * is_kept: a refusal leaves it alone (args_check), any other ends it. */
+static ssize_t kernel_side(struct file *f, int fd, const struct msghdr *msg, int flags, bool is_nowhere,
+        bool is_more, bool is_begun, bool is_kept)
+{
+	ssize_t n = SOCK_LIBC;
+
+	if (sock_is_ours(f))
+		n = kernel_send(f, fd, msg, flags);
+	else if (is_nowhere)
+		n = dgram_send_nowhere(f, fd, msg, flags);
+	if (likely(!is_more && !is_begun))
+		return n;
+	if (n == SOCK_LIBC)
+		n = wait_sendmsg(f, fd, msg, flags);
+	if (n >= 0)
+		atomic_store(&f->dg->cork_side, is_more ? SIDE_KERNEL : SIDE_NONE);
+	else if (!is_kept)
+		atomic_store(&f->dg->cork_side, SIDE_NONE);
+	return n;
 }
 
 ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, bool is_batch)
@@ -395,61 +532,56 @@ ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, 
 	struct dgram *d = f->dg;
 	struct outgoing o = {0};
 	bool is_more = (flags & MSG_MORE) || d->cork, is_dont;
-	int side = atomic_load_explicit(&d->cork_side, memory_order_relaxed), rc;
+	int side = atomic_load_explicit(&d->cork_side, memory_order_relaxed), rc, named;
 	bool is_begun = side != SIDE_NONE;
-	ssize_t n;
 
 	if (atomic_load_explicit(&f->mode, memory_order_acquire) == MODE_KERNEL)
 		return SOCK_LIBC;
 	if (unlikely(!msg))
 		return sock_is_ours(f) ? -EFAULT : SOCK_LIBC;
-	if (unlikely(flags & MSG_OOB) && sock_is_ours(f))
-		return -EOPNOTSUPP;
-	if (!is_begun) {
-		side = side_of(f, fd, msg, &o);
+	rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &o.size);
+	if (unlikely(rc))
+		return sock_is_ours(f) ? rc : SOCK_LIBC;
+	named = name_of(f, msg, &o.head.to);
+	if (unlikely(d->is_parked))
+		dgram_unpark(f, fd);
+	if (!sock_is_ours(f)) {
+		if (!is_begun)
+			side = side_first(f, fd, named, &o.head.to);
+		else if (side == SIDE_PRONK)
+			side = (rc = dgram_open_half(f, fd)) ? rc : SIDE_PRONK;
 		if (side < 0)
 			return side;
 	}
-	if (side == SIDE_KERNEL) {
-		if (!sock_is_ours(f))
-			n = !is_begun && name_of(f, msg, &o.head.to) ? dgram_send_nowhere(f, fd, msg, flags)
-			                                             : SOCK_LIBC;
-		else
-			n = kernel_send(f, fd, msg, flags);
-		if (unlikely(is_more || is_begun))
-			atomic_store(&d->cork_side, is_more ? SIDE_KERNEL : SIDE_NONE);
-		return n;
+	rc = args_check(f, named, &o, flags, is_begun);
+	if (sock_is_ours(f)) {
+		if (unlikely(rc))
+			return rc;
+		if (!is_begun)
+			side = side_of(f, named, &o.head.to);
+		if (side < 0)
+			return side;
 	}
-	rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &o.size);
-	if (rc)
-		return rc;
+	if (side == SIDE_KERNEL)
+		return kernel_side(f, fd, msg, flags, !is_begun && (named || !o.head.to.port), is_more,
+		        is_begun, rc != 0);
 	o.iov = msg->msg_iov;
 	o.count = (int)msg->msg_iovlen;
-	if (is_begun) {
-		if (o.size > 0xffff)
-			return -EMSGSIZE;
-	} else {
+	is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
+	if (!is_begun) {
 		rc = outgoing_check(f, msg, &o);
 		if (rc)
 			return rc;
 	}
-	is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
-	if (likely(!is_more && !is_begun)) {
-		rc = outgoing_finish(f, &o);
-		return rc ? rc : pronk_send(f, &o, is_dont, is_batch);
-	}
-	/* the first piece takes memory, and with it the error that waits (sock_alloc_send_skb) */
-	rc = is_begun ? 0 : error_take(ep_of(f));
-	if (rc)
+	if (!is_begun && o.size > size_most(f, &o.head.to))
+		return -EMSGSIZE;
+	rc = is_begun ? 0 : kernel_error_take(f, fd);
+	if (unlikely(rc))
 		return rc;
-	spin_lock(&d->cork_lock);
-	rc = cork_add(d, &o);
-	if (!rc && !is_more) {
-		n = cork_send(f, is_dont, is_batch);
-		return n < 0 ? n : (ssize_t)o.size;
-	}
-	spin_unlock(&d->cork_lock);
-	return rc ? rc : (ssize_t)o.size;
+	if (unlikely(is_more || is_begun))
+		return cork_piece(f, &o, is_begun, is_more, is_dont, is_batch);
+	fragment_decide(f, &o);
+	return pronk_send(f, &o, is_dont, is_batch);
 }
 
 void dgram_flush(struct file *f)
@@ -515,7 +647,7 @@ static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int
 			done += n;
 		}
 	}
-	msg->msg_flags = done < left ? MSG_TRUNC : 0;
+	msg->msg_flags = (flags & MSG_CMSG_CLOEXEC) | (done < left ? MSG_TRUNC : 0);
 	if (!(flags & MSG_PEEK)) {
 		f->rx_pieces += pieces;
 		f->rx_bytes += bytes;
@@ -608,6 +740,8 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 		if (unlikely(proc_is_dead()))
 			return dead_recv(f, fd, msg, flags);
 		rc = error_take(ep);
+		if (!rc && is_dual && ep_rx_ready(ep))
+			rc = kernel_error_take(f, fd);
 		if (rc)
 			return rc;
 		if (is_dual && (!ep_rx_ready(ep) ||
@@ -636,8 +770,8 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 			return -EAGAIN;
 		}
 		if (atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_SHUT_RD) {
-			msg->msg_flags = 0;
-			msg->msg_controllen = 0;
+			msg->msg_flags = flags & MSG_CMSG_CLOEXEC;
+			msg->msg_controllen = msg->msg_namelen = 0;
 			return 0;
 		}
 		if (!deadline)

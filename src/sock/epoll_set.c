@@ -422,6 +422,9 @@ static bool kernel_spent(int epfd, int fd)
 
 static void item_changed(struct epoll_set *s, struct epoll_item *it)
 {
+	/* a datagram socket gets or loses its kernel half: what its endpoint has told is told */
+	bool is_same = it->file->type == SOCK_DGRAM && it->watch != WATCH_NONE && !it->in_kernel;
+
 	if (it->in_kernel && (atomic_load(&it->file->mode) == MODE_PRONK || dgram_is_dual(it->file))) {
 		if (it->events & EPOLLONESHOT)
 			it->is_spent = kernel_spent(s->epfd, it->fd);
@@ -442,6 +445,12 @@ static void item_changed(struct epoll_set *s, struct epoll_item *it)
 	if (!sock_is_ours(it->file) || epoll_poller_start(s))
 		return;
 	s->has_dual |= atomic_load(&it->file->mode) == MODE_DUAL;
+	if (is_same) {
+		epoll_side_update(s, it);
+		epoll_side_drain(s);
+		epoll_kick(s);
+		return;
+	}
 	item_unwatch(s, it);
 	epoll_item_watch(s, it);
 	if (it->is_spent)

@@ -5,6 +5,8 @@
  */
 #include "dgram.h"
 #include "clock.h"
+#include "endpoint.h"
+#include "proc.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -92,6 +94,8 @@ int sock_recvmmsg(
 	}
 	if (count > MESSAGES_MAX)
 		count = MESSAGES_MAX;
+	if (!count && f->type == SOCK_DGRAM && !proc_is_dead()) /* even then it tells */
+		return -atomic_exchange(&proc_ep(atomic_load(&f->ep))->error, 0);
 	while (done < count) {
 		n = recv_one(f, fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
 		if (n < 0)
@@ -113,5 +117,8 @@ int sock_recvmmsg(
 		if (msgs[done - 1].msg_hdr.msg_flags & MSG_OOB)
 			break;
 	}
+	/* what came after some messages is for the next call, or SO_ERROR (do_recvmmsg) */
+	if (done && n < 0 && n != -EAGAIN && n != -EINTR && f->type == SOCK_DGRAM && !proc_is_dead())
+		atomic_store(&proc_ep(atomic_load(&f->ep))->error, (int)-n);
 	return done ? (int)done : (int)n;
 }

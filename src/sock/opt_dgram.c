@@ -320,7 +320,7 @@ int dgram_getopt(struct file *f, int fd, int level, int name, void *value, sockl
 		return meminfo_get(f, value, len);
 	if (level == IPPROTO_IP && name == IP_MTU && !f->dg->kernel_peer) {
 		v = (int)dgram_mtu(&ep->remote);
-		return ep->remote.family ? give(value, len, &v, sizeof(v)) : -ENOTCONN;
+		return dgram_is_connected(f) ? give(value, len, &v, sizeof(v)) : -ENOTCONN;
 	}
 	if (level == IPPROTO_IP && name == IP_MULTICAST_IF)
 		return give(value, len, &f->dg->mcast_if, sizeof(f->dg->mcast_if));
@@ -341,7 +341,7 @@ static int follow_apply(struct file *f, int fd, int level, int name)
 	struct endpoint *ep = ep_of(f);
 
 	if (level == IPPROTO_UDP && name == UDP_CORK && !f->dg->cork)
-		return dgram_uncork(f, fd);
+		dgram_uncork(f, fd); /* the call never fails for what is sent: udp_lib_setsockopt */
 	if (!sock_is_ours(f))
 		return 0;
 	if (level == SOL_SOCKET && name == SO_SNDBUF)

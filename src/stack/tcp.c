@@ -555,6 +555,10 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 		atomic_fetch_and(&stack_ep(s, ep_idx)->flags, ~(uint32_t)EP_RX_EOF);
 		return;
 	}
+	if (c->udp) { /* what is so anyhow is an edge again (sk_state_change) */
+		notify(s, ep_idx, ep_level(s->arena, stack_ep(s, ep_idx)));
+		return;
+	}
 	if (how == SHUT_WR || how == SHUT_RDWR) {
 		c->fin_wanted = 1;
 		conn_touch(s, c);

@@ -47,7 +47,7 @@ static void unlink_entry(struct stack *s, struct udp_entry *e)
 
 static uint32_t score(const struct udp_entry *e, uint32_t dst, uint32_t src, uint16_t sport)
 {
-	uint32_t n = 1;
+	uint32_t n = e->flags & CALL_F_SIX ? 1 : 2; /* compute_score */
 
 	if (e->ip) {
 		if (e->ip != dst)
@@ -167,7 +167,7 @@ static void entry_fill(struct udp *u, uint32_t count, uint32_t ep, const struct 
 		u->entry[k] = (struct udp_entry){.ep = ep,
 		        .ip = addr_ip(&call->local),
 		        .port = call->local.port,
-		        .flags = (uint8_t)(call->flags & (CALL_F_REUSEADDR | CALL_F_REUSEPORT))};
+		        .flags = (uint8_t)(call->flags & (CALL_F_REUSEADDR | CALL_F_REUSEPORT | CALL_F_SIX))};
 	}
 }
 

@@ -19,7 +19,10 @@
 #include "lwip/prot/udp.h"
 #include "rx_buf.h"
 
-enum { DGRAM_FLAGS = DGRAM_DONT_FRAGMENT | DGRAM_MULTICAST_LOOP | DGRAM_NO_CHECKSUM, IP_UDP_SIZE = 28 };
+enum {
+	DGRAM_FLAGS = DGRAM_DONT_FRAGMENT | DGRAM_MULTICAST_LOOP | DGRAM_NO_CHECKSUM | DGRAM_NO_PORT,
+	IP_UDP_SIZE = 28,
+};
 
 static void put16(uint8_t *p, uint32_t v)
 {
@@ -52,7 +55,7 @@ struct dgram {
 
 static bool head_check(struct stack *s, const struct conn *c, const struct dgram_head *h, struct dgram *d)
 {
-	if (h->size > DGRAM_SIZE_MAX || (h->flags & ~DGRAM_FLAGS) || h->to.family != AF_INET || !h->to.port)
+	if (h->size > DGRAM_SIZE_MAX || (h->flags & ~DGRAM_FLAGS) || h->to.family != AF_INET)
 		return false;
 	memcpy(&d->dst, h->to.ip, 4);
 	d->src = netif_source(s, d->dst);
@@ -71,7 +74,7 @@ static bool head_check(struct stack *s, const struct conn *c, const struct dgram
 	} else if (ip_2_ip4(&c->local_ip)->addr && !c->udp->bound_ip) {
 		d->src = ip_2_ip4(&c->local_ip)->addr; /* chosen by connect */
 	}
-	d->sport = c->local_port;
+	d->sport = h->flags & DGRAM_NO_PORT ? 0 : c->local_port;
 	d->dport = h->to.port;
 	d->size = h->size;
 	d->tos = h->tos;

@@ -180,7 +180,7 @@ static void show_control(struct msghdr *m)
 			struct sockaddr_in a = addr_any(1);
 
 			memcpy(&info, CMSG_DATA(c), sizeof(info));
-			out("if=%d", info.ipi_ifindex != 0);
+			out("if=%d lo=%d", info.ipi_ifindex != 0, info.ipi_ifindex == 1);
 			a.sin_addr = info.ipi_spec_dst;
 			show_addr("spec", &a, 0);
 			a.sin_addr = info.ipi_addr;

@@ -60,6 +60,8 @@ struct obj {
 	bool has_inner;       /* KIND_EPOLL: another set is a member */
 	int outer;            /* KIND_EPOLL: member of so many sets */
 	char seen[64];        /* the peer's view, as last printed */
+	bool is_edge;         /* is or was an edge-triggered member of a set */
+	bool was_let_go;      /* KIND_UDP: connect(AF_UNSPEC) has taken its port */
 	bool is_corked;       /* KIND_UDP: a datagram is being put together, for cork_to */
 	bool has_cork;        /* ... UDP_CORK is set */
 	int dest, cork_to;    /* KIND_UDP: 0 nobody, 1 and 2 the peer's sockets, 3 somebody else */

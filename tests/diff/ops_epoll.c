@@ -131,6 +131,7 @@ static void op_epoll_ctl(void)
 	rc = say_rc(epoll_ctl(world->slots[set].fd, op, world->slots[slot].fd, percent(97) ? &ev : NULL));
 	if (rc)
 		return;
+	obj_of(slot)->is_edge |= op != EPOLL_CTL_DEL && (ev.events & EPOLLET);
 	if (op == EPOLL_CTL_ADD)
 		o->members |= 1u << slot;
 	if (op == EPOLL_CTL_DEL)

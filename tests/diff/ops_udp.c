@@ -22,6 +22,8 @@ static size_t waiting_bytes;
 static int waiting_base; /* first_port of that sequence */
 static uint8_t data[70000], got[70000];
 
+static void op_udp_peer_sends(void);
+
 static bool is_udp(const struct slot *s)
 {
 	return world->objs[s->obj].kind == KIND_UDP;
@@ -145,6 +147,12 @@ static void op_udp_socket(void)
 	}
 }
 
+/* README: an edge is told again when a socket becomes Pronk's, or is not any more. */
+static bool is_unbound_edge(const struct obj *o)
+{
+	return !o->port && o->is_edge;
+}
+
 static void bind_to(int slot, bool is_wild, int port)
 {
 	struct sockaddr_storage ss;
@@ -170,8 +178,13 @@ static void op_udp_bind(void)
 {
 	int slot = slot_pick(is_udp), at;
 
+	/* README: what is unread goes with the old port, or the kernel half keeps that */
 	if (slot < 0)
 		return;
+	if (is_unbound_edge(obj_of(slot)) || obj_of(slot)->was_let_go) {
+		op_udp_peer_sends();
+		return;
+	}
 	/* a wildcard and an address of ours do not share a port here: README.md */
 	at = (int)chance(PORTS);
 	bind_to(slot, at == 1, percent(75) ? port_for(at) : 0);
@@ -206,15 +219,23 @@ static void op_udp_connect(void)
 		return;
 	o = obj_of(slot);
 	fd = world->slots[slot].fd;
+	if (is_unbound_edge(o)) {
+		op_udp_peer_sends();
+		return;
+	}
 	say(" %d", slot);
-	if (percent(80) || o->was_bound)
+	if (percent(80) || o->is_edge) {
 		len = somebody(&ss, o->domain, &who);
-	else
+	} else {
 		say(" unspec");
+		o->was_let_go = true;
+	}
 	barrier(); /* nothing comes beside the call */
 	if (say_rc(connect(fd, (struct sockaddr *)&ss, len)))
 		return;
 	o->dest = who;
+	if (o->is_corked && who != NOBODY)
+		o->cork_to = who; /* it follows */
 	o->port = local_port(fd);
 	barrier();
 }
@@ -233,6 +254,16 @@ static void taken(const int *expected)
 			say(" {%s: %d, %u bytes %08x from %s}", i ? "B" : "A", r.rc, r.size, r.hash,
 			        r.rc ? name_of(r.value, false) : "-");
 	}
+}
+
+/* The refusal that a connected socket is sure to get: it has its own way back, so the barrier does not wait
+ * for it where both ends are under Pronk. */
+static void refused(int fd, const struct obj *o, int who)
+{
+	struct pollfd p = {.fd = fd};
+
+	if (who == ELSEWHERE && o->dest == ELSEWHERE && !o->is_corked)
+		poll(&p, 1, 1000);
 }
 
 /* Takes note of a send of size bytes that went well. */
@@ -259,7 +290,8 @@ static void op_udp_send(void)
 	struct mmsghdr mm[MESSAGES] = {0};
 	struct iovec iov[MESSAGES * 2];
 	struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
-	bool has_to = percent(60), is_more;
+	bool has_to = percent(60), is_more, was_corked;
+	unsigned int count;
 	uint32_t x = chance(1u << 30) | 1;
 	struct obj *o;
 	socklen_t len;
@@ -269,6 +301,9 @@ static void op_udp_send(void)
 	if (slot < 0)
 		return;
 	o = obj_of(slot);
+	/* README: a child does not give its parent's socket a port */
+	if (is_unbound_edge(o) || (is_child && !o->port))
+		return;
 	fd = world->slots[slot].fd;
 	if (o->cork_size > 3000)
 		size = 1;
@@ -285,6 +320,10 @@ static void op_udp_send(void)
 	say(" %d form%d size%zu flags%x", slot, form, size, (unsigned int)flags);
 	if (form >= 3 && is_blocking(fd) && form != 5)
 		form = 0;
+	/* README: what a connected socket has put together for somebody else changes where it sends, in the
+	 * kernel */
+	if (o->dest && (is_more || o->has_cork))
+		has_to = false;
 	if (has_to && form != 3 && form != 4) {
 		len = somebody(&ss, o->domain, &who);
 		m.msg_name = &ss;
@@ -310,6 +349,8 @@ static void op_udp_send(void)
 	default:
 		if (size > 4000)
 			size = 4000;
+		/* whether the first one's refusal is back before the second is sent, is chance */
+		count = who == ELSEWHERE && o->dest == ELSEWHERE ? 1 : MESSAGES;
 		for (int i = 0; i < MESSAGES; i++) {
 			iov[i * 2] = (struct iovec){data, size / (size_t)(i + 1)};
 			mm[i].msg_hdr = (struct msghdr){.msg_name = m.msg_name,
@@ -317,14 +358,17 @@ static void op_udp_send(void)
 			        .msg_iov = &iov[i * 2],
 			        .msg_iovlen = 1};
 		}
-		rc = sendmmsg(fd, mm, MESSAGES, flags & ~MSG_OOB);
+		rc = sendmmsg(fd, mm, count, flags & ~MSG_OOB);
 		for (int i = 0; i < rc; i++) {
 			say(" %u", mm[i].msg_len);
 			sent(o, who, mm[i].msg_len, false, expected);
 		}
 	}
+	was_corked = o->is_corked;
 	if (say_rc(rc) >= 0 && form != 5)
 		sent(o, who, (size_t)rc, is_more, expected);
+	if (rc >= 0)
+		refused(fd, o, was_corked ? o->cork_to : who);
 	say_signals();
 	o->port = local_port(fd);
 	taken(expected);
@@ -350,6 +394,7 @@ static void op_udp_cork(void)
 		o->cork_size = 0;
 		if (o->cork_to == TO_A || o->cork_to == TO_B)
 			expected[o->cork_to - TO_A]++;
+		refused(fd, o, o->cork_to);
 	}
 	taken(expected);
 }
@@ -379,11 +424,26 @@ static bool peer_sends(int port, int count, int delay_us)
 	return true;
 }
 
+/* README: of two sockets on one port the kernel prefers one that has received while it was connected, on the
+ * processor where it did. */
+static bool is_preferred_by_chance(const struct obj *o)
+{
+	bool is_shared = false, was_connected = false;
+
+	for (int i = 0; i < SLOTS; i++) {
+		if (world->slots[i].fd < 0 || obj_of(i)->port != o->port)
+			continue;
+		is_shared |= obj_of(i) != o;
+		was_connected |= obj_of(i)->was_let_go;
+	}
+	return is_shared && was_connected;
+}
+
 static void op_udp_peer_sends(void)
 {
 	int slot = slot_pick(is_bound);
 
-	if (slot < 0)
+	if (slot < 0 || is_preferred_by_chance(obj_of(slot)))
 		return;
 	say(" %d", slot);
 	peer_sends(obj_of(slot)->port, 1 + (int)chance(3), 0);
@@ -462,6 +522,7 @@ static void op_udp_ask(void)
 		return;
 	fd = world->slots[slot].fd;
 	say(" %d", slot);
+	barrier();
 	switch (chance(6)) {
 	case 0:
 		say(" SO_ERROR");
@@ -488,7 +549,11 @@ static void op_udp_ask(void)
 	case 4:
 		say(" TIOCOUTQ");
 		say_rc(ioctl(fd, TIOCOUTQ, &n));
-		say(",%d", n);
+		/* what is in a cork is counted with the kernel's own structures around it */
+		if (obj_of(slot)->is_corked && n > 0)
+			say(",corked");
+		else
+			say(",%d", n);
 		break;
 	default:
 		say(" listen");
@@ -502,7 +567,7 @@ static void op_udp_shutdown(void)
 {
 	int slot = slot_pick(is_udp), how = (int)chance(4);
 
-	if (slot < 0 || !obj_of(slot)->dest)
+	if (slot < 0)
 		return;
 	say(" %d,%d", slot, how);
 	say_rc(shutdown(world->slots[slot].fd, how));

@@ -447,6 +447,27 @@ static void checksum_is_left_out_on_wish(void **state)
 	}
 }
 
+static void ports_may_be_zero(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	int ep = dg_bind(r, 0, 5000);
+	struct packet *k;
+
+	(void)state;
+	assert_true(dg_send_flags(r, ep, RIG_PEER, 0, 10, 0));
+	k = rig_packet(r);
+	assert_non_null(k);
+	assert_int_equal(k->ip[20] << 8 | k->ip[21], 5000);
+	assert_int_equal(k->ip[22] << 8 | k->ip[23], 0);
+	free(k);
+	assert_true(dg_send_flags(r, ep, RIG_PEER, 9000, 10, DGRAM_NO_PORT));
+	k = rig_packet(r);
+	assert_non_null(k);
+	assert_int_equal(k->ip[20] << 8 | k->ip[21], 0);
+	assert_int_equal(k->ip[22] << 8 | k->ip[23], 9000);
+	free(k);
+}
+
 static void sender_without_an_address_may_only_shout(void **state)
 {
 	struct rig *r = rig_up(NULL);
@@ -595,8 +616,8 @@ static void bad_records_end_sending_and_are_counted(void **state)
 		case 2:
 			h.to.family = AF_INET6;
 			break;
-		case 3:
-			h.to.port = 0;
+		case 3: /* the first flag that means nothing */
+			h.flags = DGRAM_NO_PORT << 1;
 			break;
 		case 4:
 			h.from.family = AF_INET; /* a foreign source address */
@@ -971,6 +992,7 @@ int main(void)
 	        WIRE_TEST(client_without_manners_harms_nobody_else),
 	        WIRE_TEST(lack_of_packet_buffers_drops_and_counts),
 	        WIRE_TEST(checksum_is_left_out_on_wish),
+	        WIRE_TEST(ports_may_be_zero),
 	        WIRE_TEST(sender_without_an_address_may_only_shout),
 	        WIRE_TEST(other_stack_hands_datagrams_over),
 	        WIRE_TEST(port_of_an_endpoint_just_closed_is_free_at_every_stack),
