@@ -485,6 +485,7 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 				COUNT(s, tcp_retransmits, 1); /* the fast one; time-outs are timer.c's */
 			recovery_go_on(s, c, in_recovery);
 			tcp_seen_after(s, c, &seen);
+			tcp_end_note(s, c);
 			conn_touch(s, c);
 		}
 		s->input_conn = NULL;

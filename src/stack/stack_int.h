@@ -80,6 +80,7 @@ struct conn {
 	uint8_t clean_acks;   /* acknowledgements without a time-out, modulo 256 */
 	uint8_t min_ttl;      /* as tcp_options found it; 0 = not set */
 	uint8_t listener_idx; /* record of the listener it came from */
+	uint8_t end_state;    /* the last of lwIP's closing states that was noted (tcp_end_note) */
 	struct conn *dirty_next, **dirty_prev;
 	/* send ring positions */
 	uint32_t tx_fed;   /* given to lwIP */
@@ -496,6 +497,9 @@ static inline uint16_t conn_mss(const struct conn *c)
 /* Changes the receive window of an open connection (SO_RCVBUF). */
 void rx_resize(struct stack *s, struct conn *c, uint32_t size);
 void tcp_publish_info(struct stack *s, struct conn *c);
+/* After whatever may have changed lwIP's state: the time of a closing state begins with it. pcb must be
+ * there. */
+void tcp_end_note(struct stack *s, struct conn *c);
 /* Destination of a packet: false when no route leads there. */
 bool route_ok(const struct stack *s, const uint8_t ip[4]);
 

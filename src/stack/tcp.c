@@ -565,6 +565,19 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 	notify(s, ep_idx, EPOLLOUT | EPOLLHUP);
 }
 
+/* lwIP counts the time of FIN_WAIT_2, LAST_ACK and the others from the last segment that came, which may have
+ * been long before. */
+void tcp_end_note(struct stack *s, struct conn *c)
+{
+	enum tcp_state state = c->pcb->state;
+
+	if (state == c->end_state ||
+	        (state != FIN_WAIT_2 && state != CLOSING && state != LAST_ACK && state != TIME_WAIT))
+		return;
+	c->end_state = (uint8_t)state;
+	c->pcb->tmr = s->now_ms;
+}
+
 /* Looks at the connection after whatever happened to it in this turn: states that applications see, numbers
  * that tools see. */
 void tcp_publish_info(struct stack *s, struct conn *c)
@@ -572,6 +585,8 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 	struct tcp_pcb *pcb = c->pcb;
 	struct endpoint *ep;
 
+	if (pcb)
+		tcp_end_note(s, c);
 	if (pcb && pcb->state == TIME_WAIT && !c->is_tw) {
 		s->established_count -= c->is_counted;
 		c->is_counted = 0;

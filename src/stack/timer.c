@@ -65,6 +65,16 @@ static uint32_t fin_wait2_ms(const struct conn *c)
 	return c->linger2_s < 0 ? 0 : c->linger2_s ? (uint32_t)c->linger2_s * 1000u : FIN_WAIT2_MS;
 }
 
+/* When SYN_RCVD, LAST_ACK and CLOSING are given up: what is still acknowledged bit by bit goes on. */
+static uint32_t end_due(const struct conn *c)
+{
+	uint32_t from = c->pcb->tmr;
+
+	if (c->pcb->state != SYN_RCVD && (int32_t)(c->ack_recv_ms - from) > 0)
+		from = c->ack_recv_ms;
+	return from + FIN_WAIT2_MS;
+}
+
 /* When the connection must be looked at next. Notes on the way when each running timer started: lwIP sets
  * rtime to 0 at every start or restart of its retransmission timer, and 1 marks a start that was seen. */
 static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
@@ -117,7 +127,7 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 	if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED))
 		earliest(now, &any, due, pcb->tmr + fin_wait2_ms(c));
 	if (pcb->state == SYN_RCVD || pcb->state == LAST_ACK || pcb->state == CLOSING)
-		earliest(now, &any, due, pcb->tmr + FIN_WAIT2_MS);
+		earliest(now, &any, due, end_due(c));
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT))
 		earliest(
 		        now, &any, due, pcb->tmr + pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl + 1);
@@ -350,7 +360,7 @@ static void fire(struct stack *s, struct conn *c)
 		goto give_up;
 	if (pcb->state == LAST_ACK || pcb->state == SYN_RCVD || pcb->state == CLOSING) {
 		/* SYN_RCVD and the rest also end by their retransmission limit */
-		if ((int32_t)(now - (pcb->tmr + FIN_WAIT2_MS)) >= 0)
+		if ((int32_t)(now - end_due(c)) >= 0)
 			goto give_up;
 	}
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT) &&
