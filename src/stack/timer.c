@@ -99,6 +99,8 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 		earliest(now, &any, due, c->rto_start + (uint32_t)pcb->rto);
 	if (recover_due(s, c, &at))
 		earliest(now, &any, due, at);
+	if (pcb->persist_backoff > 0 && !pcb->unsent)
+		pcb->persist_backoff = 0; /* all that waited was in the probe, and lwIP does not notice */
 	if (pcb->persist_backoff > 0) {
 		if (!c->persist_seen) {
 			c->persist_seen = 1;
