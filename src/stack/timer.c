@@ -350,9 +350,9 @@ static void fire(struct stack *s, struct conn *c)
 	}
 	if ((pcb->flags & TF_ACK_DELAY) && c->ack_armed &&
 	        (int32_t)(now - (c->ack_start + s->cfg.delayed_ack_ms)) >= 0) {
+		/* without a buffer the flags stay, and it is tried again */
 		tcp_ack_now(pcb);
 		tcp_output(pcb);
-		tcp_clear_flags(pcb, TF_ACK_DELAY | TF_ACK_NOW);
 		c->ack_armed = 0;
 	}
 	if (pcb->flags & TF_CLOSEPEND)
