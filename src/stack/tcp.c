@@ -274,8 +274,6 @@ static void on_err(void *arg, err_t err)
 void tcp_established(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
-	uint64_t rtt_ns = s->now_ns - c->syn_ns;
-	uint32_t rtt_ms = (uint32_t)(rtt_ns / 1000000);
 
 	c->is_counted = 1;
 	s->established_count++;
@@ -290,12 +288,9 @@ void tcp_established(struct stack *s, struct conn *c)
 	if (c->max_seg && pcb->mss > c->max_seg)
 		pcb->mss = c->max_seg;
 	tcp_mss_set(s, c);
-	if (!c->syn_tries) {
-		tcp_rtt_sample(s, c, rtt_ns);
-		pcb->sa = (s16_t)LWIP_MIN(rtt_ms << 3, 30000);
-		pcb->sv = (s16_t)LWIP_MIN(LWIP_MAX(rtt_ms * 2, 3), 10000);
-		pcb->rto = (s16_t)((pcb->sa >> 3) + pcb->sv);
-	}
+	if (!c->syn_tries)
+		tcp_rtt_sample(s, c, s->now_ns - c->syn_ns);
+	c->rexmit_open = 0; /* the SYN's time-outs are over */
 	pcb->rttest = 0;
 	c->snd_max = pcb->snd_nxt;
 	c->data_sent_ms = c->data_recv_ms = c->ack_recv_ms = s->now_ms;
