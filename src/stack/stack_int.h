@@ -440,7 +440,7 @@ void recover_drop(struct conn *c);
 bool recover_due(const struct stack *s, const struct conn *c, uint32_t *due);
 void recover_fire(struct stack *s, struct conn *c);
 /* Whether tcp_write may be called: it would put new bytes behind the last unsent segment, also when that one
- * waits to be sent again and other data follows it in the stream. */
+ * waits to be sent again and other data follows it in the stream, or is longer than what fits by now. */
 bool recover_may_write(const struct tcp_pcb *pcb);
 
 /* --- timer.c --- */

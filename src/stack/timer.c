@@ -282,7 +282,7 @@ static bool persist_timeout(struct stack *s, struct conn *c)
 	}
 	if (pcb->snd_wnd == 0)
 		is_sent = tcp_zero_window_probe(pcb) == ERR_OK;
-	else if (tcp_split_unsent_seg(pcb, (u16_t)LWIP_MIN(pcb->snd_wnd, 0xffff)) == ERR_OK)
+	else if (tcp_split_unsent_seg(pcb, (u16_t)LWIP_MIN(pcb->snd_wnd, pcb->mss)) == ERR_OK)
 		tcp_output(pcb);
 	if (is_sent && pcb->persist_backoff > 0 && pcb->persist_backoff < 9)
 		pcb->persist_backoff++;
