@@ -345,16 +345,17 @@ static void trim_to_window(
 	}
 }
 
-bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload)
+bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload, bool is_early)
 {
 	uint32_t free_count, total;
 
 	if (!payload || c->ep == ENDPOINT_NONE)
-		return false;
+		return is_early && payload && c->is_deferred;
 	buf_levels(s, &free_count, &total);
 	if (free_count > total / 8)
 		return false;
-	return c->pend_first || (free_count < total / 16 && rx_is_unread(s, c));
+	s->has_refused_early |= is_early;
+	return is_early || c->pend_first || (free_count < total / 16 && rx_is_unread(s, c));
 }
 
 /* A SYN for a tuple in TIME_WAIT opens a new connection when its sequence number lies beyond the old one (RFC
@@ -461,7 +462,8 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 		c = NULL;
 	if (c && c->pcb) {
 		trim_to_window(s, c, p, h, header);
-		if (conn_is_pressed(s, c, p->tot_len - header)) {
+		if (conn_is_pressed(s, c, p->tot_len - header,
+		            (int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) > 0)) {
 			COUNT(s, drop_rx_pressure, 1);
 			pbuf_free(p);
 			return;

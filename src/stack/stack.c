@@ -353,6 +353,7 @@ static void slow_tick(struct stack *s)
 		return;
 	s->slow_ms = s->now_ms;
 	neigh_tick(s);
+	sweep_buffers(s);
 	if (s->idx == 0)
 		group_tick(s);
 	ip_reass_tmr();

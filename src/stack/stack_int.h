@@ -322,8 +322,10 @@ struct stack {
 	struct icmp_peer *icmp_peers;
 
 	/* sweep.c */
-	uint64_t gone_turn;  /* when a piece of a dead client was worked off last, + 1 */
-	uint32_t sweep_left; /* words of 64 endpoints to be looked at */
+	uint64_t gone_turn;     /* when a piece of a dead client was worked off last, + 1 */
+	uint32_t sweep_left;    /* words of 64 endpoints to be looked at */
+	bool sweep_early;       /* drop what came before its turn */
+	bool has_refused_early; /* packet buffers were too short for such data */
 	uint32_t sweep_hop[SWEEP_HOPS], sweep_hop_count;
 	uint32_t icmp_tokens, icmp_ms; /* errors that may still be sent, and when they were counted */
 };
@@ -415,8 +417,9 @@ void conn_bind_pcb(struct conn *c, struct tcp_pcb *pcb);
 /* Aborts with RST. The connection may be gone afterwards. */
 void conn_abort(struct stack *s, struct conn *c);
 /* May this segment's payload not take packet buffers? The last part of the pool is kept for acknowledgements
- * and for connections whose application reads. */
-bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload);
+ * and for connections whose application reads. What comes before its turn (is_early) may stay for as long as
+ * the peer likes: it gets nothing of that part, and nothing at all before the connection has an endpoint. */
+bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload, bool is_early);
 void listener_add(struct stack *s, struct listener_local *l);
 void listener_remove(struct stack *s, uint32_t ep_idx);
 
@@ -562,6 +565,9 @@ void block_client_gone(struct stack *s, uint32_t client);
 void sweep_start(struct stack *s);
 /* A piece of it; 0 when there is nothing left. */
 uint32_t sweep_run(struct stack *s);
+/* Once a second: when packet buffers were too short to take data before its turn, what there is of it is
+ * given up by such a look. */
+void sweep_buffers(struct stack *s);
 /* Connections waiting in SYN_SENT for a neighbour that does not answer fail soon. */
 void tcp_unreachable(struct stack *s, uint32_t next_hop);
 
