@@ -70,12 +70,13 @@ struct conn {
 	bool cwnd_is_set : 1;   /* the initial congestion window is ours, not lwIP's */
 	bool ack_armed : 1, reclaim_armed : 1;
 	bool dsack_wait : 1,
-	        dsack_seen : 1; /* a DSACK would tell, or told, that the last time-out was in vain */
-	bool is_reordered : 1;  /* segments were seen to overtake each other on this path */
-	bool rexmit_open : 1;   /* a retransmission by time-out is not acknowledged yet */
-	bool is_quick : 1;      /* TCP_QUICKACK: no delayed acknowledgements */
-	bool is_probing : 1;    /* of a closed window */
-	bool is_deferred : 1;   /* TCP_DEFER_ACCEPT: the handshake is over, the queue is not told yet */
+	        dsack_seen : 1;  /* a DSACK would tell, or told, that the last time-out was in vain */
+	bool may_be_delayed : 1; /* no more was under way then than a peer may leave unacknowledged */
+	bool is_reordered : 1;   /* segments were seen to overtake each other on this path */
+	bool rexmit_open : 1;    /* a retransmission by time-out is not acknowledged yet */
+	bool is_quick : 1;       /* TCP_QUICKACK: no delayed acknowledgements */
+	bool is_probing : 1;     /* of a closed window */
+	bool is_deferred : 1;    /* TCP_DEFER_ACCEPT: the handshake is over, the queue is not told yet */
 	uint8_t syn_tries;
 	uint8_t clean_acks;   /* acknowledgements without a time-out, modulo 256 */
 	uint8_t min_ttl;      /* as tcp_options found it; 0 = not set */

@@ -153,16 +153,16 @@ void timer_arm(struct stack *s, struct conn *c)
 	wheel_insert(s, c, due);
 }
 
-/* The peer's DSACK says that a time-out was in vain (RFC 3708): it acknowledges later than the floor allows.
- * The floor follows the time it took, and what the time-out did to the window is taken back. */
-static void timeout_was_vain(struct conn *c, uint32_t took)
+/* The peer's DSACK says that a time-out was in vain (RFC 3708): what it did to the window is taken back. If
+ * the acknowledgement was late, not lost, the floor follows the time it took. */
+static void timeout_was_vain(struct conn *c, uint32_t took, bool is_late)
 {
 	struct tcp_pcb *pcb = c->pcb;
 
 	took += took / 4;
 	if (took > RTO_FLOOR_MAX_MS)
 		took = RTO_FLOOR_MAX_MS;
-	if (took > c->rto_floor)
+	if (is_late && took > c->rto_floor)
 		c->rto_floor = (uint16_t)took;
 	if (pcb && pcb->cwnd < c->cwnd_before) {
 		pcb->cwnd = c->cwnd_before;
@@ -181,8 +181,10 @@ void timer_acked(struct stack *s, struct conn *c)
 	c->rexmit_open = 0;
 	c->late_ms = (uint16_t)LWIP_MIN(s->now_ms - c->rexmit_first, 60000u);
 	c->dsack_wait = !c->dsack_seen;
+	/* The first word is the answer to the repetition. Of more than two segments a peer that delays
+	 * acknowledgements would have spoken before: its word was lost, which says nothing of its pace. */
 	if (c->dsack_seen)
-		timeout_was_vain(c, c->late_ms);
+		timeout_was_vain(c, c->late_ms, c->may_be_delayed);
 	c->dsack_seen = 0;
 }
 
@@ -193,7 +195,7 @@ void timer_dsack(struct stack *s, struct conn *c)
 		c->dsack_seen = 1; /* the acknowledgement comes with it, or right after */
 	} else if (c->dsack_wait) {
 		c->dsack_wait = 0;
-		timeout_was_vain(c, c->late_ms);
+		timeout_was_vain(c, c->late_ms, true);
 	}
 }
 
@@ -221,6 +223,7 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 		c->dsack_wait = c->dsack_seen = 0;
 		c->rexmit_first = c->rexmit_since = c->rto_start;
 		c->rexmit_seq = pcb->lastack;
+		c->may_be_delayed = pcb->snd_nxt - pcb->lastack <= 2u * pcb->mss;
 		c->cwnd_before = pcb->cwnd;
 		c->ssthresh_before = pcb->ssthresh;
 		ssthresh = LWIP_MIN(pcb->cwnd, pcb->snd_wnd);
