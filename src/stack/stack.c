@@ -20,6 +20,8 @@
 #include "log.h"
 #include "lwip/init.h"
 #include "lwip/ip4_frag.h"
+#include "lwip/memp.h"
+#include "lwip/stats.h"
 #include "lwip_mem.h"
 #include "udp.h"
 
@@ -346,6 +348,22 @@ static void housekeeping(struct stack *s)
 	block_starved_wake(s);
 }
 
+/* Datagrams whose rest does not come are given up. lwIP counts fragments that it throws away, but not these.
+ */
+static void fragments_tick(struct stack *s)
+{
+	struct lwip_mem_usage before, after;
+	uint32_t dropped = lwip_stats.ip_frag.drop;
+
+	lwip_mem_usage(&before);
+	ip_reass_tmr();
+	lwip_mem_usage(&after);
+	COUNT(s, drop_rx_fragment,
+	        before.pool_count[MEMP_REASSDATA] - after.pool_count[MEMP_REASSDATA] + dropped -
+	                s->fragments_dropped);
+	s->fragments_dropped = dropped;
+}
+
 /* Once a second at most, also when the loop mostly sleeps. */
 static void slow_tick(struct stack *s)
 {
@@ -356,7 +374,7 @@ static void slow_tick(struct stack *s)
 	sweep_buffers(s);
 	if (s->idx == 0)
 		group_tick(s);
-	ip_reass_tmr();
+	fragments_tick(s);
 	housekeeping(s);
 }
 

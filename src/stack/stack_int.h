@@ -317,6 +317,7 @@ struct stack {
 	struct conn *udp_fresh;      /* endpoints that got something this turn (udp_in.c) */
 	struct conn *udp_again;      /* endpoints with more to send than a turn or the port took */
 	uint16_t ip_id;
+	uint32_t fragments_dropped;  /* that lwIP has counted and we have noted */
 	_Atomic uint32_t udp_handed; /* datagrams on their way from other stacks */
 	_Atomic uint32_t frag_id;    /* of stack 0: numbers all fragmented datagrams */
 	struct group *groups;        /* of stack 0, others read it (group.c) */

@@ -183,6 +183,7 @@ static void foreign_and_short_frames_are_dropped_and_counted(void **state)
 	f[46] = 0x50;
 	f[33] = 77;
 	rig_frame(r, f, 60);
+	assert_int_equal(rig_stat(r, STAT_drop_rx_not_ours), 2);
 	assert_int_equal(r->other_frames, 0);
 	assert_null(r->segs);
 }
@@ -244,8 +245,13 @@ static void fragment_that_stays_alone_is_forgotten(void **state)
 	put16(f + 20, 0x2000);
 	rig_frame(r, f, 34 + 64);
 	assert_int_equal(nic_fake_bufs_in_use(r->nic), 1);
+	rig_frame(r, f, 34 + 64); /* once more: it overlaps the first */
+	assert_int_equal(nic_fake_bufs_in_use(r->nic), 1);
+	rig_run(r, 1100);
+	assert_int_equal(rig_stat(r, STAT_drop_rx_fragment), 1);
 	rig_jump(r, 35000, 100);
 	assert_int_equal(nic_fake_bufs_in_use(r->nic), 0);
+	assert_int_equal(rig_stat(r, STAT_drop_rx_fragment), 2);
 }
 
 static void echo_request_is_answered_with_the_same_bytes(void **state)
