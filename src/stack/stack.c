@@ -110,6 +110,7 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 	s->ring_first = spec->idx * per_ring;
 	s->ring_count = s->ring_free_count = per_ring;
 	s->slab_room = SLAB_ROOM;
+	s->time_wait_max = TIME_WAIT_MAX / spec->count;
 	s->hash_mask = HASH_FIRST - 1;
 	while (s->hash_mask + 1 < per_ep)
 		s->hash_mask = s->hash_mask * 2 + 1;
@@ -292,6 +293,7 @@ static void phase_tx(struct stack *s)
 		if (unlikely(s->block_free_count < s->block_count / 4))
 			tx_idle(s, c);
 		tcp_publish_info(s, c);
+		tcp_time_wait_limit(s, c);
 		c->is_busy = 0;
 		if (c->pcb || c->ep != ENDPOINT_NONE)
 			timer_arm(s, c);

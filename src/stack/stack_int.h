@@ -39,7 +39,8 @@ enum {
 	RTO_FLOOR_MAX_MS = 250,
 	ACCEPT_HASH = 256,
 	SWEEP_HOPS = NEIGH_COUNT,
-	TX_STUCK_NS = 2000000, /* a full port that takes nothing for so long is stuck */
+	TIME_WAIT_MAX = 262144, /* of all stacks; tcp_max_tw_buckets */
+	TX_STUCK_NS = 2000000,  /* a full port that takes nothing for so long is stuck */
 };
 
 /* A connection: lwIP's pcb, its place in the hash and its endpoint. Lives while the pcb or the endpoint does.
@@ -263,6 +264,7 @@ struct stack {
 	uint32_t
 	        port_turn[256]; /* source ports chosen so far, by hash of the destination (RFC 6056, 3.3.4) */
 	uint32_t time_wait_count, established_count;
+	uint32_t time_wait_max;
 	struct conn *out_conn;                     /* connection that lwIP sends for, most likely */
 	const struct listener_local *syn_listener; /* while a SYN for it is looked at */
 	struct conn *input_conn; /* connection that lwip_tcp_input works on; NULL when freed meanwhile */
@@ -502,6 +504,8 @@ static inline uint16_t conn_mss(const struct conn *c)
 /* Changes the receive window of an open connection (SO_RCVBUF). */
 void rx_resize(struct stack *s, struct conn *c, uint32_t size);
 void tcp_publish_info(struct stack *s, struct conn *c);
+/* Ends a connection in TIME_WAIT when there are too many. */
+void tcp_time_wait_limit(struct stack *s, struct conn *c);
 /* After whatever may have changed lwIP's state: the time of a closing state begins with it. pcb must be
  * there. */
 void tcp_end_note(struct stack *s, struct conn *c);

@@ -611,3 +611,11 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 			mark_closed(s, c);
 	}
 }
+
+void tcp_time_wait_limit(struct stack *s, struct conn *c)
+{
+	if (likely(s->time_wait_count <= s->time_wait_max) || !c->pcb || c->pcb->state != TIME_WAIT)
+		return;
+	COUNT(s, time_wait_overflow, 1);
+	conn_abort(s, c); /* nothing is sent from TIME_WAIT */
+}

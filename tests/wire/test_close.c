@@ -488,6 +488,36 @@ static void time_wait_lasts_a_minute_as_configured_and_answers_repeated_fins(voi
 	assert_true(peer_next(&p)->flags & RST);
 }
 
+static void time_wait_has_a_limit(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	int lep = app_listen(r, 80, 16);
+
+	(void)state;
+	r->stack[0]->time_wait_max = 3;
+	for (uint32_t i = 0; i < 5; i++) {
+		struct peer p;
+		uint32_t ep;
+
+		peer_init(&p, r, (uint16_t)(40000 + i), 80);
+		ep = peer_open(&p, (uint32_t)lep);
+		if (i % 2) /* its descriptor stays for a moment */
+			app_shutdown(r, ep, SHUT_WR);
+		else
+			app_close(r, ep);
+		peer_skip(&p);
+		peer_ack(&p);
+		peer_send(&p, FIN | ACK, NULL, 0);
+		expect(&p, ACK, p.irs + 2, 0);
+		if (i % 2)
+			app_close(r, ep);
+	}
+	assert_int_equal(rig_conns(r), 3);
+	assert_int_equal(rig_stat(r, STAT_time_wait_overflow), 2);
+	rig_run(r, 1100);
+	assert_int_equal(rig_conns(r), 0);
+}
+
 static void time_wait_ignores_resets(void **state)
 {
 	struct rig *r = rig_up(NULL);
@@ -774,6 +804,7 @@ int main(void)
 	        WIRE_TEST(fin_wait_2_and_time_wait_after_a_long_silence_last_as_ever),
 	        WIRE_TEST(half_closed_long_ago_then_closed_waits_a_minute_for_the_end),
 	        WIRE_TEST(time_wait_lasts_a_minute_as_configured_and_answers_repeated_fins),
+	        WIRE_TEST(time_wait_has_a_limit),
 	        WIRE_TEST(time_wait_ignores_resets),
 	        WIRE_TEST(time_wait_gives_way_to_a_new_syn_with_higher_sequence),
 	        WIRE_TEST(time_wait_keeps_an_old_syn_out),
