@@ -18,7 +18,7 @@
 
 void lwip_tcp_input(struct pbuf *p, struct netif *inp);
 
-enum { EXT_CONN = 0, CONN_SLAB = 64 };
+enum { EXT_CONN = 0, CONN_SLAB = 64, MSS_LEAST = 48 /* tcp_min_snd_mss */ };
 
 static uint32_t tuple_hash(
         const ip_addr_t *remote, const ip_addr_t *local, uint16_t remote_port, uint16_t local_port)
@@ -297,8 +297,9 @@ static bool listener_has_room(struct stack *s, const struct listener_local *l)
 	return queued + l->embryonic <= backlog && queued + l->embryonic < ACCEPT_RING_SIZE;
 }
 
-/* Every option lies inside the header, or the segment is dropped. */
-static bool options_ok(const uint8_t *opt, uint32_t size)
+/* Every option lies inside the header, or the segment is dropped. lwIP takes the MSS option of any segment,
+ * of whatever size: it belongs into a SYN (RFC 9293 3.7.1), and tiny ones are only meant to do harm. */
+static bool options_ok(uint8_t *opt, uint32_t size, bool is_syn)
 {
 	for (uint32_t i = 0; i < size;) {
 		if (opt[i] == 0)
@@ -309,6 +310,16 @@ static bool options_ok(const uint8_t *opt, uint32_t size)
 		}
 		if (i + 1 >= size || opt[i + 1] < 2 || i + opt[i + 1] > size)
 			return false;
+		if (unlikely(opt[i] == LWIP_TCP_OPT_MSS && opt[i + 1] == LWIP_TCP_OPT_LEN_MSS)) {
+			uint32_t mss = (uint32_t)opt[i + 2] << 8 | opt[i + 3];
+
+			if (!is_syn)
+				memset(&opt[i], LWIP_TCP_OPT_NOP, LWIP_TCP_OPT_LEN_MSS);
+			else if (mss && mss < MSS_LEAST)
+				memcpy(&opt[i + 2], (uint8_t[]){0, MSS_LEAST}, 2);
+			i += LWIP_TCP_OPT_LEN_MSS;
+			continue;
+		}
 		i += opt[i + 1];
 	}
 	return true;
@@ -334,16 +345,17 @@ static void trim_to_window(
 	}
 }
 
-bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload)
+bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload, bool is_early)
 {
 	uint32_t free_count, total;
 
 	if (!payload || c->ep == ENDPOINT_NONE)
-		return false;
+		return is_early && payload && c->is_deferred;
 	buf_levels(s, &free_count, &total);
 	if (free_count > total / 8)
 		return false;
-	return c->pend_first || (free_count < total / 16 && rx_is_unread(s, c));
+	s->has_refused_early |= is_early;
+	return is_early || c->pend_first || (free_count < total / 16 && rx_is_unread(s, c));
 }
 
 /* A SYN for a tuple in TIME_WAIT opens a new connection when its sequence number lies beyond the old one (RFC
@@ -440,7 +452,8 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	if (p->len < TCP_HLEN)
 		goto drop;
 	header = TCPH_HDRLEN_BYTES(h);
-	if (header < TCP_HLEN || header > p->len || !options_ok((uint8_t *)h + TCP_HLEN, header - TCP_HLEN))
+	if (header < TCP_HLEN || header > p->len ||
+	        !options_ok((uint8_t *)h + TCP_HLEN, header - TCP_HLEN, TCPH_FLAGS(h) & TCP_SYN))
 		goto drop;
 	tcp_ticks = s->now_ms;
 	c = conn_find(
@@ -449,7 +462,8 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 		c = NULL;
 	if (c && c->pcb) {
 		trim_to_window(s, c, p, h, header);
-		if (conn_is_pressed(s, c, p->tot_len - header)) {
+		if (conn_is_pressed(s, c, p->tot_len - header,
+		            (int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) > 0)) {
 			COUNT(s, drop_rx_pressure, 1);
 			pbuf_free(p);
 			return;
@@ -485,6 +499,7 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 				COUNT(s, tcp_retransmits, 1); /* the fast one; time-outs are timer.c's */
 			recovery_go_on(s, c, in_recovery);
 			tcp_seen_after(s, c, &seen);
+			tcp_end_note(s, c);
 			conn_touch(s, c);
 		}
 		s->input_conn = NULL;

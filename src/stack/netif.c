@@ -208,6 +208,15 @@ static bool is_martian(const struct stack *s, const uint8_t *ip)
 	return from == s->address || ip4_is_loopback(from) || ip4_is_loopback(to);
 }
 
+/* lwIP would drop the others without a count. */
+static bool is_ours(const struct stack *s, const uint8_t *ip)
+{
+	uint32_t to;
+
+	memcpy(&to, ip + 16, 4);
+	return to == s->address || ip_is_multicast(to) || netif_is_broadcast(s, to);
+}
+
 /* The further buffers of a frame behind the pbuf of its first. */
 static void chain_wrap(struct pbuf *first, struct nic_buf *buf)
 {
@@ -261,6 +270,10 @@ static void frame_in(struct stack *s, struct nic_frame *f)
 	}
 	if (unlikely(is_martian(s, eth + ETH_SIZE))) {
 		COUNT(s, drop_rx_martian, 1);
+		goto drop;
+	}
+	if (unlikely(!is_ours(s, eth + ETH_SIZE))) {
+		COUNT(s, drop_rx_not_ours, 1);
 		goto drop;
 	}
 	if (eth[ETH_SIZE + 9] == IP_PROTO_TCP && predict_input(s, f))

@@ -118,7 +118,7 @@ bool predict_input(struct stack *s, struct nic_frame *f)
 	ack = lwip_ntohl(t->ackno);
 	if (seq != pcb->rcv_nxt || payload > pcb->rcv_wnd ||
 	        ack - pcb->lastack > pcb->snd_nxt - pcb->lastack || (!payload && ack == pcb->lastack) ||
-	        conn_is_pressed(s, c, payload))
+	        conn_is_pressed(s, c, payload, false))
 		return false;
 	p = rx_buf_wrap(f->buf, f->priv, ip + IP_HLEN + TCP_HLEN, (uint16_t)payload);
 	tcp_ticks = s->now_ms;

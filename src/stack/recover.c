@@ -264,7 +264,7 @@ bool recover_may_write(const struct tcp_pcb *pcb)
 		return true;
 	while (seg->next)
 		seg = seg->next;
-	return seg_end(seg) == pcb->snd_lbb;
+	return seg_end(seg) == pcb->snd_lbb && seg->len <= pcb->mss;
 }
 
 static bool is_head_lost(const struct conn *c)

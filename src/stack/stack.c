@@ -20,6 +20,8 @@
 #include "log.h"
 #include "lwip/init.h"
 #include "lwip/ip4_frag.h"
+#include "lwip/memp.h"
+#include "lwip/stats.h"
 #include "lwip_mem.h"
 #include "udp.h"
 
@@ -108,6 +110,7 @@ struct stack *stack_create(const struct stack_spec *spec, char *err, size_t err_
 	s->ring_first = spec->idx * per_ring;
 	s->ring_count = s->ring_free_count = per_ring;
 	s->slab_room = SLAB_ROOM;
+	s->time_wait_max = TIME_WAIT_MAX / spec->count;
 	s->hash_mask = HASH_FIRST - 1;
 	while (s->hash_mask + 1 < per_ep)
 		s->hash_mask = s->hash_mask * 2 + 1;
@@ -290,6 +293,7 @@ static void phase_tx(struct stack *s)
 		if (unlikely(s->block_free_count < s->block_count / 4))
 			tx_idle(s, c);
 		tcp_publish_info(s, c);
+		tcp_time_wait_limit(s, c);
 		c->is_busy = 0;
 		if (c->pcb || c->ep != ENDPOINT_NONE)
 			timer_arm(s, c);
@@ -346,6 +350,22 @@ static void housekeeping(struct stack *s)
 	block_starved_wake(s);
 }
 
+/* Datagrams whose rest does not come are given up. lwIP counts fragments that it throws away, but not these.
+ */
+static void fragments_tick(struct stack *s)
+{
+	struct lwip_mem_usage before, after;
+	uint32_t dropped = lwip_stats.ip_frag.drop;
+
+	lwip_mem_usage(&before);
+	ip_reass_tmr();
+	lwip_mem_usage(&after);
+	COUNT(s, drop_rx_fragment,
+	        before.pool_count[MEMP_REASSDATA] - after.pool_count[MEMP_REASSDATA] + dropped -
+	                s->fragments_dropped);
+	s->fragments_dropped = dropped;
+}
+
 /* Once a second at most, also when the loop mostly sleeps. */
 static void slow_tick(struct stack *s)
 {
@@ -353,9 +373,10 @@ static void slow_tick(struct stack *s)
 		return;
 	s->slow_ms = s->now_ms;
 	neigh_tick(s);
+	sweep_buffers(s);
 	if (s->idx == 0)
 		group_tick(s);
-	ip_reass_tmr();
+	fragments_tick(s);
 	housekeeping(s);
 }
 

@@ -39,7 +39,8 @@ enum {
 	RTO_FLOOR_MAX_MS = 250,
 	ACCEPT_HASH = 256,
 	SWEEP_HOPS = NEIGH_COUNT,
-	TX_STUCK_NS = 2000000, /* a full port that takes nothing for so long is stuck */
+	TIME_WAIT_MAX = 262144, /* of all stacks; tcp_max_tw_buckets */
+	TX_STUCK_NS = 2000000,  /* a full port that takes nothing for so long is stuck */
 };
 
 /* A connection: lwIP's pcb, its place in the hash and its endpoint. Lives while the pcb or the endpoint does.
@@ -70,16 +71,18 @@ struct conn {
 	bool cwnd_is_set : 1;   /* the initial congestion window is ours, not lwIP's */
 	bool ack_armed : 1, reclaim_armed : 1;
 	bool dsack_wait : 1,
-	        dsack_seen : 1; /* a DSACK would tell, or told, that the last time-out was in vain */
-	bool is_reordered : 1;  /* segments were seen to overtake each other on this path */
-	bool rexmit_open : 1;   /* a retransmission by time-out is not acknowledged yet */
-	bool is_quick : 1;      /* TCP_QUICKACK: no delayed acknowledgements */
-	bool is_probing : 1;    /* of a closed window */
-	bool is_deferred : 1;   /* TCP_DEFER_ACCEPT: the handshake is over, the queue is not told yet */
+	        dsack_seen : 1;  /* a DSACK would tell, or told, that the last time-out was in vain */
+	bool may_be_delayed : 1; /* no more was under way then than a peer may leave unacknowledged */
+	bool is_reordered : 1;   /* segments were seen to overtake each other on this path */
+	bool rexmit_open : 1;    /* a retransmission by time-out is not acknowledged yet */
+	bool is_quick : 1;       /* TCP_QUICKACK: no delayed acknowledgements */
+	bool is_probing : 1;     /* of a closed window */
+	bool is_deferred : 1;    /* TCP_DEFER_ACCEPT: the handshake is over, the queue is not told yet */
 	uint8_t syn_tries;
 	uint8_t clean_acks;   /* acknowledgements without a time-out, modulo 256 */
 	uint8_t min_ttl;      /* as tcp_options found it; 0 = not set */
 	uint8_t listener_idx; /* record of the listener it came from */
+	uint8_t end_state;    /* the last of lwIP's closing states that was noted (tcp_end_note) */
 	struct conn *dirty_next, **dirty_prev;
 	/* send ring positions */
 	uint32_t tx_fed;   /* given to lwIP */
@@ -261,6 +264,7 @@ struct stack {
 	uint32_t
 	        port_turn[256]; /* source ports chosen so far, by hash of the destination (RFC 6056, 3.3.4) */
 	uint32_t time_wait_count, established_count;
+	uint32_t time_wait_max;
 	struct conn *out_conn;                     /* connection that lwIP sends for, most likely */
 	const struct listener_local *syn_listener; /* while a SYN for it is looked at */
 	struct conn *input_conn; /* connection that lwip_tcp_input works on; NULL when freed meanwhile */
@@ -315,14 +319,17 @@ struct stack {
 	struct conn *udp_fresh;      /* endpoints that got something this turn (udp_in.c) */
 	struct conn *udp_again;      /* endpoints with more to send than a turn or the port took */
 	uint16_t ip_id;
+	uint32_t fragments_dropped;  /* that lwIP has counted and we have noted */
 	_Atomic uint32_t udp_handed; /* datagrams on their way from other stacks */
 	_Atomic uint32_t frag_id;    /* of stack 0: numbers all fragmented datagrams */
 	struct group *groups;        /* of stack 0, others read it (group.c) */
 	struct icmp_peer *icmp_peers;
 
 	/* sweep.c */
-	uint64_t gone_turn;  /* when a piece of a dead client was worked off last, + 1 */
-	uint32_t sweep_left; /* words of 64 endpoints to be looked at */
+	uint64_t gone_turn;     /* when a piece of a dead client was worked off last, + 1 */
+	uint32_t sweep_left;    /* words of 64 endpoints to be looked at */
+	bool sweep_early;       /* drop what came before its turn */
+	bool has_refused_early; /* packet buffers were too short for such data */
 	uint32_t sweep_hop[SWEEP_HOPS], sweep_hop_count;
 	uint32_t icmp_tokens, icmp_ms; /* errors that may still be sent, and when they were counted */
 };
@@ -414,8 +421,9 @@ void conn_bind_pcb(struct conn *c, struct tcp_pcb *pcb);
 /* Aborts with RST. The connection may be gone afterwards. */
 void conn_abort(struct stack *s, struct conn *c);
 /* May this segment's payload not take packet buffers? The last part of the pool is kept for acknowledgements
- * and for connections whose application reads. */
-bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload);
+ * and for connections whose application reads. What comes before its turn (is_early) may stay for as long as
+ * the peer likes: it gets nothing of that part, and nothing at all before the connection has an endpoint. */
+bool conn_is_pressed(struct stack *s, struct conn *c, uint32_t payload, bool is_early);
 void listener_add(struct stack *s, struct listener_local *l);
 void listener_remove(struct stack *s, uint32_t ep_idx);
 
@@ -439,7 +447,7 @@ void recover_drop(struct conn *c);
 bool recover_due(const struct stack *s, const struct conn *c, uint32_t *due);
 void recover_fire(struct stack *s, struct conn *c);
 /* Whether tcp_write may be called: it would put new bytes behind the last unsent segment, also when that one
- * waits to be sent again and other data follows it in the stream. */
+ * waits to be sent again and other data follows it in the stream, or is longer than what fits by now. */
 bool recover_may_write(const struct tcp_pcb *pcb);
 
 /* --- timer.c --- */
@@ -496,6 +504,11 @@ static inline uint16_t conn_mss(const struct conn *c)
 /* Changes the receive window of an open connection (SO_RCVBUF). */
 void rx_resize(struct stack *s, struct conn *c, uint32_t size);
 void tcp_publish_info(struct stack *s, struct conn *c);
+/* Ends a connection in TIME_WAIT when there are too many. */
+void tcp_time_wait_limit(struct stack *s, struct conn *c);
+/* After whatever may have changed lwIP's state: the time of a closing state begins with it. pcb must be
+ * there. */
+void tcp_end_note(struct stack *s, struct conn *c);
 /* Destination of a packet: false when no route leads there. */
 bool route_ok(const struct stack *s, const uint8_t ip[4]);
 
@@ -558,6 +571,9 @@ void block_client_gone(struct stack *s, uint32_t client);
 void sweep_start(struct stack *s);
 /* A piece of it; 0 when there is nothing left. */
 uint32_t sweep_run(struct stack *s);
+/* Once a second: when packet buffers were too short to take data before its turn, what there is of it is
+ * given up by such a look. */
+void sweep_buffers(struct stack *s);
 /* Connections waiting in SYN_SENT for a neighbour that does not answer fail soon. */
 void tcp_unreachable(struct stack *s, uint32_t next_hop);
 

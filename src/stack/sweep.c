@@ -105,6 +105,20 @@ void sweep_start(struct stack *s)
 	s->sweep_left = s->ep_count / 64;
 }
 
+/* Packet buffers are short: what came before its turn is given up (RFC 2018 section 8), as the peer may never
+ * send what is missing. It is told so by the next acknowledgement, and sends again. */
+static void early_drop(struct stack *s, uint32_t first)
+{
+	for (uint32_t i = 0; i < 64; i++) {
+		const struct conn *c = s->by_ep[first + i];
+
+		if (!c || !c->pcb || !c->pcb->ooseq)
+			continue;
+		tcp_free_ooseq(c->pcb);
+		COUNT(s, tcp_rx_pruned, 1);
+	}
+}
+
 /* Which of 64 endpoints are open. */
 static uint64_t open_bits(const struct stack *s, uint32_t first)
 {
@@ -170,6 +184,15 @@ static void orphans_release(struct stack *s, uint32_t first)
 	}
 }
 
+void sweep_buffers(struct stack *s)
+{
+	if (likely(!s->has_refused_early) || s->sweep_left)
+		return;
+	s->has_refused_early = false;
+	s->sweep_early = true;
+	sweep_start(s);
+}
+
 uint32_t sweep_run(struct stack *s)
 {
 	uint32_t n = 0;
@@ -179,10 +202,14 @@ uint32_t sweep_run(struct stack *s)
 
 		if (s->sweep_hop_count)
 			unreachable_fail(s, first);
+		if (s->sweep_early)
+			early_drop(s, first);
 		orphans_release(s, first);
 	}
-	if (!s->sweep_left)
+	if (!s->sweep_left) {
 		s->sweep_hop_count = 0;
+		s->sweep_early = false;
+	}
 	return n;
 }
 

@@ -274,8 +274,6 @@ static void on_err(void *arg, err_t err)
 void tcp_established(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
-	uint64_t rtt_ns = s->now_ns - c->syn_ns;
-	uint32_t rtt_ms = (uint32_t)(rtt_ns / 1000000);
 
 	c->is_counted = 1;
 	s->established_count++;
@@ -290,12 +288,9 @@ void tcp_established(struct stack *s, struct conn *c)
 	if (c->max_seg && pcb->mss > c->max_seg)
 		pcb->mss = c->max_seg;
 	tcp_mss_set(s, c);
-	if (!c->syn_tries) {
-		tcp_rtt_sample(s, c, rtt_ns);
-		pcb->sa = (s16_t)LWIP_MIN(rtt_ms << 3, 30000);
-		pcb->sv = (s16_t)LWIP_MIN(LWIP_MAX(rtt_ms * 2, 3), 10000);
-		pcb->rto = (s16_t)((pcb->sa >> 3) + pcb->sv);
-	}
+	if (!c->syn_tries)
+		tcp_rtt_sample(s, c, s->now_ns - c->syn_ns);
+	c->rexmit_open = 0; /* the SYN's time-outs are over */
 	pcb->rttest = 0;
 	c->snd_max = pcb->snd_nxt;
 	c->data_sent_ms = c->data_recv_ms = c->ack_recv_ms = s->now_ms;
@@ -569,6 +564,19 @@ void tcp_shut(struct stack *s, uint32_t ep_idx, uint32_t how)
 	notify(s, ep_idx, EPOLLOUT | EPOLLHUP);
 }
 
+/* lwIP counts the time of FIN_WAIT_2, LAST_ACK and the others from the last segment that came, which may have
+ * been long before. */
+void tcp_end_note(struct stack *s, struct conn *c)
+{
+	enum tcp_state state = c->pcb->state;
+
+	if (state == c->end_state ||
+	        (state != FIN_WAIT_2 && state != CLOSING && state != LAST_ACK && state != TIME_WAIT))
+		return;
+	c->end_state = (uint8_t)state;
+	c->pcb->tmr = s->now_ms;
+}
+
 /* Looks at the connection after whatever happened to it in this turn: states that applications see, numbers
  * that tools see. */
 void tcp_publish_info(struct stack *s, struct conn *c)
@@ -576,6 +584,8 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 	struct tcp_pcb *pcb = c->pcb;
 	struct endpoint *ep;
 
+	if (pcb)
+		tcp_end_note(s, c);
 	if (pcb && pcb->state == TIME_WAIT && !c->is_tw) {
 		s->established_count -= c->is_counted;
 		c->is_counted = 0;
@@ -604,4 +614,12 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 		else
 			mark_closed(s, c);
 	}
+}
+
+void tcp_time_wait_limit(struct stack *s, struct conn *c)
+{
+	if (likely(s->time_wait_count <= s->time_wait_max) || !c->pcb || c->pcb->state != TIME_WAIT)
+		return;
+	COUNT(s, time_wait_overflow, 1);
+	conn_abort(s, c); /* nothing is sent from TIME_WAIT */
 }

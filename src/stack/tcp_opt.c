@@ -175,6 +175,10 @@ void tcp_rtt_sample(struct stack *s, struct conn *c, uint64_t ns)
 	if (!c->srtt_us) { /* RFC 6298 section 2 */
 		c->srtt_us = us;
 		c->rttvar_us = us / 2;
+		/* lwIP would take many samples to come down from the SYN's time-out */
+		c->pcb->sa = (s16_t)LWIP_MIN(us / 1000 << 3, 30000);
+		c->pcb->sv = (s16_t)LWIP_MIN(LWIP_MAX(us / 1000 * 2, 3), 10000);
+		c->pcb->rto = (s16_t)((c->pcb->sa >> 3) + c->pcb->sv);
 	} else {
 		off = us > c->srtt_us ? us - c->srtt_us : c->srtt_us - us;
 		c->rttvar_us = (uint32_t)((3ull * c->rttvar_us + off) / 4);

@@ -65,6 +65,16 @@ static uint32_t fin_wait2_ms(const struct conn *c)
 	return c->linger2_s < 0 ? 0 : c->linger2_s ? (uint32_t)c->linger2_s * 1000u : FIN_WAIT2_MS;
 }
 
+/* When SYN_RCVD, LAST_ACK and CLOSING are given up: what is still acknowledged bit by bit goes on. */
+static uint32_t end_due(const struct conn *c)
+{
+	uint32_t from = c->pcb->tmr;
+
+	if (c->pcb->state != SYN_RCVD && (int32_t)(c->ack_recv_ms - from) > 0)
+		from = c->ack_recv_ms;
+	return from + FIN_WAIT2_MS;
+}
+
 /* When the connection must be looked at next. Notes on the way when each running timer started: lwIP sets
  * rtime to 0 at every start or restart of its retransmission timer, and 1 marks a start that was seen. */
 static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
@@ -89,6 +99,8 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 		earliest(now, &any, due, c->rto_start + (uint32_t)pcb->rto);
 	if (recover_due(s, c, &at))
 		earliest(now, &any, due, at);
+	if (pcb->persist_backoff > 0 && !pcb->unsent)
+		pcb->persist_backoff = 0; /* all that waited was in the probe, and lwIP does not notice */
 	if (pcb->persist_backoff > 0) {
 		if (!c->persist_seen) {
 			c->persist_seen = 1;
@@ -117,7 +129,7 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 	if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED))
 		earliest(now, &any, due, pcb->tmr + fin_wait2_ms(c));
 	if (pcb->state == SYN_RCVD || pcb->state == LAST_ACK || pcb->state == CLOSING)
-		earliest(now, &any, due, pcb->tmr + FIN_WAIT2_MS);
+		earliest(now, &any, due, end_due(c));
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT))
 		earliest(
 		        now, &any, due, pcb->tmr + pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl + 1);
@@ -141,16 +153,16 @@ void timer_arm(struct stack *s, struct conn *c)
 	wheel_insert(s, c, due);
 }
 
-/* The peer's DSACK says that a time-out was in vain (RFC 3708): it acknowledges later than the floor allows.
- * The floor follows the time it took, and what the time-out did to the window is taken back. */
-static void timeout_was_vain(struct conn *c, uint32_t took)
+/* The peer's DSACK says that a time-out was in vain (RFC 3708): what it did to the window is taken back. If
+ * the acknowledgement was late, not lost, the floor follows the time it took. */
+static void timeout_was_vain(struct conn *c, uint32_t took, bool is_late)
 {
 	struct tcp_pcb *pcb = c->pcb;
 
 	took += took / 4;
 	if (took > RTO_FLOOR_MAX_MS)
 		took = RTO_FLOOR_MAX_MS;
-	if (took > c->rto_floor)
+	if (is_late && took > c->rto_floor)
 		c->rto_floor = (uint16_t)took;
 	if (pcb && pcb->cwnd < c->cwnd_before) {
 		pcb->cwnd = c->cwnd_before;
@@ -169,8 +181,10 @@ void timer_acked(struct stack *s, struct conn *c)
 	c->rexmit_open = 0;
 	c->late_ms = (uint16_t)LWIP_MIN(s->now_ms - c->rexmit_first, 60000u);
 	c->dsack_wait = !c->dsack_seen;
+	/* The first word is the answer to the repetition. Of more than two segments a peer that delays
+	 * acknowledgements would have spoken before: its word was lost, which says nothing of its pace. */
 	if (c->dsack_seen)
-		timeout_was_vain(c, c->late_ms);
+		timeout_was_vain(c, c->late_ms, c->may_be_delayed);
 	c->dsack_seen = 0;
 }
 
@@ -181,7 +195,7 @@ void timer_dsack(struct stack *s, struct conn *c)
 		c->dsack_seen = 1; /* the acknowledgement comes with it, or right after */
 	} else if (c->dsack_wait) {
 		c->dsack_wait = 0;
-		timeout_was_vain(c, c->late_ms);
+		timeout_was_vain(c, c->late_ms, true);
 	}
 }
 
@@ -209,6 +223,7 @@ static bool rexmit_timeout(struct stack *s, struct conn *c)
 		c->dsack_wait = c->dsack_seen = 0;
 		c->rexmit_first = c->rexmit_since = c->rto_start;
 		c->rexmit_seq = pcb->lastack;
+		c->may_be_delayed = pcb->snd_nxt - pcb->lastack <= 2u * pcb->mss;
 		c->cwnd_before = pcb->cwnd;
 		c->ssthresh_before = pcb->ssthresh;
 		ssthresh = LWIP_MIN(pcb->cwnd, pcb->snd_wnd);
@@ -270,7 +285,7 @@ static bool persist_timeout(struct stack *s, struct conn *c)
 	}
 	if (pcb->snd_wnd == 0)
 		is_sent = tcp_zero_window_probe(pcb) == ERR_OK;
-	else if (tcp_split_unsent_seg(pcb, (u16_t)LWIP_MIN(pcb->snd_wnd, 0xffff)) == ERR_OK)
+	else if (tcp_split_unsent_seg(pcb, (u16_t)LWIP_MIN(pcb->snd_wnd, pcb->mss)) == ERR_OK)
 		tcp_output(pcb);
 	if (is_sent && pcb->persist_backoff > 0 && pcb->persist_backoff < 9)
 		pcb->persist_backoff++;
@@ -338,9 +353,9 @@ static void fire(struct stack *s, struct conn *c)
 	}
 	if ((pcb->flags & TF_ACK_DELAY) && c->ack_armed &&
 	        (int32_t)(now - (c->ack_start + s->cfg.delayed_ack_ms)) >= 0) {
+		/* without a buffer the flags stay, and it is tried again */
 		tcp_ack_now(pcb);
 		tcp_output(pcb);
-		tcp_clear_flags(pcb, TF_ACK_DELAY | TF_ACK_NOW);
 		c->ack_armed = 0;
 	}
 	if (pcb->flags & TF_CLOSEPEND)
@@ -350,7 +365,7 @@ static void fire(struct stack *s, struct conn *c)
 		goto give_up;
 	if (pcb->state == LAST_ACK || pcb->state == SYN_RCVD || pcb->state == CLOSING) {
 		/* SYN_RCVD and the rest also end by their retransmission limit */
-		if ((int32_t)(now - (pcb->tmr + FIN_WAIT2_MS)) >= 0)
+		if ((int32_t)(now - end_due(c)) >= 0)
 			goto give_up;
 	}
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT) &&

@@ -340,6 +340,7 @@ static void finish(struct conn *c)
 		/* all data was read, so the peer must not get a reset for the part of the window that we kept
 		 * back */
 		pcb->rcv_wnd = TCP_WND_MAX(pcb);
+		pcb->tmr = tcp_ticks; /* FIN_WAIT_2, if it is that already, has its time from now on */
 		tcp_close(pcb);
 	} else if (!c->fin_sent) {
 		c->fin_sent = tcp_shutdown(pcb, 0, 1) == ERR_OK;

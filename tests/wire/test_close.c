@@ -392,6 +392,77 @@ static void fin_wait_2_ends_after_a_minute(void **state)
 	expect_none(&p);
 }
 
+/* The peer has ended its direction long ago when the answer is written: it is sent until it arrives. */
+static void answer_after_a_long_half_close_is_repeated_until_it_arrives(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	uint32_t ep = peer_pair(&p, r);
+	bool is_repeated = false;
+	struct seg *s;
+
+	(void)state;
+	peer_send(&p, FIN | ACK, NULL, 0);
+	expect(&p, ACK, p.irs + 1, 0);
+	rig_jump(r, 70000, 100);
+	assert_int_equal(app_write(r, ep, "answer", 6), 6);
+	expect(&p, ACK, p.irs + 1, 6);
+	app_close(r, ep);
+	expect(&p, FIN | ACK, p.irs + 7, 0);
+	rig_run(r, 100);
+	while ((s = peer_next(&p)))
+		is_repeated |= s->seq == p.irs + 1 && s->size == 6;
+	assert_true(is_repeated);
+	/* a part of it is news: the minute begins anew */
+	rig_jump(r, 40000, 10);
+	peer_raw(&p, ACK, p.snd, p.irs + 7, NULL, 0, NULL, 0);
+	rig_jump(r, 40000, 10);
+	assert_int_equal(rig_conns(r), 1);
+	peer_skip(&p);
+	peer_raw(&p, ACK, p.snd, p.irs + 8, NULL, 0, NULL, 0);
+	assert_int_equal(rig_conns(r), 0);
+	assert_int_equal(app_ep(r, ep)->state, EP_FREE);
+}
+
+static void fin_wait_2_and_time_wait_after_a_long_silence_last_as_ever(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	uint32_t ep = peer_pair(&p, r);
+
+	(void)state;
+	rig_jump(r, 70000, 100);
+	app_close(r, ep);
+	expect(&p, FIN | ACK, p.irs + 1, 0);
+	peer_ack(&p);
+	rig_jump(r, 59000, 10);
+	assert_int_equal(rig_conns(r), 1);
+	peer_send(&p, FIN | ACK, NULL, 0);
+	expect(&p, ACK, p.irs + 2, 0);
+	rig_run(r, 990);
+	assert_int_equal(rig_conns(r), 1);
+	rig_run(r, 20);
+	assert_int_equal(rig_conns(r), 0);
+}
+
+static void half_closed_long_ago_then_closed_waits_a_minute_for_the_end(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	uint32_t ep = peer_pair(&p, r);
+
+	(void)state;
+	app_shutdown(r, ep, SHUT_WR);
+	expect(&p, FIN | ACK, p.irs + 1, 0);
+	peer_ack(&p);
+	rig_jump(r, 70000, 100);
+	app_close(r, ep);
+	rig_jump(r, 59000, 10);
+	assert_int_equal(rig_conns(r), 1);
+	rig_jump(r, 1100, 10);
+	assert_int_equal(rig_conns(r), 0);
+}
+
 static void time_wait_lasts_a_minute_as_configured_and_answers_repeated_fins(void **state)
 {
 	struct rig *r = rig_up(&(struct rig_spec){.time_wait_ms = 60000});
@@ -415,6 +486,36 @@ static void time_wait_lasts_a_minute_as_configured_and_answers_repeated_fins(voi
 	assert_int_equal(rig_conns(r), 0);
 	peer_raw(&p, FIN | ACK, p.snd - 1, p.rcv, NULL, 0, NULL, 0);
 	assert_true(peer_next(&p)->flags & RST);
+}
+
+static void time_wait_has_a_limit(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	int lep = app_listen(r, 80, 16);
+
+	(void)state;
+	r->stack[0]->time_wait_max = 3;
+	for (uint32_t i = 0; i < 5; i++) {
+		struct peer p;
+		uint32_t ep;
+
+		peer_init(&p, r, (uint16_t)(40000 + i), 80);
+		ep = peer_open(&p, (uint32_t)lep);
+		if (i % 2) /* its descriptor stays for a moment */
+			app_shutdown(r, ep, SHUT_WR);
+		else
+			app_close(r, ep);
+		peer_skip(&p);
+		peer_ack(&p);
+		peer_send(&p, FIN | ACK, NULL, 0);
+		expect(&p, ACK, p.irs + 2, 0);
+		if (i % 2)
+			app_close(r, ep);
+	}
+	assert_int_equal(rig_conns(r), 3);
+	assert_int_equal(rig_stat(r, STAT_time_wait_overflow), 2);
+	rig_run(r, 1100);
+	assert_int_equal(rig_conns(r), 0);
 }
 
 static void time_wait_ignores_resets(void **state)
@@ -699,7 +800,11 @@ int main(void)
 	        WIRE_TEST(abortive_release_sends_reset),
 	        WIRE_TEST(fin_never_acknowledged_is_given_up),
 	        WIRE_TEST(fin_wait_2_ends_after_a_minute),
+	        WIRE_TEST(answer_after_a_long_half_close_is_repeated_until_it_arrives),
+	        WIRE_TEST(fin_wait_2_and_time_wait_after_a_long_silence_last_as_ever),
+	        WIRE_TEST(half_closed_long_ago_then_closed_waits_a_minute_for_the_end),
 	        WIRE_TEST(time_wait_lasts_a_minute_as_configured_and_answers_repeated_fins),
+	        WIRE_TEST(time_wait_has_a_limit),
 	        WIRE_TEST(time_wait_ignores_resets),
 	        WIRE_TEST(time_wait_gives_way_to_a_new_syn_with_higher_sequence),
 	        WIRE_TEST(time_wait_keeps_an_old_syn_out),

@@ -183,6 +183,7 @@ static void foreign_and_short_frames_are_dropped_and_counted(void **state)
 	f[46] = 0x50;
 	f[33] = 77;
 	rig_frame(r, f, 60);
+	assert_int_equal(rig_stat(r, STAT_drop_rx_not_ours), 2);
 	assert_int_equal(r->other_frames, 0);
 	assert_null(r->segs);
 }
@@ -244,8 +245,13 @@ static void fragment_that_stays_alone_is_forgotten(void **state)
 	put16(f + 20, 0x2000);
 	rig_frame(r, f, 34 + 64);
 	assert_int_equal(nic_fake_bufs_in_use(r->nic), 1);
+	rig_frame(r, f, 34 + 64); /* once more: it overlaps the first */
+	assert_int_equal(nic_fake_bufs_in_use(r->nic), 1);
+	rig_run(r, 1100);
+	assert_int_equal(rig_stat(r, STAT_drop_rx_fragment), 1);
 	rig_jump(r, 35000, 100);
 	assert_int_equal(nic_fake_bufs_in_use(r->nic), 0);
+	assert_int_equal(rig_stat(r, STAT_drop_rx_fragment), 2);
 }
 
 static void echo_request_is_answered_with_the_same_bytes(void **state)
@@ -519,6 +525,81 @@ static void options_out_of_range_count_as_never_set(void **state)
 	assert_int_equal(app_ep(r, ep)->state, EP_ESTABLISHED);
 }
 
+/* The MSS option means something in a SYN only; elsewhere it would pull the rug out from under what is
+ * queued. */
+static void segment_size_in_a_later_segment_means_nothing(void **state)
+{
+	static const uint8_t opt[][4] = {{2, 4, 0, 1}, {2, 4, 2, 0}, {2, 4, 0, 0}};
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	uint32_t ep = peer_pair_window(&p, r, 4000), off = 0;
+	struct seg *s;
+
+	(void)state;
+	pattern_fill(big, 0, 40000);
+	assert_int_equal(app_write(r, ep, big, 10000), 10000);
+	for (uint32_t i = 0; i < 3; i++) {
+		peer_raw(&p, ACK, p.snd, p.irs + 1, opt[i], 4, NULL, 0);
+		assert_int_equal(app_write(r, ep, big + 10000 + i * 10000, 10000), 10000);
+		assert_int_equal(atomic_load(&app_ep(r, ep)->info_mss), 1460);
+	}
+	while (off < 40000) {
+		while ((s = peer_next(&p))) {
+			assert_true(s->size <= 1460);
+			if (s->seq - p.irs - 1 == off)
+				off += s->size;
+		}
+		p.rcv = p.irs + 1 + off;
+		peer_ack(&p);
+		rig_run(r, 1);
+	}
+	assert_int_equal(ep_tx_used(app_ep(r, ep)), 0);
+}
+
+/* Peers send everything but what is next. That must not use up the packet memory: others are still served,
+ * and after a moment it is taken back. */
+static void peers_that_leave_holes_do_not_take_all_packet_memory(void **state)
+{
+	enum { PEERS = 6, PIECES = 1000 };
+	struct rig *r = rig_up(NULL);
+	int lep = app_listen(r, 80, 16);
+	struct peer p[PEERS], q;
+	uint32_t ep[PEERS], other;
+	static uint8_t buf[4000];
+
+	(void)state;
+	for (uint32_t i = 0; i < PEERS; i++) {
+		peer_init(&p[i], r, (uint16_t)(40000 + i), 80);
+		ep[i] = peer_open(&p[i], (uint32_t)lep);
+	}
+	pattern_fill(buf, 0, sizeof(buf));
+	for (uint32_t k = 0; k < PIECES; k++) {
+		for (uint32_t i = 0; i < PEERS; i++)
+			peer_inject(&p[i], ACK, p[i].iss + 2 + 2 * k, p[i].rcv, NULL, 0, buf + 1 + 2 * k, 1);
+		rig_turn(r);
+	}
+	for (uint32_t i = 0; i < PEERS; i++)
+		peer_skip(&p[i]);
+	assert_true(rig_stat(r, STAT_drop_rx_pressure) > 0);
+	assert_true(nic_fake_bufs_in_use(r->nic) < NIC_FAKE_BUF_COUNT);
+	peer_init(&q, r, 50000, 80);
+	other = peer_open(&q, (uint32_t)lep);
+	peer_data(&q, 1000);
+	assert_int_equal(app_read(r, other, big, sizeof(big)), 1000);
+	pattern_check(big, 0, 1000);
+	rig_run(r, 2500);
+	assert_true(nic_fake_bufs_in_use(r->nic) < 100);
+	assert_int_equal(rig_stat(r, STAT_tcp_rx_pruned), PEERS);
+	/* the stream goes on where it was */
+	for (uint32_t i = 0; i < PEERS; i++) {
+		peer_skip(&p[i]);
+		peer_data(&p[i], 1000);
+		peer_data(&p[i], 1000);
+		assert_int_equal(app_read(r, ep[i], big, sizeof(big)), 2000);
+		pattern_check(big, 0, 2000);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -542,6 +623,8 @@ int main(void)
 	        WIRE_TEST(keepalive_probes_and_gives_up_a_silent_peer),
 	        WIRE_TEST(keepalive_goes_on_while_the_peer_answers),
 	        WIRE_TEST(options_out_of_range_count_as_never_set),
+	        WIRE_TEST(segment_size_in_a_later_segment_means_nothing),
+	        WIRE_TEST(peers_that_leave_holes_do_not_take_all_packet_memory),
 	};
 
 	return cmocka_run_group_tests_name("guard", tests, NULL, NULL);

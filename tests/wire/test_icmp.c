@@ -257,6 +257,40 @@ static void open_connection_outlives_errors_and_learns_the_mtu(void **state)
 	peer_ack(&p);
 }
 
+static void smaller_mtu_while_longer_segments_wait_keeps_the_stream_whole(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	uint32_t ep = peer_pair_window(&p, r, 4000), off = 0, most = 0;
+	static uint8_t data[60000];
+	struct icmp e;
+
+	(void)state;
+	pattern_fill(data, 0, sizeof(data));
+	assert_int_equal(app_write(r, ep, data, 20000), 20000);
+	e = about_tcp(&p, 4, p.irs + 1);
+	e.mtu = 600;
+	arrive(r, &e);
+	assert_int_equal(app_write(r, ep, data + 20000, 40000), 40000);
+	p.wnd = 1000; /* less than what waits as one segment */
+	while (off < sizeof(data)) {
+		struct seg *s;
+
+		while ((s = peer_next(&p))) {
+			if (s->seq - p.irs - 1 != off || !s->size)
+				continue;
+			pattern_check(s->data, off, s->size);
+			off += s->size;
+			most = off > 30000 && s->size > most ? s->size : most;
+		}
+		p.rcv = p.irs + 1 + off;
+		peer_ack(&p);
+		rig_run(r, 10);
+	}
+	assert_int_equal(most, 560);
+	assert_int_equal(ep_tx_used(app_ep(r, ep)), 0);
+}
+
 static void ping_is_answered(void **state)
 {
 	struct rig *r = rig_up(NULL);
@@ -290,6 +324,7 @@ int main(void)
 	        WIRE_TEST(error_of_another_stack_comes_home),
 	        WIRE_TEST(connect_fails_by_an_error_about_its_syn),
 	        WIRE_TEST(open_connection_outlives_errors_and_learns_the_mtu),
+	        WIRE_TEST(smaller_mtu_while_longer_segments_wait_keeps_the_stream_whole),
 	        WIRE_TEST(ping_is_answered),
 	};
 

@@ -384,6 +384,56 @@ static void no_packet_buffer_to_send_with_is_made_up_for_later(void **state)
 	peer_skip(&p);
 }
 
+/* A handshake whose answer got lost leaves nothing behind: neither the age of its time-out nor its length. */
+static void time_outs_of_the_handshake_are_over_with_it(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	int lep = app_listen(r, 80, 8);
+	struct peer p;
+	uint32_t ep;
+
+	(void)state;
+	peer_init(&p, r, 40000, 80);
+	peer_send(&p, SYN, NULL, 0);
+	assert_non_null(peer_next(&p));
+	rig_run(r, 1100);
+	assert_non_null(peer_next(&p)); /* the first was lost */
+	peer_ack(&p);
+	ep = app_accept(r, (uint32_t)lep);
+	assert_int_not_equal(ep, ENDPOINT_NONE);
+	app_setopt(r, ep, EPO_USER_TIMEOUT, 5000);
+	rig_run(r, 8000);
+	assert_int_equal(app_write(r, ep, "a", 1), 1);
+	expect(&p, ACK, p.irs + 1, 1);
+	rig_run(r, 2500);
+	assert_int_equal(app_ep(r, ep)->state, EP_ESTABLISHED);
+	expect(&p, ACK, p.irs + 1, 1);
+	peer_skip(&p);
+	peer_ack(&p);
+	assert_int_equal(app_write(r, ep, "b", 1), 1);
+	expect(&p, ACK, p.irs + 2, 1);
+	rig_run(r, 1);
+	peer_ack(&p);
+	assert_in_range(atomic_load(&app_ep(r, ep)->info_rto_ms), 1, 50);
+	assert_int_equal(ep_tx_used(app_ep(r, ep)), 0);
+}
+
+static void acknowledgement_that_finds_no_buffer_is_sent_later(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	struct seg *s;
+
+	(void)state;
+	peer_pair(&p, r);
+	nic_fake_fail_alloc(r->nic, 1);
+	peer_data(&p, 100);
+	rig_run(r, 30);
+	s = expect(&p, ACK, p.irs + 1, 0);
+	assert_int_equal(s->ack, p.snd);
+	expect_none(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -399,6 +449,8 @@ int main(void)
 	        WIRE_TEST(fin_lost_is_repeated_with_backoff),
 	        WIRE_TEST(last_fin_lost_is_repeated),
 	        WIRE_TEST(last_ack_lost_is_repeated_in_time_wait),
+	        WIRE_TEST(time_outs_of_the_handshake_are_over_with_it),
+	        WIRE_TEST(acknowledgement_that_finds_no_buffer_is_sent_later),
 	        WIRE_TEST(peer_that_never_answers_data_is_given_up_after_fifteen_minutes),
 	        WIRE_TEST(user_timeout_gives_up_earlier),
 	        WIRE_TEST(millisecond_clock_wraps_unnoticed),

@@ -286,6 +286,45 @@ static void nonsense_reports_change_nothing(void **state)
 	assert_int_equal(rig_stat(r, STAT_tcp_retransmits), 0);
 }
 
+/* Every time-out is answered by "had it already", with all acknowledged: rounds of so many segments. The
+ * time-out that comes of it. */
+static uint32_t time_out_after_vain_ones(struct rig *r, uint32_t rounds, uint32_t segments)
+{
+	struct peer p;
+	uint32_t ep = pair(&p, r), at = 0;
+
+	for (uint32_t i = 0; i < rounds; i++, at += segments) {
+		uint32_t before = (uint32_t)rig_stat(r, STAT_tcp_timeouts);
+
+		pattern_fill(big, at * SEG, segments * SEG);
+		assert_int_equal(app_write(r, ep, big, segments * SEG), segments * SEG);
+		while (rig_stat(r, STAT_tcp_timeouts) == before) {
+			assert_true(rig_ms(r) < 1100000);
+			rig_run(r, 1);
+		}
+		peer_skip(&p);
+		p.rcv = seq_of(&p, at + segments);
+		report_seq(&p, 1, (uint32_t[]){seq_of(&p, at), seq_of(&p, at + 1)});
+		rig_run(r, 1);
+	}
+	assert_int_equal(ep_tx_used(app_ep(r, ep)), 0);
+	return atomic_load(&app_ep(r, ep)->info_rto_ms);
+}
+
+/* A window's acknowledgements got lost: that happens to fast peers, too. */
+static void lost_acknowledgements_do_not_lengthen_the_time_out(void **state)
+{
+	(void)state;
+	assert_in_range(time_out_after_vain_ones(rig_up(NULL), 8, 5), 20, 24);
+}
+
+/* A lone segment's may be delayed, each time: the time-out learns to wait for it. */
+static void late_acknowledgements_of_lone_segments_lengthen_the_time_out(void **state)
+{
+	(void)state;
+	assert_in_range(time_out_after_vain_ones(rig_up(NULL), 3, 1), 35, 60);
+}
+
 /* A receiver that loses segments by chance, keeps what comes and reports it; every byte must come, at its
  * place. */
 static void stream_survives_loss(struct rig *r, unsigned seed, uint32_t loss, uint32_t write_size)
@@ -370,6 +409,8 @@ int main(void)
 	        WIRE_TEST(lone_segment_is_not_probed),
 	        WIRE_TEST(peer_that_forgets_what_it_reported_gets_it_again),
 	        WIRE_TEST(nonsense_reports_change_nothing),
+	        WIRE_TEST(lost_acknowledgements_do_not_lengthen_the_time_out),
+	        WIRE_TEST(late_acknowledgements_of_lone_segments_lengthen_the_time_out),
 	        WIRE_TEST(every_byte_arrives_at_its_place_under_loss),
 	};
 

@@ -352,6 +352,30 @@ static void right_edge_never_moves_back(void **state)
 	}
 }
 
+/* All that waited was one byte, and the probe has carried it: nothing waits any more. */
+static void probe_that_takes_all_ends_probing(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	struct peer p;
+	uint32_t ep = peer_pair_window(&p, r, 0);
+
+	(void)state;
+	app_setopt(r, ep, EPO_USER_TIMEOUT, 3000);
+	assert_int_equal(app_write(r, ep, "x", 1), 1);
+	expect_none(&p);
+	rig_run(r, 300);
+	expect(&p, ACK, p.irs + 1, 1);
+	p.wnd = 65535;
+	peer_ack(&p);
+	assert_int_equal(ep_tx_used(app_ep(r, ep)), 0);
+	rig_jump(r, 60000, 10);
+	assert_int_equal(app_ep(r, ep)->state, EP_ESTABLISHED);
+	expect_none(&p);
+	assert_int_equal(app_write(r, ep, "yz", 2), 2);
+	expect(&p, ACK, p.irs + 2, 2);
+	peer_ack(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -369,6 +393,7 @@ int main(void)
 	        WIRE_TEST(early_segment_over_the_edge_then_gap_filled_keeps_the_window_right),
 	        WIRE_TEST(early_fin_over_the_edge_then_gap_filled_does_not_end_the_stream),
 	        WIRE_TEST(right_edge_never_moves_back),
+	        WIRE_TEST(probe_that_takes_all_ends_probing),
 	};
 
 	return cmocka_run_group_tests_name("window", tests, NULL, NULL);
