@@ -15,6 +15,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -324,7 +325,7 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 	struct sock_addr a;
 	const char *why;
 	bool is_fault;
-	int rc = addr_from_user(&a, addr, len);
+	int rc = user_is_bad(addr) ? -EFAULT : addr_from_user(&a, addr, len);
 
 	if (f->dg->is_parked) { /* the new address goes before what is still unread */
 		spin_lock(&f->lock);
@@ -360,7 +361,9 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 			memset(a.ip, 0, sizeof(a.ip));
 		}
 		f->dg->is_specific = !route_is_any(&a);
-		rc = bind_both(f, fd, &a, addr, len);
+		rc = route_is_own(&a) ? sock_port_refused(f, addr, len) : 0;
+		if (!rc)
+			rc = bind_both(f, fd, &a, addr, len);
 		if (rc == -ENOBUFS || rc == -ENOMEM) {
 			log_warning("the service has no room for a socket; the kernel serves it");
 			rc = bind_kernel(f, fd, addr, len, "the service has no room", true);
@@ -554,7 +557,7 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 
 	if (atomic_load(&f->mode) == MODE_KERNEL)
 		return SOCK_LIBC;
-	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
+	if (!user_is_bad(addr) && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
 		spin_lock(&f->lock);
 		if (sock_is_ours(f) && !proc_is_dead()) {
 			rc = dissolve(f, fd);
@@ -565,7 +568,7 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 		spin_unlock(&f->lock);
 		return rc;
 	}
-	rc = addr_from_user(&to, addr, len);
+	rc = user_is_bad(addr) ? -EFAULT : addr_from_user(&to, addr, len);
 	if (!rc && f->domain == AF_INET && addr->sa_family != AF_INET)
 		rc = -EAFNOSUPPORT;
 	if (rc)
@@ -643,21 +646,12 @@ int dgram_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pe
 
 	if (!sock_is_ours(f) || f->dg->kernel_peer)
 		return SOCK_LIBC;
-	if (!len)
-		return -EFAULT;
-	if ((int)*len < 0)
-		return -EINVAL;
-	if (!addr)
-		return -EFAULT;
 	ep = ep_of(f);
 	if (is_peer && (!ep->remote.family || !ep->remote.port)) /* inet_getname: a peer has a port */
 		return -ENOTCONN;
-	if (f->dg->is_parked) {
-		addr_to_user(&(struct sock_addr){.family = AF_INET}, f->domain, addr, len);
-		return 0;
-	}
-	addr_to_user(is_peer ? &ep->remote : &ep->local, f->domain, addr, len);
-	return 0;
+	if (f->dg->is_parked)
+		return addr_to_user(&(struct sock_addr){.family = AF_INET}, f->domain, addr, len);
+	return addr_to_user(is_peer ? &ep->remote : &ep->local, f->domain, addr, len);
 }
 
 /* The size of the next datagram; -1 when there is none of ours. */
@@ -689,13 +683,13 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	int v;
 
 	(void)fd;
-	if (request == FIONBIO && arg)
+	if (request == FIONBIO && !user_is_bad(arg))
 		sock_set_nonblocking(f, *(int *)arg != 0);
 	if (!sock_is_ours(f))
 		return SOCK_LIBC;
 	switch (request) {
 	case FIONBIO:
-		return arg ? 0 : -EFAULT;
+		return user_is_bad(arg) ? -EFAULT : 0;
 	case FIONREAD:
 		v = next_size(ep_of(f));
 		if (v < 0)
@@ -708,7 +702,7 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 		stamp = atomic_load(&f->dg->stamp_ns);
 		if (!stamp)
 			return SOCK_LIBC;
-		if (!arg)
+		if (user_is_bad(arg))
 			return -EFAULT;
 		*(struct timeval *)arg = (struct timeval){
 		        (time_t)(stamp / 1000000000u), (suseconds_t)(stamp % 1000000000u / 1000u)};
@@ -718,7 +712,7 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	default:
 		return SOCK_LIBC; /* interfaces, routes: the kernel's */
 	}
-	if (!arg)
+	if (user_is_bad(arg))
 		return -EFAULT;
 	*(int *)arg = v;
 	return 0;

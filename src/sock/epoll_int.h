@@ -4,10 +4,11 @@
 #include "epoll_set.h"
 
 #include "attach.h"
+#include "user.h"
 
 enum {
 	ALWAYS = EPOLLERR | EPOLLHUP,
-	EPOLL_BAD_ADDRESS = 4096, /* below it: what programs pass by mistake */
+	EPOLL_MOST = INT32_MAX / sizeof(struct epoll_event), /* EP_MAX_EVENTS */
 };
 
 struct epoll_item {

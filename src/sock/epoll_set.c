@@ -293,7 +293,7 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 			file_put(f);
 		return rc;
 	}
-	if (op != EPOLL_CTL_DEL && (uintptr_t)event < EPOLL_BAD_ADDRESS) {
+	if (op != EPOLL_CTL_DEL && user_is_bad(event)) {
 		file_put(f);
 		return -EFAULT;
 	}

@@ -12,6 +12,7 @@
 #include "opt.h"
 #include "proc.h"
 #include "sock.h"
+#include "user.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -197,8 +198,8 @@ int pass_sending(int fd, const struct msghdr *msg, struct pass_message *m)
 
 	m->control = NULL;
 	m->ticket_count = 0;
-	if (!msg || !msg->msg_control || msg->msg_controllen < sizeof(struct cmsghdr) ||
-	        !proc_is_attached() || proc_is_dead() || !has_ours(msg))
+	if (!proc_is_attached() || proc_is_dead() || user_is_bad(msg) || user_is_bad(msg->msg_control) ||
+	        msg->msg_controllen < sizeof(struct cmsghdr) || !has_ours(msg))
 		return 0;
 	if (peer_is_foreign(fd)) {
 		log_limited_warning(
