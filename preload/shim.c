@@ -578,7 +578,7 @@ EXPORT int select(int count, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval 
 	int rc;
 
 	shim_enter();
-	if (!proc_is_attached() || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
+	if (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0))
 		return libc.select(count, rd, wr, ex, timeout);
 	if (timeout && (uint64_t)timeout->tv_sec < UINT64_MAX / 2000000000u)
 		ns = (uint64_t)timeout->tv_sec * 1000000000u + (uint64_t)timeout->tv_usec * 1000u;

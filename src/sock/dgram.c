@@ -151,10 +151,15 @@ static void kernel_filter(struct file *f, int fd, bool is_off)
 
 static void mode_set(struct file *f, int mode)
 {
-	if (atomic_load(&f->mode) == mode)
+	int old = atomic_load(&f->mode);
+
+	if (old == mode)
 		return;
 	atomic_store(&f->mode, (uint8_t)mode);
 	epoll_file_changed(f);
+	/* threads that sleep for Pronk's half alone look again */
+	if (old == MODE_PRONK && mode == MODE_DUAL && !proc_is_dead())
+		post(&proc.at, ep_of(f)->stack_idx, POST_ENTRY(POST_NUDGE, 0, atomic_load(&f->ep)));
 }
 
 static uint32_t next_stack(void)

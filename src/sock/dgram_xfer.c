@@ -607,19 +607,55 @@ static ssize_t dead_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 	return rc ? rc : -ENETDOWN;
 }
 
+/* A receive on a socket that is the kernel's so far. While it sleeps another thread may make the socket ours,
+ * by its first send, and then what comes may come on Pronk's side: the kernel's call would sleep on. So this
+ * one looks now and then. SOCK_LIBC: there is nothing to wait for here, or it is ours now. */
+static ssize_t open_recv(struct file *f, int fd, struct msghdr *msg, int flags)
+{
+	uint64_t deadline = 0;
+
+	if (likely(__libc_single_threaded) || (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) ||
+	        sock_is_nonblocking(f) || user_is_bad(msg))
+		return SOCK_LIBC;
+	while (atomic_load(&f->mode) == MODE_OPEN) {
+		ssize_t n = wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT);
+		uint64_t now = clock_now_ns();
+		int rc;
+
+		if (n != -EAGAIN)
+			return n;
+		if (!deadline)
+			deadline = deadline_after(f->dg->rcvtimeo_ns);
+		if (now >= deadline)
+			return -EAGAIN;
+		rc = wait_kernel(
+		        f, fd, POLLIN, deadline - now < WAIT_LOOK_NS ? deadline : now + WAIT_LOOK_NS);
+		if (rc == -EINTR && deadline == WAIT_FOREVER && wait_restarts())
+			rc = 0;
+		if (rc && rc != -EAGAIN)
+			return rc;
+		if (!file_has(f, fd))
+			return -EBADF; /* closed meanwhile: it may be another file's number by now */
+	}
+	return SOCK_LIBC;
+}
+
 ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 {
 	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
 	uint64_t deadline = 0;
 	bool is_settled = false;
-	size_t sum;
 	int rc;
 
-	if (!sock_is_ours(f))
-		return SOCK_LIBC;
-	if (unlikely(!msg))
+	if (!sock_is_ours(f)) {
+		ssize_t n = atomic_load(&f->mode) == MODE_OPEN ? open_recv(f, fd, msg, flags) : SOCK_LIBC;
+
+		if (n != SOCK_LIBC || !sock_is_ours(f))
+			return n;
+	}
+	if (unlikely(user_is_bad(msg)))
 		return -EFAULT;
-	rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &sum);
+	rc = iov_check(msg->msg_iov, msg->msg_iovlen);
 	if (rc)
 		return rc;
 	if (msg->msg_name && (int)msg->msg_namelen < 0)

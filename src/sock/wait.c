@@ -5,6 +5,7 @@
  * the kernel's behaviour. Protocol: doc/threads.md, "Wait and wake".
  */
 #include "wait.h"
+#include "dgram.h"
 #include "endpoint.h"
 #include "libc.h"
 #include "proc.h"
@@ -200,7 +201,7 @@ uint32_t wait_level(struct file *f, uint32_t want)
 /* Whether every handler that this process has was installed with SA_RESTART: then the one that interrupted us
  * was. ppoll(2) ends with EINTR in any case; accept(2) on two descriptors must not. When handlers differ, the
  * answer is EINTR, which a program with such handlers must expect anyway. */
-static bool handlers_restart(void)
+bool wait_restarts(void)
 {
 	struct sigaction sa;
 
@@ -250,7 +251,7 @@ static int sleep_on(
 		int err = errno;
 
 		if (err != EINTR || deadline_ns != WAIT_FOREVER || (!is_dual && port_fd < 0) ||
-		        !handlers_restart())
+		        !wait_restarts())
 			return -err;
 		return -ERESTART;
 	}
@@ -365,6 +366,13 @@ ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags
 	return n < 0 ? -errno : n;
 }
 
+/* dgram.c has given the socket a kernel half, which this wait for input does not look at: kernel_fd is what
+ * it was called with. */
+static bool half_is_missed(const struct file *f, uint32_t events, int kernel_fd)
+{
+	return kernel_fd < 0 && (events & EPOLLIN) && dgram_is_dual(f);
+}
+
 /* A thread that cannot have a poller (no descriptors or pollers are left, or it may not ask for them) looks
  * every millisecond. */
 static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
@@ -372,7 +380,8 @@ static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, i
 	struct pollfd p = {.fd = kernel_fd, .events = POLLIN};
 	struct timespec zero;
 
-	while (!attach_check_dead(&proc.at) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP))) {
+	while (!attach_check_dead(&proc.at) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP)) &&
+	        !half_is_missed(f, events, kernel_fd)) {
 		int n = wait_nap(f, 1000000);
 
 		if (n < 0)
@@ -443,13 +452,13 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 			under_way.watch = watch = WATCH_NONE;
 		}
 		if ((wait_level(f, events) & want) || poller_has_ready(a, (uint32_t)poller) ||
-		        port_fd == -EAGAIN) {
+		        port_fd == -EAGAIN || half_is_missed(f, events, number)) {
 			poller_awake(a, (uint32_t)poller);
 			if (port_fd != -EAGAIN)
 				attach_awake(&proc.at, port_fd);
 			else
 				attach_drive(&proc.at);
-			if (wait_level(f, events) & want)
+			if ((wait_level(f, events) & want) || half_is_missed(f, events, number))
 				break;
 			if (likely(port_fd != -EAGAIN || clock_now_ns() < deadline_ns))
 				continue;
