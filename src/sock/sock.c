@@ -592,6 +592,8 @@ int sock_setfl(struct file *f, int fd, int flags)
 		sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
 		return SOCK_LIBC;
 	}
+	if (flags & O_DIRECT)
+		return -EINVAL;
 	if (flags & O_ASYNC)
 		return -EOPNOTSUPP; /* no SIGIO from here */
 	sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);

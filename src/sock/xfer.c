@@ -53,6 +53,33 @@ static size_t iov_total(const struct iovec *iov, int count)
 	return n;
 }
 
+/* A stream takes control messages of the socket level only, and of these none has an effect here; those of
+ * other levels are somebody else's. sock_cmsg_send in the kernel. */
+static ssize_t control_check(const struct msghdr *msg)
+{
+	const uint8_t *p = msg->msg_control;
+	size_t left = msg->msg_controllen;
+
+	if (left > INT_MAX)
+		return -ENOBUFS;
+	if (left && user_is_bad(p))
+		return -EFAULT;
+	while (left >= sizeof(struct cmsghdr)) {
+		const struct cmsghdr *c = (const void *)p;
+
+		if (c->cmsg_len < sizeof(*c) || c->cmsg_len > left)
+			return -EINVAL;
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type != SCM_RIGHTS &&
+		        c->cmsg_type != SCM_CREDENTIALS)
+			return -EINVAL;
+		if (CMSG_ALIGN(c->cmsg_len) >= left)
+			break;
+		p += CMSG_ALIGN(c->cmsg_len);
+		left -= CMSG_ALIGN(c->cmsg_len);
+	}
+	return 0;
+}
+
 ssize_t sock_msg_check(const struct msghdr *msg, bool is_send)
 {
 	if (user_is_bad(msg))
@@ -68,7 +95,7 @@ ssize_t sock_msg_check(const struct msghdr *msg, bool is_send)
 	for (size_t i = 0; i < msg->msg_iovlen; i++)
 		if (msg->msg_iov[i].iov_len > SSIZE_MAX)
 			return -EINVAL;
-	return 0;
+	return is_send && unlikely(msg->msg_control != NULL) ? control_check(msg) : 0;
 }
 
 /* A stream has no sender to name, and no control messages. */
@@ -352,8 +379,12 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 		return SOCK_LIBC;
 	if (unlikely(want == TOTAL_BAD))
 		return -EFAULT;
-	if (flags & MSG_OOB)
-		return -EOPNOTSUPP;
+	if (unlikely(flags & (MSG_OOB | MSG_FASTOPEN))) {
+		if (flags & MSG_OOB)
+			return -EOPNOTSUPP;
+		if (atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_ESTABLISHED)
+			return -EISCONN;
+	}
 	ep = proc_ep(atomic_load(&f->ep));
 	for (;;) {
 		uint32_t state;
@@ -455,6 +486,8 @@ ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t co
 		return SOCK_LIBC;
 	if (offset && user_is_bad(offset))
 		return -EFAULT;
+	if ((ssize_t)count < 0)
+		return -EINVAL;
 	fl = libc.fcntl(in, F_GETFL);
 	if (fl < 0 || (fl & O_ACCMODE) == O_WRONLY)
 		return -EBADF;
@@ -488,7 +521,7 @@ ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t co
 		}
 		n = offset ? pread64(in, buf, part, *offset) : libc.read(in, buf, part);
 		if (n <= 0) {
-			rc = n < 0 ? -errno : 0;
+			rc = n < 0 ? errno == EISDIR ? -EINVAL : -errno : 0;
 			break;
 		}
 		iov.iov_len = (size_t)n;

@@ -323,6 +323,47 @@ CASE_BOTH(vectors_longer_than_memory)
 	ret("recvmsg", recvmsg(c.fd, &m, 0));
 }
 
+CASE_BOTH(what_a_connection_does_not_take)
+{
+	struct conn c = pair();
+	union {
+		struct cmsghdr head;
+		char room[64];
+	} control = {{0}};
+	struct iovec iov = {"a", 1};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control};
+	int dir = open("/", O_RDONLY), file = open("/proc/self/exe", O_RDONLY), ends[2];
+	off_t at = 0;
+
+	ret("pipe", pipe(ends));
+	ret("direct", fcntl(c.fd, F_SETFL, O_DIRECT));
+	ret("fast", send(c.fd, "a", 1, MSG_FASTOPEN));
+	ret("dir", sendfile(c.fd, dir, &at, 10));
+	ret("much", sendfile(c.fd, file, &at, (size_t)(intptr_t)last_address));
+	ret("splice", splice(c.fd, NULL, ends[1], NULL, (size_t)(intptr_t)last_address, 0));
+	m.msg_controllen = (size_t)1 << 33;
+	ret("huge", sendmsg(c.fd, &m, 0));
+	m.msg_controllen = 8;
+	ret("short", sendmsg(c.fd, &m, 0));
+	m.msg_controllen = sizeof(control.head);
+	ret("empty", sendmsg(c.fd, &m, 0));
+	control.head.cmsg_len = sizeof(control.head);
+	control.head.cmsg_level = IPPROTO_IP;
+	control.head.cmsg_type = IP_TTL;
+	ret("level", sendmsg(c.fd, &m, 0));
+	control.head.cmsg_level = SOL_SOCKET;
+	control.head.cmsg_type = SCM_RIGHTS;
+	ret("rights", sendmsg(c.fd, &m, 0));
+	control.head.cmsg_type = 77;
+	ret("type", sendmsg(c.fd, &m, 0));
+	control.head.cmsg_len = 1000;
+	ret("long", sendmsg(c.fd, &m, 0));
+	m.msg_control = last_address;
+	ret("bad", sendmsg(c.fd, &m, 0));
+	ret("shut", shutdown(c.fd, SHUT_WR));
+	peer_show("got", "recv %d 100", c.id);
+}
+
 CASE(connect_elsewhere_when_connected)
 {
 	struct sockaddr_in a = addr_loopback(port(0)), b = addr_peer(port(1));
