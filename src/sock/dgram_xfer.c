@@ -231,6 +231,8 @@ static ssize_t kernel_send(struct file *f, int fd, const struct msghdr *msg, int
 		rc = wait_kernel(f, fd, POLLOUT, deadline);
 		if (rc)
 			return rc;
+		if (!file_has(f, fd))
+			return -EBADF;
 	}
 }
 
@@ -635,7 +637,7 @@ static ssize_t open_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 		if (rc && rc != -EAGAIN)
 			return rc;
 		if (!file_has(f, fd))
-			return -EBADF; /* closed meanwhile: it may be another file's number by now */
+			return wait_restarts() ? -EBADF : -EINTR; /* closed meanwhile, and a signal tells */
 	}
 	return SOCK_LIBC;
 }
@@ -680,7 +682,8 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 		                       atomic_fetch_add_explicit(&f->dg->turn, 1, memory_order_relaxed) %
 		                                       KERNEL_TURN ==
 		                               KERNEL_TURN - 1)) {
-			n = wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT);
+			/* a number that was closed meanwhile may be another file's by now */
+			n = file_has(f, fd) ? wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT) : -EAGAIN;
 			if (n != -EAGAIN)
 				return n;
 		}

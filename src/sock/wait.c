@@ -215,10 +215,10 @@ bool wait_restarts(void)
 	return true;
 }
 
-/* is_dual: kernel_fd is or was one. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART: the
- * kernel would begin the call anew. */
-static int sleep_on(
-        int wake_fd, int kernel_fd, bool is_dual, int port_fd, uint64_t deadline_ns, uint64_t limit_ns)
+/* is_dual: kernel_fd is or was one, of f. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART:
+ * the kernel would begin the call anew. */
+static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_dual, int port_fd,
+        uint64_t deadline_ns, uint64_t limit_ns)
 {
 	enum { CLOSED_BEFORE_NS = 200000 };
 	char buf[64];
@@ -261,15 +261,15 @@ static int sleep_on(
 		RAW(SYS_recvfrom, wake_fd, buf, sizeof(buf), MSG_DONTWAIT);
 	if (kernel_fd < 0 || !p[1].revents)
 		return 0;
-	if (!(p[1].revents & POLLNVAL))
+	if (!(p[1].revents & POLLNVAL) && file_has(f, kernel_fd))
 		return 1;
-	/* A number that was closed in between has nothing to tell. ppoll sees it only when something else
-	 * ends the sleep: without a word from anybody else, a signal. Unless it was closed in the last moment
-	 * before. */
+	/* A number that was closed in between, or made another file's, has nothing to tell. ppoll sees it
+	 * only when something else ends the sleep: without a word from anybody else, a signal. Unless it was
+	 * closed in the last moment before. */
 	slept_ns = clock_now_ns() - start_ns;
-	return !p[0].revents && !p[2].revents && slept_ns > CLOSED_BEFORE_NS && slept_ns < limit_ns
-	               ? -ERESTART
-	               : 0;
+	if (p[0].revents || p[2].revents || slept_ns <= CLOSED_BEFORE_NS || slept_ns >= limit_ns)
+		return 0;
+	return deadline_ns == WAIT_FOREVER && wait_restarts() ? -ERESTART : -EINTR;
 }
 
 /* What a waiting thread leaves behind when it is cancelled: its watch, and the reference of the call that it
@@ -411,7 +411,7 @@ static int sleep_cancellable(struct wait_under_way *w, int kernel_fd, uint64_t d
 	if (w->watch == WATCH_NONE && limit_ns > 1000000)
 		limit_ns = 1000000;
 	pthread_cleanup_push(wait_cancelled, w);
-	rc = sleep_on(w->wake_fd, kernel_fd, w->is_dual, w->port_fd, deadline_ns, limit_ns);
+	rc = sleep_on(w->f, w->wake_fd, kernel_fd, w->is_dual, w->port_fd, deadline_ns, limit_ns);
 	pthread_cleanup_pop(0);
 	return rc;
 }
