@@ -512,6 +512,35 @@ CASE(passed_in_a_message)
 	peer_show("got", "udp_show %d", id);
 }
 
+/* The member's number is another file's, in the same set, when the member changes sides. */
+CASE(epoll_number_used_again_by_another_member)
+{
+	int id = peer_udp(port(0)), local = udp_local(port(1)), a = udp_socket(), b = dup(a), t;
+	struct sockaddr_in to = addr_peer(port(0)), near = addr_loopback(port(1)), from;
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = 1};
+	socklen_t len = sizeof(from);
+	int ep = epoll_create1(0);
+
+	ret("add", epoll_ctl(ep, EPOLL_CTL_ADD, a, &ev));
+	ret("close", close(a));
+	t = udp_socket();
+	out("same=%d", t == a);
+	ev.data.u64 = 2;
+	ret("add", epoll_ctl(ep, EPOLL_CTL_ADD, t, &ev));
+	send_text("send", b, "a", to);
+	send_text("near", t, "b", near);
+	ret("recv", recvfrom(local, (char[8]){0}, 8, 0, SA(from), &len));
+	ret("back", sendto(local, "c", 1, 0, SA(from), len));
+	ret("wait", epoll_wait(ep, &ev, 1, 5000));
+	out("data=%d", (int)ev.data.u64);
+	recv_text("recv", t, MSG_DONTWAIT);
+	len = sizeof(from);
+	getsockname(b, SA(from), &len);
+	peer_ok("udp_text %d %d d", id, ntohs(from.sin_port));
+	ret("wait", epoll_wait(ep, &ev, 1, 5000));
+	out("data=%d", (int)ev.data.u64);
+}
+
 /* --- a socket that becomes ours while somebody waits --- */
 
 struct waiter {
