@@ -616,7 +616,7 @@ static ssize_t open_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 {
 	uint64_t deadline = 0;
 
-	if (likely(__libc_single_threaded) || (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) ||
+	if (likely(__libc_single_threaded) || !proc_may_serve() || (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) ||
 	        sock_is_nonblocking(f) || user_is_bad(msg))
 		return SOCK_LIBC;
 	while (atomic_load(&f->mode) == MODE_OPEN) {

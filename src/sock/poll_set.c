@@ -323,7 +323,7 @@ static void poll_over(void *arg)
 /* With no threads but this one nobody makes a socket ours while it sleeps. */
 static bool is_kernels_alone(void)
 {
-	return !proc_is_attached() && (__libc_single_threaded || !file_any());
+	return !proc_is_attached() && (__libc_single_threaded || !file_any() || !proc_may_serve());
 }
 
 /* may_any: some member may become ours meanwhile; then it waits for WAIT_LOOK_NS at most. */
@@ -352,7 +352,7 @@ static int poll_once(
 	under_way = (struct poll_under_way){m, k, count, m != few, -EAGAIN};
 	pthread_cleanup_push(poll_over, &under_way);
 	rc = members_get(fds, count, m, may_any) ? 0 : SOCK_LIBC;
-	*may_any &= !__libc_single_threaded;
+	*may_any &= !__libc_single_threaded && proc_may_serve();
 	if (unlikely(*may_any) && timeout_ns > WAIT_LOOK_NS)
 		timeout_ns = WAIT_LOOK_NS;
 	if (!rc)
