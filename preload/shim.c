@@ -170,12 +170,12 @@ static ssize_t dgram_in(struct file *f, int fd, const struct iovec *iov, size_t 
         struct sockaddr *addr, socklen_t *len)
 {
 	struct msghdr msg = {.msg_name = addr,
-	        .msg_namelen = addr && len ? *len : 0,
+	        .msg_namelen = addr && !user_is_bad(len) ? *len : 0,
 	        .msg_iov = (struct iovec *)(uintptr_t)iov,
 	        .msg_iovlen = count};
 	ssize_t rc = dgram_recv(f, fd, &msg, flags);
 
-	if (rc >= 0 && addr && len)
+	if (rc >= 0 && addr && !user_is_bad(len))
 		*len = msg.msg_namelen;
 	return rc;
 }
@@ -191,7 +191,7 @@ static ssize_t dgram_out(struct file *f, int fd, const struct iovec *iov, size_t
 	        .msg_iovlen = count};
 
 	if (unlikely(addr && len > sizeof(struct sockaddr_storage)))
-		return -EINVAL;
+		return sock_is_ours(f) ? -EINVAL : SOCK_LIBC;
 	return dgram_send(f, fd, &msg, flags, false);
 }
 
@@ -228,19 +228,19 @@ EXPORT ssize_t write(int fd, const void *buf, size_t size)
 	FINISH(write, fd, buf, size);
 }
 
-/* What the kernel says of an array before it looks at the socket: 0 and the sum of its sizes, or -E. readv(2)
- */
+/* What the kernel says of an array before it looks at the socket: 0 or -E. sum: not 0 if it asks for
+ * anything. readv(2) */
 static inline ssize_t iov_check(const struct iovec *iov, int count, size_t *sum)
 {
 	*sum = 0;
 	if (count < 0 || count > IOV_MAX)
 		return -EINVAL;
-	if (count && !iov)
+	if (count && user_is_bad(iov))
 		return -EFAULT;
 	for (int i = 0; i < count; i++) {
-		if (iov[i].iov_len > SSIZE_MAX - *sum)
+		if (iov[i].iov_len > SSIZE_MAX)
 			return -EINVAL;
-		*sum += iov[i].iov_len;
+		*sum |= iov[i].iov_len;
 	}
 	return 0;
 }
@@ -271,9 +271,15 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 	FINISH(writev, fd, iov, count);
 }
 
+/* recv(2), send(2) and their kin: more than a call can do is cut before it is looked at. */
+static inline size_t cut(size_t size)
+{
+	return size < 0x7ffff000 ? size : 0x7ffff000;
+}
+
 EXPORT ssize_t recv(int fd, void *buf, size_t size, int flags)
 {
-	struct iovec iov = {buf, size};
+	struct iovec iov = {buf, cut(size)};
 	CANCEL_POINT(fd);
 	OURS_OR_LIBC(recv, fd, fd, buf, size, flags)
 	rc = is_dgram(f) ? dgram_in(f, fd, &iov, 1, flags, NULL, NULL) : sock_recv(f, &iov, 1, flags);
@@ -282,7 +288,7 @@ EXPORT ssize_t recv(int fd, void *buf, size_t size, int flags)
 
 EXPORT ssize_t send(int fd, const void *buf, size_t size, int flags)
 {
-	struct iovec iov = {(void *)(uintptr_t)buf, size};
+	struct iovec iov = {(void *)(uintptr_t)buf, cut(size)};
 	CANCEL_POINT(fd);
 	OURS_OR_LIBC(send, fd, fd, buf, size, flags)
 	rc = is_dgram(f) ? dgram_out(f, fd, &iov, 1, flags, NULL, 0) : sock_send(f, &iov, 1, flags);
@@ -290,42 +296,60 @@ EXPORT ssize_t send(int fd, const void *buf, size_t size, int flags)
 }
 
 /* A stream has no sender to name: the address is left alone and its length becomes 0, as in the kernel's
- * inet_recvmsg. */
+ * inet_recvmsg. What is wrong with it is found when the data has been taken. */
+static ssize_t no_sender(const struct sockaddr *addr, socklen_t *len, ssize_t rc)
+{
+	if (!addr)
+		return rc;
+	if (user_is_bad(len))
+		return -EFAULT;
+	if ((int)*len < 0)
+		return -EINVAL;
+	*len = 0;
+	return rc;
+}
+
 EXPORT ssize_t recvfrom(
         int fd, void *buf, size_t size, int flags, struct sockaddr *restrict addr, socklen_t *restrict len)
 {
-	struct iovec iov = {buf, size};
+	struct iovec iov = {buf, cut(size)};
 	CANCEL_POINT(fd);
 	OURS_OR_LIBC(recvfrom, fd, fd, buf, size, flags, addr, len)
 	if (is_dgram(f)) {
-		rc = sock_is_ours(f) && addr && !len ? -EFAULT : dgram_in(f, fd, &iov, 1, flags, addr, len);
+		rc = sock_is_ours(f) && addr && user_is_bad(len) ? -EFAULT
+		                                                 : dgram_in(f, fd, &iov, 1, flags, addr, len);
 	} else {
 		rc = sock_recv(f, &iov, 1, flags);
-		if (rc >= 0 && addr && len)
-			*len = 0;
+		if (rc >= 0)
+			rc = no_sender(addr, len, rc);
 	}
 	FINISH(recvfrom, fd, buf, size, flags, addr, len);
+}
+
+/* ... nor a receiver, but the kernel looks at the name all the same. */
+static ssize_t no_receiver(const struct sockaddr *addr, socklen_t len)
+{
+	if (likely(!addr))
+		return 0;
+	if (len > sizeof(struct sockaddr_storage))
+		return -EINVAL;
+	return len && user_is_bad(addr) ? -EFAULT : 0;
 }
 
 EXPORT ssize_t sendto(
         int fd, const void *buf, size_t size, int flags, const struct sockaddr *addr, socklen_t len)
 {
-	struct iovec iov = {(void *)(uintptr_t)buf, size};
+	struct iovec iov = {(void *)(uintptr_t)buf, cut(size)};
 	CANCEL_POINT(fd);
 	OURS_OR_LIBC(sendto, fd, fd, buf, size, flags, addr, len)
-	rc = is_dgram(f) ? dgram_out(f, fd, &iov, 1, flags, addr, len) : sock_send(f, &iov, 1, flags);
+	if (is_dgram(f)) {
+		rc = dgram_out(f, fd, &iov, 1, flags, addr, len);
+	} else {
+		rc = sock_is_ours(f) ? no_receiver(addr, len) : 0;
+		if (!rc)
+			rc = sock_send(f, &iov, 1, flags);
+	}
 	FINISH(sendto, fd, buf, size, flags, addr, len);
-}
-
-static ssize_t msg_check(const struct file *f, const struct msghdr *msg)
-{
-	size_t sum;
-
-	if (!sock_is_ours(f))
-		return SOCK_LIBC;
-	if (!msg)
-		return -EFAULT;
-	return msg->msg_iovlen > IOV_MAX ? -EMSGSIZE : iov_check(msg->msg_iov, (int)msg->msg_iovlen, &sum);
 }
 
 /* Descriptors that came in a message to the engine. */
@@ -363,14 +387,11 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 		rc = dgram_recv(f, fd, msg, flags);
 		FINISH(recvmsg, fd, msg, flags);
 	}
-	rc = msg_check(f, msg);
+	rc = sock_is_ours(f) ? sock_msg_check(msg, false) : SOCK_LIBC;
 	if (!rc)
 		rc = sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
-	if (rc >= 0) {
-		msg->msg_namelen = 0;
-		msg->msg_controllen = 0;
-		msg->msg_flags = 0;
-	}
+	if (rc >= 0)
+		sock_msg_received(msg, flags);
 	FINISH(recvmsg, fd, msg, flags);
 }
 
@@ -398,7 +419,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 		rc = dgram_send(f, fd, msg, flags, false);
 		FINISH(sendmsg, fd, msg, flags);
 	}
-	rc = msg_check(f, msg);
+	rc = sock_is_ours(f) ? sock_msg_check(msg, true) : SOCK_LIBC;
 	if (!rc)
 		rc = sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
 	FINISH(sendmsg, fd, msg, flags);
@@ -410,7 +431,7 @@ static int sendmmsg_kernel(int fd, struct mmsghdr *msgs, unsigned int count, int
 	bool has_control = false;
 
 	shim_enter();
-	for (unsigned int i = 0; i < count && i < IOV_MAX; i++)
+	for (unsigned int i = 0; i < count && i < IOV_MAX && !user_is_bad(&msgs[i]); i++)
 		has_control |= msgs[i].msg_hdr.msg_control && msgs[i].msg_hdr.msg_controllen;
 	if (likely(!has_control))
 		return libc.sendmmsg(fd, msgs, count, flags);
@@ -522,6 +543,8 @@ static int ts_to_ns(const struct timespec *ts, uint64_t *ns)
 	*ns = UINT64_MAX;
 	if (!ts)
 		return 0;
+	if (user_is_bad(ts))
+		return -EFAULT;
 	if (ts->tv_sec < 0 || ts->tv_nsec < 0 || ts->tv_nsec >= 1000000000)
 		return -EINVAL;
 	if ((uint64_t)ts->tv_sec < UINT64_MAX / 1000000000u - 1)
@@ -554,7 +577,7 @@ EXPORT int select(int count, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval 
 	int rc;
 
 	shim_enter();
-	if (!proc_is_attached() || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
+	if (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0))
 		return libc.select(count, rd, wr, ex, timeout);
 	if (timeout && (uint64_t)timeout->tv_sec < UINT64_MAX / 2000000000u)
 		ns = (uint64_t)timeout->tv_sec * 1000000000u + (uint64_t)timeout->tv_usec * 1000u;

@@ -14,6 +14,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "sock.h"
+#include "user.h"
 
 #define EXPORT __attribute__((visibility("default")))
 

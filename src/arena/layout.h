@@ -338,7 +338,7 @@ enum post_op {
 	POST_CALL,     /* index: call slot */
 	POST_RELEASE,  /* index: endpoint; arg: RELEASE_* */
 	POST_SHUTDOWN, /* index: endpoint; arg: SHUT_RD, SHUT_WR, SHUT_RDWR */
-	POST_NUDGE,    /* index: listener: who watches it alone shall look again */
+	POST_NUDGE,    /* index: listener: who watches it alone shall look again; datagrams: who waits */
 	POST_OPTIONS,  /* index: endpoint: app_flags or keep-alive settings changed */
 };
 

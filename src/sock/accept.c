@@ -64,7 +64,7 @@ static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, i
 	struct endpoint *lep = proc_ep(atomic_load(&f->ep)), *ep;
 	struct file *nf;
 	uint32_t idx;
-	int fd;
+	int fd, rc;
 
 	if (proc_is_dead() || !accept_ready(&proc.at.arena, lep))
 		return -EAGAIN;
@@ -94,7 +94,12 @@ static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, i
 	atomic_store_explicit(&ep->creator, proc.at.client_idx, memory_order_relaxed);
 	atomic_store_explicit(&ep->app_fd, fd, memory_order_relaxed);
 	atomic_store(&nf->mode, MODE_PRONK);
-	addr_to_user(&ep->remote, nf->domain, addr, len);
+	rc = addr ? addr_to_user(&ep->remote, nf->domain, addr, len) : 0;
+	if (rc) { /* nobody has its number: gone, as in the kernel */
+		file_close(fd);
+		libc.close(fd);
+		return rc;
+	}
 	return fd;
 }
 
@@ -108,10 +113,6 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 	if ((mode != MODE_PRONK && mode != MODE_DUAL) || f->type == SOCK_DGRAM)
 		return SOCK_LIBC;
 	if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
-		return -EINVAL;
-	if (addr && !len)
-		return -EFAULT;
-	if (len && (int)*len < 0)
 		return -EINVAL;
 	for (;;) {
 		if (mode == MODE_PRONK && !proc_is_dead() &&

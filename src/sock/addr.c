@@ -1,6 +1,7 @@
 /* addr.c - between struct sockaddr of the application and struct sock_addr of the arena. Pure functions. */
 #include "sock.h"
 #include "clock.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -10,8 +11,10 @@
 int addr_from_user(struct sock_addr *a, const struct sockaddr *addr, socklen_t len)
 {
 	memset(a, 0, sizeof(*a));
-	if (!addr || len < sizeof(sa_family_t))
+	if (!addr || len < sizeof(sa_family_t) || len > sizeof(struct sockaddr_storage))
 		return -EINVAL;
+	if (unlikely(user_is_wild(addr)))
+		return -EFAULT;
 	if (addr->sa_family == AF_INET) {
 		struct sockaddr_in in;
 
@@ -44,7 +47,7 @@ int addr_from_user(struct sock_addr *a, const struct sockaddr *addr, socklen_t l
 	return -EAFNOSUPPORT;
 }
 
-void addr_to_user(const struct sock_addr *a, int domain, struct sockaddr *addr, socklen_t *len)
+int addr_to_user(const struct sock_addr *a, int domain, struct sockaddr *addr, socklen_t *len)
 {
 	union {
 		struct sockaddr_in in;
@@ -52,8 +55,12 @@ void addr_to_user(const struct sock_addr *a, int domain, struct sockaddr *addr, 
 	} u;
 	socklen_t size;
 
-	if (!addr || !len)
-		return;
+	if (user_is_bad(len))
+		return -EFAULT;
+	if ((int)*len < 0)
+		return -EINVAL;
+	if (*len && user_is_bad(addr))
+		return -EFAULT;
 	memset(&u, 0, sizeof(u));
 	if (domain == AF_INET6) {
 		size = sizeof(u.in6);
@@ -74,8 +81,10 @@ void addr_to_user(const struct sock_addr *a, int domain, struct sockaddr *addr, 
 		u.in.sin_port = htons(a->port);
 		memcpy(&u.in.sin_addr, a->ip, 4);
 	}
-	memcpy(addr, &u, *len < size ? *len : size);
+	if (*len)
+		memcpy(addr, &u, *len < size ? *len : size);
 	*len = size;
+	return 0;
 }
 
 uint64_t deadline_after(uint64_t timeout_ns)

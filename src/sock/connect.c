@@ -15,6 +15,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -238,7 +239,7 @@ static bool bound_address_suits(int fd)
 int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sock_addr to;
-	bool is_local = false;
+	bool is_local = false, is_there = f->is_tried_there;
 	int rc, bad;
 
 	if (f->type == SOCK_DGRAM)
@@ -249,7 +250,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		/* connect(2) looks at the state before it looks at the address, but for these */
 		if (len < sizeof(addr->sa_family) || len > sizeof(struct sockaddr_storage))
 			return -EINVAL;
-		if (!addr)
+		if (user_is_bad(addr))
 			return -EFAULT;
 		if (addr->sa_family == AF_UNSPEC)
 			return connect_dissolve(f, fd, addr, len);
@@ -262,10 +263,14 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 			spin_unlock(&f->lock);
 		}
 	}
-	rc = addr_from_user(&to, addr, len);
+	rc = user_is_bad(addr) ? -EFAULT : addr_from_user(&to, addr, len);
 	if (atomic_load(&f->mode) == MODE_OPEN) {
 		if (rc || addr->sa_family != f->domain)
 			return SOCK_LIBC; /* the kernel's own words for a bad address */
+		/* one that has a connection of the kernel's, or tries: its words, too */
+		if (is_there && !sock_kernel_is_closed(fd))
+			return SOCK_LIBC;
+		f->is_tried_there = true;
 		if (f->is_bound_there && !bound_address_suits(fd)) {
 			proc_fallback_add(fd, f->domain, f->type, "bound to an address of the kernel");
 			return SOCK_LIBC;

@@ -16,6 +16,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -152,10 +153,15 @@ static void kernel_filter(struct file *f, int fd, bool is_off)
 
 static void mode_set(struct file *f, int mode)
 {
-	if (atomic_load(&f->mode) == mode)
+	int old = atomic_load(&f->mode);
+
+	if (old == mode)
 		return;
 	atomic_store(&f->mode, (uint8_t)mode);
 	epoll_file_changed(f);
+	/* threads that sleep for Pronk's half alone look again */
+	if (old == MODE_PRONK && mode == MODE_DUAL && !proc_is_dead())
+		post(&proc.at, ep_of(f)->stack_idx, POST_ENTRY(POST_NUDGE, 0, atomic_load(&f->ep)));
 }
 
 static uint32_t next_stack(void)
@@ -396,7 +402,7 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 	struct sock_addr a;
 	const char *why;
 	bool is_fault;
-	int rc = addr_from_user(&a, addr, len);
+	int rc = user_is_bad(addr) ? -EFAULT : addr_from_user(&a, addr, len);
 
 	if (f->dg->is_parked) { /* the new address goes before what is still unread */
 		spin_lock(&f->lock);
@@ -430,7 +436,9 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 		}
 		f->dg->is_specific = !route_is_any(&a);
 		f->dg->is_auto = !a.port;
-		rc = bind_both(f, fd, &a, addr, len);
+		rc = route_is_own(&a) ? sock_port_refused(f, addr, len) : 0;
+		if (!rc)
+			rc = bind_both(f, fd, &a, addr, len);
 		if (rc == -ENOBUFS || rc == -ENOMEM) {
 			log_warning("the service has no room for a socket; the kernel serves it");
 			rc = bind_kernel(f, fd, addr, len, "the service has no room", true);
@@ -648,7 +656,7 @@ static int connect_addr(
 
 	if (len > sizeof(struct sockaddr_storage))
 		return -EINVAL;
-	if (!addr && len)
+	if (len && user_is_bad(addr))
 		return -EFAULT;
 	rc = addr_from_user(to, addr, len);
 	if (rc == -EINVAL)
@@ -668,7 +676,7 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 
 	if (atomic_load(&f->mode) == MODE_KERNEL)
 		return SOCK_LIBC;
-	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
+	if (!user_is_bad(addr) && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
 		spin_lock(&f->lock);
 		if (sock_is_ours(f) && !proc_is_dead()) {
 			rc = dissolve(f, fd);

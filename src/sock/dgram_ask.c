@@ -7,6 +7,7 @@
 #include "epoll_set.h"
 #include "libc.h"
 #include "proc.h"
+#include "user.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -52,12 +53,6 @@ int dgram_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pe
 
 	if (!sock_is_ours(f) || f->dg->kernel_peer)
 		return SOCK_LIBC;
-	if (!len)
-		return -EFAULT;
-	if ((int)*len < 0)
-		return -EINVAL;
-	if (!addr)
-		return -EFAULT;
 	ep = ep_of(f);
 	if (is_peer && (!ep->remote.family || !ep->remote.port)) /* inet_getname: a peer has a port */
 		return -ENOTCONN;
@@ -67,11 +62,9 @@ int dgram_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pe
 		hidden.port = 0;
 		if (!f->dg->is_specific)
 			memset(hidden.ip, 0, sizeof(hidden.ip));
-		addr_to_user(&hidden, f->domain, addr, len);
-		return 0;
+		return addr_to_user(&hidden, f->domain, addr, len);
 	}
-	addr_to_user(is_peer ? &ep->remote : &ep->local, f->domain, addr, len);
-	return 0;
+	return addr_to_user(is_peer ? &ep->remote : &ep->local, f->domain, addr, len);
 }
 
 /* The size of the next datagram; -1 when there is none of ours. */
@@ -103,13 +96,13 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	int v;
 
 	(void)fd;
-	if (request == FIONBIO && arg)
+	if (request == FIONBIO && !user_is_bad(arg))
 		sock_set_nonblocking(f, *(int *)arg != 0);
 	if (!sock_is_ours(f) && !(request == SIOCOUTQ && dgram_corked(f)))
 		return SOCK_LIBC;
 	switch (request) {
 	case FIONBIO:
-		return arg ? 0 : -EFAULT;
+		return user_is_bad(arg) ? -EFAULT : 0;
 	case FIONREAD:
 		v = next_size(ep_of(f));
 		if (v < 0)
@@ -122,7 +115,7 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 		stamp = atomic_load(&f->dg->stamp_ns);
 		if (!stamp)
 			return SOCK_LIBC;
-		if (!arg)
+		if (user_is_bad(arg))
 			return -EFAULT;
 		*(struct timeval *)arg = (struct timeval){
 		        (time_t)(stamp / 1000000000u), (suseconds_t)(stamp % 1000000000u / 1000u)};
@@ -132,7 +125,7 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	default:
 		return SOCK_LIBC; /* interfaces, routes: the kernel's */
 	}
-	if (!arg)
+	if (user_is_bad(arg))
 		return -EFAULT;
 	*(int *)arg = v;
 	return 0;

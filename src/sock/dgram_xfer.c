@@ -13,19 +13,21 @@
 #include "local.h"
 #include "proc.h"
 #include "route.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/single_threaded.h>
 
 enum {
 	RX_BELL_PIECES = 16,
 	RX_BELL_BYTES = 32768,
 	KERNEL_TURN = 16,  /* so often the kernel's side is asked although ours has something */
 	SIZE_MOST = 65507, /* what an IPv4 datagram can carry */
+	SIZE_NEVER = 1 << 30,
 	HEADERS = 28,
-	BAD_ADDRESS = 4096, /* below it: the address that programs pass by mistake */
 	GATHERED_WAIT_NS = 20000000,
 };
 
@@ -43,19 +45,30 @@ static struct endpoint *ep_of(const struct file *f)
 	return proc_ep(atomic_load_explicit(&f->ep, memory_order_acquire));
 }
 
-/* 0 and the sum of the sizes, or what the kernel says of such an array. readv(2) */
+/* 0, or what the kernel says of such an array. readv(2) */
+static int iov_check(const struct iovec *iov, size_t count)
+{
+	if (count > IOV_MAX)
+		return -EMSGSIZE;
+	if (count && user_is_bad(iov))
+		return -EFAULT;
+	for (size_t i = 0; i < count; i++) {
+		if (iov[i].iov_len > SSIZE_MAX)
+			return -EINVAL;
+		if (unlikely(user_is_beyond(iov[i].iov_base, iov[i].iov_len)))
+			return -EFAULT;
+	}
+	return 0;
+}
+
+/* The size of a datagram to be sent, as far as it can matter; -EFAULT where there is nothing to take it from.
+ */
 static int iov_sum(const struct iovec *iov, size_t count, size_t *sum)
 {
 	*sum = 0;
-	if (count > IOV_MAX)
-		return -EMSGSIZE;
-	if (count && !iov)
-		return -EFAULT;
 	for (size_t i = 0; i < count; i++) {
-		if (iov[i].iov_len > SSIZE_MAX - *sum)
-			return -EINVAL;
-		*sum += iov[i].iov_len;
-		if (unlikely(iov[i].iov_len && (uintptr_t)iov[i].iov_base < BAD_ADDRESS))
+		*sum += iov[i].iov_len < SIZE_NEVER - *sum ? iov[i].iov_len : SIZE_NEVER - *sum;
+		if (unlikely(iov[i].iov_len && user_is_wild(iov[i].iov_base)))
 			return -EFAULT;
 	}
 	return 0;
@@ -243,6 +256,8 @@ static ssize_t kernel_send(struct file *f, int fd, const struct msghdr *msg, int
 		rc = wait_kernel(f, fd, POLLOUT, deadline);
 		if (rc)
 			return rc;
+		if (!file_has(f, fd))
+			return -EBADF;
 	}
 }
 
@@ -250,20 +265,27 @@ static ssize_t kernel_send(struct file *f, int fd, const struct msghdr *msg, int
 static int name_of(const struct file *f, const struct msghdr *msg, struct sock_addr *to)
 {
 	const struct sockaddr *addr = msg->msg_name;
+	socklen_t len = msg->msg_namelen;
 	struct sockaddr_in in;
 	int rc;
 
-	if (!addr || !msg->msg_namelen)
+	if (!addr || !len)
 		return 1;
-	if (msg->msg_namelen >= sizeof(in) && f->domain == AF_INET && addr->sa_family == AF_UNSPEC) {
+	if ((int)len < 0)
+		return -EINVAL;
+	if (len > sizeof(struct sockaddr_storage)) /* sendto(2) has refused that, sendmsg(2) does not */
+		len = sizeof(struct sockaddr_storage);
+	if (len >= sizeof(sa_family_t) && user_is_bad(addr))
+		return -EFAULT;
+	if (len >= sizeof(in) && f->domain == AF_INET && addr->sa_family == AF_UNSPEC) {
 		memcpy(&in, addr, sizeof(in));
 		in.sin_family = AF_INET; /* udp_sendmsg takes it for that */
 		return addr_from_user(to, (struct sockaddr *)&in, sizeof(in));
 	}
-	if (msg->msg_namelen >= sizeof(sa_family_t) && f->domain == AF_INET6 && addr->sa_family == AF_UNSPEC)
+	if (len >= sizeof(sa_family_t) && f->domain == AF_INET6 && addr->sa_family == AF_UNSPEC)
 		return 1;
-	rc = addr_from_user(to, addr, msg->msg_namelen);
-	if (f->domain == AF_INET && msg->msg_namelen >= sizeof(in) && addr->sa_family != AF_INET)
+	rc = addr_from_user(to, addr, len);
+	if (f->domain == AF_INET && len >= sizeof(in) && addr->sa_family != AF_INET)
 		return -EAFNOSUPPORT;
 	return rc == -EAFNOSUPPORT ? -EINVAL : rc;
 }
@@ -537,9 +559,11 @@ ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, 
 
 	if (atomic_load_explicit(&f->mode, memory_order_acquire) == MODE_KERNEL)
 		return SOCK_LIBC;
-	if (unlikely(!msg))
+	if (unlikely(user_is_bad(msg)))
 		return sock_is_ours(f) ? -EFAULT : SOCK_LIBC;
-	rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &o.size);
+	rc = iov_check(msg->msg_iov, msg->msg_iovlen);
+	if (likely(!rc))
+		rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &o.size);
 	if (unlikely(rc))
 		return sock_is_ours(f) ? rc : SOCK_LIBC;
 	named = name_of(f, msg, &o.head.to);
@@ -612,6 +636,7 @@ static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int
 	uint32_t pieces, bytes = 0;
 	size_t iov_at = 0, iov_off = 0, done = 0, left;
 	const uint8_t *src;
+	bool is_bad = false;
 
 	if (head == tail)
 		return -EAGAIN;
@@ -640,7 +665,10 @@ static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int
 				iov_off = 0;
 				continue;
 			}
-			memcpy((uint8_t *)v->iov_base + iov_off, src, n);
+			if (unlikely(user_is_wild((uint8_t *)v->iov_base + iov_off)))
+				is_bad = true;
+			else
+				memcpy((uint8_t *)v->iov_base + iov_off, src, n);
 			src += n;
 			size -= n;
 			iov_off += n;
@@ -661,6 +689,8 @@ static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int
 			*bell = DOORBELL_RX;
 		}
 	}
+	if (unlikely(is_bad)) /* it is gone, as the kernel's is */
+		return -EFAULT;
 	return (ssize_t)(flags & MSG_TRUNC ? left : done);
 }
 
@@ -686,8 +716,11 @@ static ssize_t pronk_recv(struct file *f, struct endpoint *ep, struct msghdr *ms
 	         !dgram_has_group(f, &meta.to));
 	if (n < 0)
 		return n;
-	if (msg->msg_name)
-		addr_to_user(&meta.from, f->domain, msg->msg_name, &msg->msg_namelen);
+	if (msg->msg_name) {
+		rc = addr_to_user(&meta.from, f->domain, msg->msg_name, &msg->msg_namelen);
+		if (rc)
+			return rc;
+	}
 	cmsg_write(f, msg, &meta, atomic_load_explicit(&ep->info_drops, memory_order_relaxed));
 	atomic_store_explicit(&f->dg->stamp_ns, meta.time_ns, memory_order_relaxed);
 	return n;
@@ -709,19 +742,55 @@ static ssize_t dead_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 	return rc ? rc : -ENETDOWN;
 }
 
+/* A receive on a socket that is the kernel's so far. While it sleeps another thread may make the socket ours,
+ * by its first send, and then what comes may come on Pronk's side: the kernel's call would sleep on. So this
+ * one looks now and then. SOCK_LIBC: there is nothing to wait for here, or it is ours now. */
+static ssize_t open_recv(struct file *f, int fd, struct msghdr *msg, int flags)
+{
+	uint64_t deadline = 0;
+
+	if (likely(__libc_single_threaded) || !proc_may_serve() || (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) ||
+	        sock_is_nonblocking(f) || user_is_bad(msg))
+		return SOCK_LIBC;
+	while (atomic_load(&f->mode) == MODE_OPEN) {
+		ssize_t n = wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT);
+		uint64_t now = clock_now_ns();
+		int rc;
+
+		if (n != -EAGAIN)
+			return n;
+		if (!deadline)
+			deadline = deadline_after(f->dg->rcvtimeo_ns);
+		if (now >= deadline)
+			return -EAGAIN;
+		rc = wait_kernel(
+		        f, fd, POLLIN, deadline - now < WAIT_LOOK_NS ? deadline : now + WAIT_LOOK_NS);
+		if (rc == -EINTR && deadline == WAIT_FOREVER && wait_restarts())
+			rc = 0;
+		if (rc && rc != -EAGAIN)
+			return rc;
+		if (!file_has(f, fd))
+			return wait_restarts() ? -EBADF : -EINTR; /* closed meanwhile, and a signal tells */
+	}
+	return SOCK_LIBC;
+}
+
 ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 {
 	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
 	uint64_t deadline = 0;
 	bool is_settled = false;
-	size_t sum;
 	int rc;
 
-	if (!sock_is_ours(f))
-		return SOCK_LIBC;
-	if (unlikely(!msg))
+	if (!sock_is_ours(f)) {
+		ssize_t n = atomic_load(&f->mode) == MODE_OPEN ? open_recv(f, fd, msg, flags) : SOCK_LIBC;
+
+		if (n != SOCK_LIBC || !sock_is_ours(f))
+			return n;
+	}
+	if (unlikely(user_is_bad(msg)))
 		return -EFAULT;
-	rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &sum);
+	rc = iov_check(msg->msg_iov, msg->msg_iovlen);
 	if (rc)
 		return rc;
 	if (msg->msg_name && (int)msg->msg_namelen < 0)
@@ -748,7 +817,8 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 		                       atomic_fetch_add_explicit(&f->dg->turn, 1, memory_order_relaxed) %
 		                                       KERNEL_TURN ==
 		                               KERNEL_TURN - 1)) {
-			n = wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT);
+			/* a number that was closed meanwhile may be another file's by now */
+			n = file_has(f, fd) ? wait_recvmsg(f, fd, msg, flags | MSG_DONTWAIT) : -EAGAIN;
 			if (n != -EAGAIN)
 				return n;
 		}

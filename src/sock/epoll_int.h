@@ -4,10 +4,12 @@
 #include "epoll_set.h"
 
 #include "attach.h"
+#include "compiler.h"
+#include "user.h"
 
 enum {
 	ALWAYS = EPOLLERR | EPOLLHUP,
-	EPOLL_BAD_ADDRESS = 4096, /* below it: what programs pass by mistake */
+	EPOLL_MOST = INT32_MAX / sizeof(struct epoll_event), /* EP_MAX_EVENTS */
 };
 
 struct epoll_item {
@@ -77,6 +79,18 @@ uint32_t epoll_item_level(struct epoll_item *it);
 
 /* Brings a thread that sleeps on the set back to look at the list. Any thread. */
 void epoll_kick(struct epoll_set *s);
+
+/* The number under which a member can be asked: its own may have been closed, and be another file's by now,
+ * while its file lives on in a duplicate. */
+static inline bool item_has_number(const struct epoll_item *it)
+{
+	return file_has(it->file, it->fd);
+}
+
+static inline int item_number(const struct epoll_item *it)
+{
+	return likely(item_has_number(it)) ? it->fd : file_number_after(it->file, -1);
+}
 
 /* The local ready list; with the set's lock. */
 static inline void ready_add(struct epoll_set *s, struct epoll_item *it)

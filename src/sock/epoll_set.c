@@ -308,7 +308,7 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 			file_put(f);
 		return rc;
 	}
-	if (op != EPOLL_CTL_DEL && (uintptr_t)event < EPOLL_BAD_ADDRESS) {
+	if (op != EPOLL_CTL_DEL && user_is_bad(event)) {
 		file_put(f);
 		return -EFAULT;
 	}
@@ -428,14 +428,19 @@ static void item_changed(struct epoll_set *s, struct epoll_item *it)
 	if (it->in_kernel && (atomic_load(&it->file->mode) == MODE_PRONK || dgram_is_dual(it->file))) {
 		if (it->events & EPOLLONESHOT)
 			it->is_spent = kernel_spent(s->epfd, it->fd);
-		libc.epoll_ctl(s->epfd, EPOLL_CTL_DEL, it->fd, NULL);
+		/* by another number it is not to be had: then the member goes with the kernel's socket, which
+		 * a stream does not need any more */
+		if (item_has_number(it))
+			libc.epoll_ctl(s->epfd, EPOLL_CTL_DEL, it->fd, NULL);
+		else if (it->file->type == SOCK_STREAM)
+			sock_renew(it->file);
 		it->in_kernel = false;
 		atomic_fetch_sub(&s->kernel_members, 1);
 	}
 	if (!it->in_kernel && !it->is_spent && atomic_load(&it->file->mode) == MODE_OPEN) {
 		struct epoll_event ev = {.events = it->events, .data = it->data};
 
-		if (!libc.epoll_ctl(s->epfd, EPOLL_CTL_ADD, it->fd, &ev)) {
+		if (!libc.epoll_ctl(s->epfd, EPOLL_CTL_ADD, item_number(it), &ev)) {
 			it->in_kernel = true;
 			atomic_fetch_add(&s->kernel_members, 1);
 		}

@@ -63,7 +63,7 @@ void epoll_side_update(struct epoll_set *s, struct epoll_item *it)
 	it->has_input = true; /* not known: look */
 	if (it->in_side || side_open(s))
 		return;
-	if (libc.epoll_ctl(s->side_fd, EPOLL_CTL_ADD, it->fd, &ev) < 0) {
+	if (libc.epoll_ctl(s->side_fd, EPOLL_CTL_ADD, item_number(it), &ev) < 0) {
 		log_debug("fd %d: side set: %s", it->fd, strerror(errno));
 		return;
 	}
@@ -76,7 +76,8 @@ void epoll_side_remove(struct epoll_set *s, struct epoll_item *it)
 {
 	if (!it->in_side)
 		return;
-	libc.epoll_ctl(s->side_fd, EPOLL_CTL_DEL, it->fd, NULL);
+	if (item_has_number(it))
+		libc.epoll_ctl(s->side_fd, EPOLL_CTL_DEL, it->fd, NULL);
 	it->in_side = false;
 	for (struct epoll_item **pp = &s->side; *pp; pp = &(*pp)->side_next)
 		if (*pp == it) {
@@ -124,7 +125,8 @@ void epoll_side_close(struct epoll_set *s)
 uint32_t epoll_item_level(struct epoll_item *it)
 {
 	uint32_t ev = wait_level(it->file, it->events);
-	struct pollfd p = {.fd = it->fd, .events = POLLIN | POLLRDNORM | POLLRDHUP};
+	struct pollfd p = {
+	        .fd = it->in_side ? item_number(it) : -1, .events = POLLIN | POLLRDNORM | POLLRDHUP};
 	struct timespec zero = {0}; /* the call writes into it */
 
 	if (!it->in_side || !it->has_input)

@@ -418,9 +418,9 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 	int n, k, poller, port_fd;
 	bool is_internal, is_settled = false;
 
-	if (max <= 0)
+	if (max <= 0 || max > (int)EPOLL_MOST)
 		return SOCK_LIBC; /* the kernel's error */
-	if (unlikely((uintptr_t)events < EPOLL_BAD_ADDRESS)) {
+	if (unlikely(user_is_bad(events))) {
 		struct epoll_event one;
 
 		/* as the kernel: only what cannot be stored is a fault */

@@ -19,6 +19,7 @@ enum { CHUNK = 1024, CHUNKS = 4096, SLAB_BYTES = 32768 };
 static _Atomic(_Atomic(struct file *) *) chunks[CHUNKS];
 static _Atomic uint32_t table_lock;
 static struct file *free_files;
+static __thread uint32_t own_refs; /* references of this thread's calls under way */
 struct ep_opts file_no_opts;
 
 /* Options that no file has. Their memory never goes back to the system, nor to anything but options. */
@@ -51,6 +52,8 @@ bool file_any(void)
 	return atomic_load_explicit(&has_files, memory_order_relaxed);
 }
 
+static void ref_drop(struct file *f);
+
 struct file *file_get(int fd)
 {
 	_Atomic(struct file *) *s = slot_of(fd);
@@ -68,14 +71,22 @@ struct file *file_get(int fd)
 		        &f->refs, &refs, refs + 1, memory_order_acquire, memory_order_relaxed));
 		if (!refs)
 			continue; /* on its way out: look again */
-		if (likely(atomic_load_explicit(s, memory_order_acquire) == f))
+		if (likely(atomic_load_explicit(s, memory_order_acquire) == f)) {
+			own_refs++;
 			return f;
-		file_put(f);
+		}
+		ref_drop(f);
 	}
 	return NULL;
 }
 
 void file_put(struct file *f)
+{
+	own_refs--;
+	ref_drop(f);
+}
+
+static void ref_drop(struct file *f)
 {
 	if (atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
 		return;
@@ -217,6 +228,7 @@ struct file *file_import(int fd, const struct file *saved)
 struct file *file_ref(struct file *f)
 {
 	atomic_fetch_add(&f->refs, 1);
+	own_refs++;
 	return f;
 }
 
@@ -236,7 +248,7 @@ int file_dup(struct file *f, int fd)
 	spin_unlock(&table_lock);
 	if (rc && rc != -EBADF) {
 		atomic_fetch_sub(&f->fd_count, 1);
-		file_put(f);
+		ref_drop(f);
 	}
 	return rc;
 }
@@ -283,7 +295,7 @@ bool file_close(int fd)
 		return false;
 	if (is_last)
 		epoll_file_closed(f);
-	file_put(f);
+	ref_drop(f);
 	return true;
 }
 
@@ -347,8 +359,15 @@ void file_fork_done(bool is_child)
 		for (int i = 0; t && i < CHUNK; i++) {
 			struct file *f = atomic_load(&t[i]);
 
-			if (f)
-				atomic_store(&f->lock, 0);
+			if (!f)
+				continue;
+			atomic_store(&f->lock, 0);
+			if (f->dg)
+				atomic_store(&f->dg->cork_lock, 0);
+			/* nor are their calls under way here; a handler that has interrupted one and forks
+			 * goes on with it */
+			if (!own_refs)
+				atomic_store(&f->refs, atomic_load(&f->fd_count));
 		}
 	}
 	spin_unlock(&table_lock);

@@ -38,6 +38,7 @@ struct file {
 	_Atomic bool is_append; /* O_APPEND means nothing to a socket, but is shown as it was set */
 	bool is_bound_here;     /* ep is a bound endpoint (not connected, not listening) */
 	bool is_bound_there;    /* a bind was the kernel's to serve, and it did */
+	bool is_tried_there;    /* so was a connect, perhaps: the kernel's socket may have a connection */
 	bool has_connected;     /* connect() succeeded, or the socket was accepted */
 	bool port_is_chance;    /* the last bind(2) asked for any port */
 	bool may_bind_again;    /* ... and a connect has failed, or was dissolved, since */

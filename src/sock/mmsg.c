@@ -7,18 +7,12 @@
 #include "clock.h"
 #include "endpoint.h"
 #include "proc.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
 
 enum { MESSAGES_MAX = 1024 }; /* UIO_MAXIOV: the kernel takes no more at a time */
-
-static ssize_t stream_check(const struct msghdr *msg)
-{
-	if (msg->msg_iovlen > IOV_MAX)
-		return -EMSGSIZE;
-	return msg->msg_iovlen && !msg->msg_iov ? -EFAULT : 0;
-}
 
 static ssize_t send_one(struct file *f, int fd, struct msghdr *msg, int flags)
 {
@@ -27,7 +21,7 @@ static ssize_t send_one(struct file *f, int fd, struct msghdr *msg, int flags)
 	if (f->type == SOCK_DGRAM) {
 		n = dgram_send(f, fd, msg, flags, true);
 	} else {
-		n = stream_check(msg);
+		n = sock_msg_check(msg, true);
 		if (!n)
 			n = sock_send(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
 	}
@@ -43,7 +37,7 @@ int sock_sendmmsg(struct file *f, int fd, struct mmsghdr *msgs, unsigned int cou
 
 	if (atomic_load(&f->mode) == MODE_KERNEL || (f->type != SOCK_DGRAM && !sock_is_ours(f)))
 		return SOCK_LIBC;
-	if (count && !msgs)
+	if (count && user_is_bad(msgs))
 		return -EFAULT;
 	if (count > MESSAGES_MAX)
 		count = MESSAGES_MAX;
@@ -58,20 +52,20 @@ int sock_sendmmsg(struct file *f, int fd, struct mmsghdr *msgs, unsigned int cou
 	return done ? (int)done : (int)n;
 }
 
-static ssize_t recv_one(struct file *f, int fd, struct msghdr *msg, int flags)
+/* SOCK_LIBC: nothing is lost when the kernel does the whole call. */
+static ssize_t recv_one(struct file *f, int fd, struct msghdr *msg, int flags, bool is_first)
 {
 	ssize_t n;
 
-	if (f->type == SOCK_DGRAM)
-		return dgram_recv(f, fd, msg, flags);
-	n = stream_check(msg);
+	if (f->type == SOCK_DGRAM) {
+		n = dgram_recv(f, fd, msg, flags);
+		return n == SOCK_LIBC && !is_first ? wait_recvmsg(f, fd, msg, flags) : n;
+	}
+	n = sock_msg_check(msg, false);
 	if (!n)
 		n = sock_recv(f, msg->msg_iov, (int)msg->msg_iovlen, flags);
-	if (n >= 0) {
-		msg->msg_namelen = 0;
-		msg->msg_controllen = 0;
-		msg->msg_flags = 0;
-	}
+	if (n >= 0)
+		sock_msg_received(msg, flags);
 	return n;
 }
 
@@ -82,9 +76,10 @@ int sock_recvmmsg(
 	unsigned int done = 0;
 	ssize_t n = 0;
 
-	if (!sock_is_ours(f))
+	/* one that is the kernel's so far may become ours while we sleep: dgram_recv */
+	if (!sock_is_ours(f) && (f->type != SOCK_DGRAM || atomic_load(&f->mode) != MODE_OPEN))
 		return SOCK_LIBC;
-	if (count && !msgs)
+	if (timeout && user_is_bad(timeout))
 		return -EFAULT;
 	if (timeout) {
 		if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)
@@ -92,12 +87,14 @@ int sock_recvmmsg(
 		if ((uint64_t)timeout->tv_sec < UINT64_MAX / 4000000000u)
 			deadline = now + (uint64_t)timeout->tv_sec * 1000000000u + (uint64_t)timeout->tv_nsec;
 	}
+	if (count && user_is_bad(msgs))
+		return -EFAULT;
 	if (count > MESSAGES_MAX)
 		count = MESSAGES_MAX;
 	if (!count && f->type == SOCK_DGRAM && !proc_is_dead()) /* even then it tells */
 		return -atomic_exchange(&proc_ep(atomic_load(&f->ep))->error, 0);
 	while (done < count) {
-		n = recv_one(f, fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
+		n = recv_one(f, fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE, !done);
 		if (n < 0)
 			break;
 		msgs[done++].msg_len = (unsigned int)n;
@@ -117,8 +114,10 @@ int sock_recvmmsg(
 		if (msgs[done - 1].msg_hdr.msg_flags & MSG_OOB)
 			break;
 	}
-	/* what came after some messages is for the next call, or SO_ERROR (do_recvmmsg) */
-	if (done && n < 0 && n != -EAGAIN && n != -EINTR && f->type == SOCK_DGRAM && !proc_is_dead())
-		atomic_store(&proc_ep(atomic_load(&f->ep))->error, (int)-n);
+	/* what went wrong after the first message is told by the next call, or SO_ERROR (do_recvmmsg) */
+	if (done && n < 0 && n != -EAGAIN && n != -EINTR && n != SOCK_LIBC && !proc_is_dead() &&
+	        atomic_load(&f->ep) != ENDPOINT_NONE)
+		atomic_compare_exchange_strong(
+		        &proc_ep(atomic_load(&f->ep))->error, &(int32_t){0}, (int32_t)-n);
 	return done ? (int)done : (int)n;
 }

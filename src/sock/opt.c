@@ -8,6 +8,7 @@
 #include "opt.h"
 #include "dgram.h"
 #include "libc.h"
+#include "user.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -158,12 +159,12 @@ int sock_getopt(struct file *f, int fd, int level, int name, void *value, sockle
 	if (atomic_load(&f->mode) == MODE_DUAL &&
 	        (level != SOL_SOCKET || (name != SO_SNDBUF && name != SO_RCVBUF)))
 		return SOCK_LIBC;
-	if (!len)
+	if (user_is_bad(len))
 		return -EFAULT;
 	if ((int)*len < 0)
 		return -EINVAL;
 	r = row_find(f, level, name);
-	return r && value ? row_get(f, r, value, len) : opt_ask_get(f, level, name, value, len);
+	return r && !user_is_bad(value) ? row_get(f, r, value, len) : opt_ask_get(f, level, name, value, len);
 }
 
 /* --- set --- */
@@ -296,7 +297,7 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 	}
 	if ((int)len < 0)
 		return -EINVAL;
-	return r && value ? row_set(f, r, value, len) : ask_set(f, level, name, value, len);
+	return r && !user_is_bad(value) ? row_set(f, r, value, len) : ask_set(f, level, name, value, len);
 }
 
 /* --- to us and back --- */

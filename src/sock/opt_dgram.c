@@ -12,6 +12,7 @@
 #include "libc.h"
 #include "proc.h"
 #include "route.h"
+#include "user.h"
 
 #include <errno.h>
 #include <linux/sock_diag.h>
@@ -210,8 +211,8 @@ static int group_set(struct file *f, int fd, int name, const void *value, sockle
 	struct dgram_group **pp, *g;
 	int rc, err;
 
-	if (!value || !proc_attach() || proc_is_dead() || !group_parse(name, value, len, &group, &is_port) ||
-	        !is_port)
+	if (user_is_bad(value) || !proc_attach() || proc_is_dead() ||
+	        !group_parse(name, value, len, &group, &is_port) || !is_port)
 		return SOCK_LIBC;
 	rc = libc.setsockopt(fd, IPPROTO_IP, name, value, len) < 0 ? -errno : 0;
 	if (rc && rc != -ENODEV && rc != -EADDRNOTAVAIL && rc != -EADDRINUSE)
@@ -255,7 +256,7 @@ static int mcast_if_set(struct file *f, int fd, const void *value, socklen_t len
 	bool is_port;
 	int rc;
 
-	if (!value || len < sizeof(req.imr_address))
+	if (user_is_bad(value) || len < sizeof(req.imr_address))
 		return SOCK_LIBC;
 	if (len >= sizeof(req))
 		memcpy(&req, value, sizeof(req));
@@ -309,7 +310,7 @@ int dgram_getopt(struct file *f, int fd, int level, int name, void *value, sockl
 	if (!is_offered(level, name))
 		return level == SOL_SOCKET || level == IPPROTO_IP || level == IPPROTO_UDP ? -ENOPROTOOPT
 		                                                                          : SOCK_LIBC;
-	if (!value || !len || (int)*len < 0)
+	if (user_is_bad(value) || user_is_bad(len) || (int)*len < 0)
 		return SOCK_LIBC; /* the kernel's words */
 	ep = ep_of(f);
 	if (level == SOL_SOCKET && name == SO_ERROR) {

@@ -12,6 +12,7 @@
 #include "opt.h"
 #include "proc.h"
 #include "sock.h"
+#include "user.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #define PASS_MAGIC 0x455841504b4e5250ull
@@ -197,8 +199,8 @@ int pass_sending(int fd, const struct msghdr *msg, struct pass_message *m)
 
 	m->control = NULL;
 	m->ticket_count = 0;
-	if (!msg || !msg->msg_control || msg->msg_controllen < sizeof(struct cmsghdr) ||
-	        !proc_is_attached() || proc_is_dead() || !has_ours(msg))
+	if (!proc_is_attached() || proc_is_dead() || user_is_bad(msg) || user_is_bad(msg->msg_control) ||
+	        msg->msg_controllen < sizeof(struct cmsghdr) || !has_ours(msg))
 		return 0;
 	if (peer_is_foreign(fd)) {
 		log_limited_warning(
@@ -668,9 +670,12 @@ static void list_take(const struct pass_head *h, int ticket)
 	for (uint32_t i = 0; i < h->count; i++) {
 		uint32_t ep = atomic_load(&e[i].file.ep);
 		struct file *f;
+		struct stat st;
 
-		if (libc.fcntl(e[i].fd, F_GETFD) < 0)
-			continue; /* whoever started us closed it behind the library's back */
+		/* whoever started us closed it behind the library's back, or made it something else:
+		 * login_tty(3), forkpty(3) */
+		if (fstat(e[i].fd, &st) < 0 || !S_ISSOCK(st.st_mode))
+			continue;
 		if (e[i].same_as >= 0 && (uint32_t)e[i].same_as < i &&
 		        (f = file_get(e[e[i].same_as].fd)) != NULL) {
 			file_dup(f, e[i].fd);

@@ -14,6 +14,7 @@
 #include "proc.h"
 #include "ready.h"
 #include "sock.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/single_threaded.h>
 
 enum { ON_STACK = 64, ALWAYS = POLLERR | POLLHUP };
 
@@ -29,9 +31,16 @@ struct member {
 	uint32_t watch, ep; /* what is watched */
 };
 
-/* Files of the array, with references. Returns how many are (partly) ours. */
-static int members_get(struct pollfd *fds, nfds_t count, struct member *m)
+/* A socket that is the kernel's so far, and that a send of another thread may make ours. */
+static bool may_change(const struct file *f)
 {
+	return f->kind == FILE_SOCKET && f->type == SOCK_DGRAM && atomic_load(&f->mode) == MODE_OPEN;
+}
+
+/* Files of the array, with references. Returns how many are (partly) ours. */
+static int members_get(struct pollfd *fds, nfds_t count, struct member *m, bool *may_any)
+{
+	bool is_attached = proc_is_attached();
 	int ours = 0;
 
 	for (nfds_t i = 0; i < count; i++) {
@@ -41,10 +50,12 @@ static int members_get(struct pollfd *fds, nfds_t count, struct member *m)
 		m[i].watch = WATCH_NONE;
 		if (!f)
 			continue;
-		if ((f->kind == FILE_SOCKET && sock_is_ours_soon(f)) || f->kind == FILE_EPOLL) {
+		if (is_attached &&
+		        ((f->kind == FILE_SOCKET && sock_is_ours_soon(f)) || f->kind == FILE_EPOLL)) {
 			m[i].file = f;
 			ours++;
 		} else {
+			*may_any |= may_change(f);
 			file_put(f);
 		}
 	}
@@ -129,6 +140,25 @@ static bool watches_stale(struct member *m, nfds_t count, int poller)
 	return is_any;
 }
 
+/* Fills k for the kernel: its own members and the kernel's halves. How many there are. */
+static nfds_t kernel_members(
+        const struct pollfd *fds, nfds_t count, const struct member *m, struct pollfd *k, bool *has_dgram)
+{
+	nfds_t n = 0;
+
+	for (nfds_t i = 0; i < count; i++) {
+		k[i] = fds[i];
+		k[i].revents = 0;
+		if (!has_kernel_side(&m[i]))
+			k[i].fd = -1;
+		else if (m[i].file && dgram_is_dual(m[i].file))
+			k[i].events &= (short)~(POLLOUT | POLLWRNORM | POLLWRBAND); /* room is Pronk's */
+		*has_dgram |= m[i].file && m[i].file->type == SOCK_DGRAM;
+		n += k[i].fd >= 0;
+	}
+	return n;
+}
+
 static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct pollfd *k, uint64_t timeout_ns,
         const sigset_t *mask, int *port)
 {
@@ -137,21 +167,12 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 	struct wait_spin spin;
 	uint64_t now, deadline;
 	bool is_over;
-	nfds_t kernel_count = 0;
-	bool is_sliced = false;
+	nfds_t kernel_count;
+	bool is_sliced = false, has_dgram = false;
 	int n, poller, wake_fd;
 
 	attach_drive(&proc.at);
-	for (nfds_t i = 0; i < count; i++) {
-		k[i] = fds[i];
-		k[i].revents = 0;
-		if (!has_kernel_side(&m[i]))
-			k[i].fd = -1;
-		else if (m[i].file && dgram_is_dual(m[i].file))
-			k[i].events &= (short)~(POLLOUT | POLLWRNORM | POLLWRBAND); /* room is Pronk's */
-		if (k[i].fd >= 0)
-			kernel_count++;
-	}
+	kernel_count = kernel_members(fds, count, m, k, &has_dgram);
 	n = levels(fds, count, m);
 	if (!n && !timeout_ns && local_settle(NULL))
 		n = levels(fds, count, m);
@@ -200,6 +221,8 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 		port_fd = attach_sleep(&proc.at, &limit);
 		poller_sleep(a, (uint32_t)poller);
 		is_sliced |= watches_stale(m, count, poller);
+		if (unlikely(has_dgram)) /* one may have got a kernel half since */
+			kernel_count = kernel_members(fds, count, m, k, &has_dgram);
 		n = levels(fds, count, m);
 		if (n || poller_has_ready(a, (uint32_t)poller) || port_fd == -EAGAIN) {
 			poller_awake(a, (uint32_t)poller);
@@ -297,15 +320,21 @@ static void poll_over(void *arg)
 	}
 }
 
-int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigset_t *mask)
+/* With no threads but this one nobody makes a socket ours while it sleeps. */
+static bool is_kernels_alone(void)
+{
+	return !proc_is_attached() && (__libc_single_threaded || !file_any() || !proc_may_serve());
+}
+
+/* may_any: some member may become ours meanwhile; then it waits for WAIT_LOOK_NS at most. */
+static int poll_once(
+        struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigset_t *mask, bool *may_any)
 {
 	struct member few[ON_STACK], *m = few;
 	struct pollfd few_k[ON_STACK + 2], *k = few_k;
 	struct poll_under_way under_way;
 	int rc;
 
-	if (!fds || !count || !proc_is_attached())
-		return SOCK_LIBC;
 	if (count > ON_STACK) {
 		struct rlimit limit;
 
@@ -322,10 +351,45 @@ int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigse
 	}
 	under_way = (struct poll_under_way){m, k, count, m != few, -EAGAIN};
 	pthread_cleanup_push(poll_over, &under_way);
-	rc = members_get(fds, count, m) ? wait_all(fds, count, m, k, timeout_ns, mask, &under_way.port_fd)
-	                                : SOCK_LIBC;
+	rc = members_get(fds, count, m, may_any) ? 0 : SOCK_LIBC;
+	*may_any &= !__libc_single_threaded && proc_may_serve();
+	if (unlikely(*may_any) && timeout_ns > WAIT_LOOK_NS)
+		timeout_ns = WAIT_LOOK_NS;
+	if (!rc)
+		rc = wait_all(fds, count, m, k, timeout_ns, mask, &under_way.port_fd);
 	pthread_cleanup_pop(1);
 	return rc;
+}
+
+int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigset_t *mask)
+{
+	uint64_t now, left, deadline;
+	bool may_any = false;
+	int rc;
+
+	if (!count || is_kernels_alone() || user_is_bad(fds))
+		return SOCK_LIBC;
+	now = timeout_ns && !__libc_single_threaded ? clock_now_ns() : 0;
+	deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+	for (;;) {
+		struct timespec ts = {0};
+
+		rc = poll_once(fds, count, timeout_ns, mask, &may_any);
+		if (likely(!may_any) || !timeout_ns || (rc && rc != SOCK_LIBC))
+			return rc;
+		now = clock_now_ns();
+		left = deadline > now ? deadline - now : 0;
+		if (rc == SOCK_LIBC) {
+			ts.tv_nsec = (long)(left < WAIT_LOOK_NS ? left : WAIT_LOOK_NS);
+			rc = libc.ppoll(fds, count, &ts, mask);
+			if (rc)
+				return rc < 0 ? -errno : rc;
+		}
+		if (!left)
+			return 0;
+		timeout_ns = left;
+		may_any = false;
+	}
 }
 
 int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_ns, const sigset_t *mask)
@@ -339,7 +403,8 @@ int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_
 	bool any = false;
 	int rc;
 
-	if (count <= 0 || count > 1 << 20 || !proc_is_attached())
+	if (count <= 0 || count > 1 << 20 || is_kernels_alone() || (rd && user_is_bad(rd)) ||
+	        (wr && user_is_bad(wr)) || (ex && user_is_bad(ex)))
 		return SOCK_LIBC;
 	fds = malloc((size_t)count * sizeof(*fds));
 	if (!fds)

@@ -295,14 +295,15 @@ bool proc_attach(void)
 		pthread_setcancelstate(cancel, NULL);
 		return proc_is_attached();
 	}
+	/* first: another thread may fork while this one joins */
+	if (!has_handlers)
+		pthread_atfork(proc_fork_prepare, proc_fork_parent, proc_fork_child);
+	has_handlers = true;
 	rc = join(proc.reason, sizeof(proc.reason));
 	if (rc) {
 		log_warning("%s; the kernel serves this program's sockets", proc.reason);
 		atomic_store(&proc.state, PROC_KERNEL);
 	} else {
-		if (!has_handlers)
-			pthread_atfork(proc_fork_prepare, proc_fork_parent, proc_fork_child);
-		has_handlers = true;
 		atomic_store(&proc.state, PROC_ATTACHED);
 	}
 	spin_unlock(&proc.lock);
@@ -449,7 +450,11 @@ void proc_fork_child(void)
 {
 	const struct client *parent = proc.at.client;
 
-	if (is_engine_fork || !proc_is_attached())
+	if (is_engine_fork)
+		return;
+	if (!fork_locked) /* its holder, if there was one, is a thread of the parent's */
+		atomic_store(&proc.lock, 0);
+	if (!proc_is_attached())
 		return;
 	if (fork_locked) {
 		file_fork_done(true);

@@ -53,6 +53,12 @@ static inline bool proc_is_dead(void)
 	return attach_is_dead(&proc.at);
 }
 
+/* Whether a socket can still become ours: a service is there, or has not been asked for yet. */
+static inline bool proc_may_serve(void)
+{
+	return atomic_load_explicit(&proc.state, memory_order_acquire) != PROC_KERNEL && !proc_is_dead();
+}
+
 /* Stands for the endpoint of a socket that has just lost its own: not connected. */
 extern struct endpoint proc_no_ep;
 

@@ -16,6 +16,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -146,12 +147,15 @@ void sock_renew(struct file *f)
 static int bind_refused(struct file *f, const struct sockaddr *addr, socklen_t len)
 {
 	struct sock_addr a;
-	bool is_own = !addr_from_user(&a, addr, len) && route_is_own(&a);
+	bool is_own;
 	struct sockaddr_storage ss = {0};
 	int s, rc = -EINVAL;
 
-	if (!addr || len > sizeof(ss))
-		return addr ? -EINVAL : -EFAULT;
+	if (len > sizeof(ss))
+		return -EINVAL;
+	if (user_is_bad(addr))
+		return -EFAULT;
+	is_own = !addr_from_user(&a, addr, len) && route_is_own(&a);
 	memcpy(&ss, addr, len);
 	((struct sockaddr_in *)&ss)->sin_port = 0; /* at the same place in both families */
 	s = libc.socket(f->domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -160,6 +164,25 @@ static int bind_refused(struct file *f, const struct sockaddr *addr, socklen_t l
 	/* Pronk's own address need not be one of the kernel's; IPv6 looks at it last */
 	if (libc.bind(s, (struct sockaddr *)&ss, len) < 0 && (errno != EADDRNOTAVAIL || !is_own))
 		rc = errno == EADDRNOTAVAIL && f->domain == AF_INET6 ? -EINVAL : -errno;
+	libc.close(s);
+	return rc;
+}
+
+int sock_port_refused(const struct file *f, const struct sockaddr *addr, socklen_t len)
+{
+	enum { PRIVILEGED = 1024 };
+	int s, on = 1, rc = 0;
+
+	/* at the same place in both families */
+	if (ntohs(((const struct sockaddr_in *)(const void *)addr)->sin_port) - 1u >= PRIVILEGED - 1 ||
+	        !geteuid())
+		return 0;
+	s = libc.socket(f->domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return 0;
+	libc.setsockopt(s, SOL_IP, IP_FREEBIND, &on, sizeof(on));
+	if (libc.bind(s, addr, len) < 0 && errno == EACCES)
+		rc = -EACCES;
 	libc.close(s);
 	return rc;
 }
@@ -175,7 +198,7 @@ static int bind_there(struct file *f, int fd, const struct sockaddr *addr, sockl
 	return 0;
 }
 
-static bool kernel_half_is_closed(int fd)
+bool sock_kernel_is_closed(int fd)
 {
 	struct tcp_info info = {0};
 	socklen_t len = sizeof(info);
@@ -205,7 +228,7 @@ static int bind_let_go(struct file *f, int fd, const struct sockaddr *addr, sock
 		atomic_store(&f->ep, ENDPOINT_NONE);
 		sock_ep_release(ep, 0);
 		epoll_file_changed(f);
-	} else if (atomic_load(&f->mode) == MODE_OPEN && f->is_bound_there && kernel_half_is_closed(fd)) {
+	} else if (atomic_load(&f->mode) == MODE_OPEN && f->is_bound_there && sock_kernel_is_closed(fd)) {
 		/* off the kernel's sets, as another socket comes in its place */
 		sock_options_take(f, fd);
 		atomic_store(&f->mode, MODE_PRONK);
@@ -225,10 +248,11 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 {
 	struct sock_addr a;
 	bool is_fixed;
-	int rc = addr_from_user(&a, addr, len);
+	int rc;
 
 	if (f->type == SOCK_DGRAM)
 		return dgram_bind(f, fd, addr, len);
+	rc = user_is_bad(addr) ? -EFAULT : addr_from_user(&a, addr, len);
 	if (f->may_bind_again) {
 		int again = bind_let_go(f, fd, addr, len);
 
@@ -258,7 +282,9 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 	}
 	sock_options_take(f, fd);
 	is_fixed = a.port != 0;
-	rc = sock_bind_here(f, &a, 0);
+	rc = sock_port_refused(f, addr, len);
+	if (!rc)
+		rc = sock_bind_here(f, &a, 0);
 	/* where the kernel has the address too, nobody there may take the port; last, as it cannot be undone
 	 */
 	if (!rc && is_fixed && libc.bind(fd, addr, len) < 0 && errno != EADDRNOTAVAIL) {
@@ -537,20 +563,13 @@ int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pee
 		return dgram_name(f, addr, len, is_peer);
 	if (!sock_is_ours_soon(f) || atomic_load(&f->mode) == MODE_DUAL)
 		return SOCK_LIBC;
-	if (!addr || !len)
-		return -EFAULT;
-	if ((int)*len < 0)
-		return -EINVAL;
 	ep = proc_ep(atomic_load(&f->ep));
-	if (!is_peer) {
-		addr_to_user(&ep->local, f->domain, addr, len);
-		return 0;
-	}
+	if (!is_peer)
+		return addr_to_user(&ep->local, f->domain, addr, len);
 	state = atomic_load(&ep->state);
 	if (!f->has_connected || state != EP_ESTABLISHED)
 		return -ENOTCONN;
-	addr_to_user(&ep->remote, f->domain, addr, len);
-	return 0;
+	return addr_to_user(&ep->remote, f->domain, addr, len);
 }
 
 int sock_getfl(struct file *f, int fd)
@@ -573,6 +592,8 @@ int sock_setfl(struct file *f, int fd, int flags)
 		sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
 		return SOCK_LIBC;
 	}
+	if (flags & O_DIRECT)
+		return -EINVAL;
 	if (flags & O_ASYNC)
 		return -EOPNOTSUPP; /* no SIGIO from here */
 	sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
@@ -587,35 +608,37 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	if (f->type == SOCK_DGRAM)
 		return dgram_ioctl(f, fd, request, arg);
 	if (!sock_is_ours(f)) {
-		if (request == FIONBIO && arg)
+		if (request == FIONBIO && !user_is_bad(arg))
 			sock_set_nonblocking(f, *(int *)arg != 0);
 		return SOCK_LIBC;
 	}
 	ep = proc_ep(atomic_load(&f->ep));
 	switch (request) {
 	case FIONBIO:
-		if (!arg)
+		if (user_is_bad(arg))
 			return -EFAULT;
 		sock_set_nonblocking(f, *(int *)arg != 0);
 		return 0;
 	case FIONREAD:
-		if (!arg)
-			return -EFAULT;
 		if (atomic_load(&ep->state) == EP_LISTEN)
 			return -EINVAL;
+		if (user_is_bad(arg))
+			return -EFAULT;
 		if (!ep_rx_pending(ep))
 			local_settle(ep);
 		*(int *)arg = (int)ep_rx_pending(ep);
 		return 0;
 	case SIOCOUTQ:
-		if (!arg)
-			return -EFAULT;
 		if (atomic_load(&ep->state) == EP_LISTEN)
 			return -EINVAL;
+		if (user_is_bad(arg))
+			return -EFAULT;
 		*(int *)arg = (int)ep_tx_used(ep);
 		return 0;
 	case SIOCOUTQNSD:
-		if (!arg)
+		if (atomic_load(&ep->state) == EP_LISTEN)
+			return -EINVAL;
+		if (user_is_bad(arg))
 			return -EFAULT;
 		*(int *)arg = (int)atomic_load(&ep->tx_unsent);
 		return 0;
@@ -623,12 +646,12 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	case FIONCLEX:
 		return SOCK_LIBC;
 	case SIOCATMARK:
-		if (!arg)
+		if (user_is_bad(arg))
 			return -EFAULT;
 		*(int *)arg = 0; /* urgent data there is none */
 		return 0;
 	case FIOASYNC:
-		return arg && *(int *)arg ? -EOPNOTSUPP : 0;
+		return user_is_bad(arg) ? -EFAULT : *(int *)arg ? -EOPNOTSUPP : 0;
 	default:
 		return SOCK_LIBC; /* of interfaces, owners and terminals the kernel's socket knows */
 	}

@@ -28,6 +28,9 @@ int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pee
 
 /* recv(2) and send(2) in their widest form. is_peek etc. come in flags (MSG_*). */
 ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags);
+/* What recvmsg(2) and sendmsg(2) look at before they ask a stream; what recvmsg tells when it has data. */
+ssize_t sock_msg_check(const struct msghdr *msg, bool is_send);
+void sock_msg_received(struct msghdr *msg, int flags);
 ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags);
 /* sendfile(2) by copying; in is any readable kernel descriptor. */
 ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t count);
@@ -45,6 +48,12 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 int sock_getfl(struct file *f, int fd);
 int sock_setfl(struct file *f, int fd, int flags);
 int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg);
+
+/* The kernel's socket behind a number is a TCP socket without a connection. */
+bool sock_kernel_is_closed(int fd);
+/* A port that the program may not have: the kernel's EACCES for it, else 0. Asked for an address that the
+ * kernel may not have, so that its own bind(2) would not come to that question. */
+int sock_port_refused(const struct file *f, const struct sockaddr *addr, socklen_t len);
 
 /* The failure of a connect was told to the program: the socket is unconnected again and may try once more. */
 void sock_connect_failed(struct file *f);
@@ -86,6 +95,7 @@ void sock_ep_release(uint32_t ep, uint32_t how);
 
 /* 0 and the address (IPv4-mapped IPv6 as IPv4), or -EINVAL / -EAFNOSUPPORT. */
 int addr_from_user(struct sock_addr *a, const struct sockaddr *addr, socklen_t len);
-/* Writes an address as a socket of this domain shows it; truncates as the kernel does. */
-void addr_to_user(const struct sock_addr *a, int domain, struct sockaddr *addr, socklen_t *len);
+/* Writes an address as a socket of this domain shows it; truncates as the kernel does. 0, -EFAULT or -EINVAL
+ * for a length or a place that cannot be. */
+int addr_to_user(const struct sock_addr *a, int domain, struct sockaddr *addr, socklen_t *len);
 uint64_t deadline_after(uint64_t timeout_ns);

@@ -149,7 +149,8 @@ ssize_t sock_splice(struct file *f, int fd, bool is_in, int other, const off64_t
 		return SOCK_LIBC;
 	if (!count)
 		return 0;
-	if (flags & ~(SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT))
+	if ((ssize_t)count < 0 ||
+	        flags & ~(SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT))
 		return -EINVAL;
 	fl = libc.fcntl(other, F_GETFL);
 	if (fl < 0)

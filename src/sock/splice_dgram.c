@@ -48,7 +48,7 @@ ssize_t dgram_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t c
 			part = count - done;
 		n = pread64(in, buf, part, at);
 		if (n <= 0) {
-			rc = n < 0 ? -errno : 0;
+			rc = n < 0 ? errno == EISDIR ? -EINVAL : -errno : 0;
 			break;
 		}
 		is_more = (size_t)n < count - done;

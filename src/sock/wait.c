@@ -5,6 +5,7 @@
  * the kernel's behaviour. Protocol: doc/threads.md, "Wait and wake".
  */
 #include "wait.h"
+#include "dgram.h"
 #include "endpoint.h"
 #include "libc.h"
 #include "proc.h"
@@ -194,7 +195,7 @@ uint32_t wait_level(struct file *f, uint32_t want)
 /* Whether every handler that this process has was installed with SA_RESTART: then the one that interrupted us
  * was. ppoll(2) ends with EINTR in any case; accept(2) on two descriptors must not. When handlers differ, the
  * answer is EINTR, which a program with such handlers must expect anyway. */
-static bool handlers_restart(void)
+bool wait_restarts(void)
 {
 	struct sigaction sa;
 
@@ -208,10 +209,10 @@ static bool handlers_restart(void)
 	return true;
 }
 
-/* is_dual: kernel_fd is or was one. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART: the
- * kernel would begin the call anew. */
-static int sleep_on(
-        int wake_fd, int kernel_fd, bool is_dual, int port_fd, uint64_t deadline_ns, uint64_t limit_ns)
+/* is_dual: kernel_fd is or was one, of f. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART:
+ * the kernel would begin the call anew. */
+static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_dual, int port_fd,
+        uint64_t deadline_ns, uint64_t limit_ns)
 {
 	enum { CLOSED_BEFORE_NS = 200000 };
 	char buf[64];
@@ -244,7 +245,7 @@ static int sleep_on(
 		int err = errno;
 
 		if (err != EINTR || deadline_ns != WAIT_FOREVER || (!is_dual && port_fd < 0) ||
-		        !handlers_restart())
+		        !wait_restarts())
 			return -err;
 		return -ERESTART;
 	}
@@ -254,15 +255,15 @@ static int sleep_on(
 		RAW(SYS_recvfrom, wake_fd, buf, sizeof(buf), MSG_DONTWAIT);
 	if (kernel_fd < 0 || !p[1].revents)
 		return 0;
-	if (!(p[1].revents & POLLNVAL))
+	if (!(p[1].revents & POLLNVAL) && file_has(f, kernel_fd))
 		return 1;
-	/* A number that was closed in between has nothing to tell. ppoll sees it only when something else
-	 * ends the sleep: without a word from anybody else, a signal. Unless it was closed in the last moment
-	 * before. */
+	/* A number that was closed in between, or made another file's, has nothing to tell. ppoll sees it
+	 * only when something else ends the sleep: without a word from anybody else, a signal. Unless it was
+	 * closed in the last moment before. */
 	slept_ns = clock_now_ns() - start_ns;
-	return !p[0].revents && !p[2].revents && slept_ns > CLOSED_BEFORE_NS && slept_ns < limit_ns
-	               ? -ERESTART
-	               : 0;
+	if (p[0].revents || p[2].revents || slept_ns <= CLOSED_BEFORE_NS || slept_ns >= limit_ns)
+		return 0;
+	return deadline_ns == WAIT_FOREVER && wait_restarts() ? -ERESTART : -EINTR;
 }
 
 /* What a waiting thread leaves behind when it is cancelled: its watch, and the reference of the call that it
@@ -359,6 +360,13 @@ ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags
 	return n < 0 ? -errno : n;
 }
 
+/* dgram.c has given the socket a kernel half, which this wait for input does not look at: kernel_fd is what
+ * it was called with. */
+static bool half_is_missed(const struct file *f, uint32_t events, int kernel_fd)
+{
+	return kernel_fd < 0 && (events & EPOLLIN) && dgram_is_dual(f);
+}
+
 /* A thread that cannot have a poller (no descriptors or pollers are left, or it may not ask for them) looks
  * every millisecond. */
 static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
@@ -366,7 +374,8 @@ static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, i
 	struct pollfd p = {.fd = kernel_fd, .events = POLLIN};
 	struct timespec zero;
 
-	while (!attach_check_dead(&proc.at) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP))) {
+	while (!attach_check_dead(&proc.at) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP)) &&
+	        !half_is_missed(f, events, kernel_fd)) {
 		int n = wait_nap(f, 1000000);
 
 		if (n < 0)
@@ -396,7 +405,7 @@ static int sleep_cancellable(struct wait_under_way *w, int kernel_fd, uint64_t d
 	if (w->watch == WATCH_NONE && limit_ns > 1000000)
 		limit_ns = 1000000;
 	pthread_cleanup_push(wait_cancelled, w);
-	rc = sleep_on(w->wake_fd, kernel_fd, w->is_dual, w->port_fd, deadline_ns, limit_ns);
+	rc = sleep_on(w->f, w->wake_fd, kernel_fd, w->is_dual, w->port_fd, deadline_ns, limit_ns);
 	pthread_cleanup_pop(0);
 	return rc;
 }
@@ -437,13 +446,13 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 			under_way.watch = watch = WATCH_NONE;
 		}
 		if ((wait_level(f, events) & want) || poller_has_ready(a, (uint32_t)poller) ||
-		        port_fd == -EAGAIN) {
+		        port_fd == -EAGAIN || half_is_missed(f, events, number)) {
 			poller_awake(a, (uint32_t)poller);
 			if (port_fd != -EAGAIN)
 				attach_awake(&proc.at, port_fd);
 			else
 				attach_drive(&proc.at);
-			if (wait_level(f, events) & want)
+			if ((wait_level(f, events) & want) || half_is_missed(f, events, number))
 				break;
 			if (likely(port_fd != -EAGAIN || clock_now_ns() < deadline_ns))
 				continue;

@@ -15,6 +15,8 @@ bool wait_spin_start(struct wait_spin *w, uint64_t now_ns, uint64_t deadline_ns)
 bool wait_spin_turn(struct wait_spin *w);
 
 #define WAIT_FOREVER UINT64_MAX
+/* How often a thread that sleeps in the kernel for a datagram socket looks whether it has become ours. */
+enum { WAIT_LOOK_NS = 10000000 };
 
 /* Present events of a Pronk socket; when `want` has EPOLLOUT and there is no room, asks the stack to tell
  * when there is. Any thread. */
@@ -22,13 +24,16 @@ uint32_t wait_level(struct file *f, uint32_t want);
 
 /* Waits until the socket has one of events (EPOLL bits; error and hang-up always count; EPOLLEXCLUSIVE: a
  * connection wakes one of those that wait so) or deadline_ns
- * (clock_now_ns; WAIT_FOREVER) passes. kernel_fd >= 0 is watched for input too. 0 when there is something,
- * -EAGAIN on timeout, -EINTR. Blocks. Without a deadline a signal whose handler has SA_RESTART does not end
+ * (clock_now_ns; WAIT_FOREVER) passes. kernel_fd >= 0 is watched for input too. 0 when there is something, or
+ * when a datagram socket has got a kernel half that this wait for input knows nothing of; -EAGAIN on timeout,
+ * -EINTR. Blocks. Without a deadline a signal whose handler has SA_RESTART does not end
  * it, as for the kernel's calls. */
 int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd);
 
 /* An exclusive waiter goes away: if a connection waits, the others are told. Any thread. */
 void wait_nudge(struct file *f);
+/* Whether a call that was interrupted by a signal begins anew: what the kernel would have done by itself. */
+bool wait_restarts(void);
 /* Sleeps a little, for a call on f. 0 or -EINTR.
  * In this and in wait_for a thread may be cancelled: the call's own reference to f is given back then, so the
  * caller must hold that one and nothing else. */

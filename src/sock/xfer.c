@@ -13,6 +13,7 @@
 #include "local.h"
 #include "opt.h"
 #include "proc.h"
+#include "user.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -23,7 +24,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RX_BELL_PIECES = 16, RX_BELL_BYTES = 32768, TX_PUBLISH_BYTES = 65536, SENDFILE_PART = 65536 };
+enum {
+	RX_BELL_PIECES = 16,
+	RX_BELL_BYTES = 32768,
+	TX_PUBLISH_BYTES = 65536,
+	SENDFILE_PART = 65536,
+	CALL_MOST = 0x7ffff000, /* MAX_RW_COUNT: so much in one call, whatever is asked for. read(2) */
+};
 
 struct cursor {
 	const struct iovec *iov;
@@ -32,13 +39,72 @@ struct cursor {
 	bool is_bad; /* met an address that cannot be one */
 };
 
+#define TOTAL_BAD SIZE_MAX /* EFAULT */
+
 static size_t iov_total(const struct iovec *iov, int count)
 {
 	size_t n = 0;
 
-	for (int i = 0; i < count; i++)
-		n += iov[i].iov_len;
+	for (int i = 0; i < count; i++) {
+		if (unlikely(user_is_beyond(iov[i].iov_base, iov[i].iov_len)))
+			return TOTAL_BAD;
+		n += iov[i].iov_len < CALL_MOST - n ? iov[i].iov_len : CALL_MOST - n;
+	}
 	return n;
+}
+
+/* A stream takes control messages of the socket level only, and of these none has an effect here; those of
+ * other levels are somebody else's. sock_cmsg_send in the kernel. */
+static ssize_t control_check(const struct msghdr *msg)
+{
+	const uint8_t *p = msg->msg_control;
+	size_t left = msg->msg_controllen;
+
+	if (left > INT_MAX)
+		return -ENOBUFS;
+	if (left && user_is_bad(p))
+		return -EFAULT;
+	while (left >= sizeof(struct cmsghdr)) {
+		const struct cmsghdr *c = (const void *)p;
+
+		if (c->cmsg_len < sizeof(*c) || c->cmsg_len > left)
+			return -EINVAL;
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type != SCM_RIGHTS &&
+		        c->cmsg_type != SCM_CREDENTIALS)
+			return -EINVAL;
+		if (CMSG_ALIGN(c->cmsg_len) >= left)
+			break;
+		p += CMSG_ALIGN(c->cmsg_len);
+		left -= CMSG_ALIGN(c->cmsg_len);
+	}
+	return 0;
+}
+
+ssize_t sock_msg_check(const struct msghdr *msg, bool is_send)
+{
+	if (user_is_bad(msg))
+		return -EFAULT;
+	if (msg->msg_name && (int)msg->msg_namelen < 0)
+		return -EINVAL;
+	if (is_send && msg->msg_name && msg->msg_namelen && user_is_bad(msg->msg_name))
+		return -EFAULT;
+	if (msg->msg_iovlen > IOV_MAX)
+		return -EMSGSIZE;
+	if (msg->msg_iovlen && user_is_bad(msg->msg_iov))
+		return -EFAULT;
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		if (msg->msg_iov[i].iov_len > SSIZE_MAX)
+			return -EINVAL;
+	return is_send && unlikely(msg->msg_control != NULL) ? control_check(msg) : 0;
+}
+
+/* A stream has no sender to name, and no control messages. */
+void sock_msg_received(struct msghdr *msg, int flags)
+{
+	if (msg->msg_name)
+		msg->msg_namelen = 0;
+	msg->msg_controllen = 0;
+	msg->msg_flags = flags & MSG_CMSG_CLOEXEC;
 }
 
 /* The next stretch of the caller's memory, at most max bytes; 0 at the end. */
@@ -54,8 +120,7 @@ static size_t cursor_next(struct cursor *c, uint8_t **p, size_t max)
 	if (!c->count)
 		return 0;
 	*p = (uint8_t *)c->iov->iov_base + c->off;
-	/* not every bad address, but the one that programs pass by mistake; others fault as in any copy */
-	if (unlikely((uintptr_t)*p < 4096)) {
+	if (unlikely(user_is_wild(*p))) {
 		c->is_bad = true;
 		return 0;
 	}
@@ -128,6 +193,8 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 
 	if (unlikely(!sock_is_ours(f)) && !sock_is_ours_soon(f))
 		return SOCK_LIBC;
+	if (unlikely(want == TOTAL_BAD))
+		return -EFAULT;
 	if (flags & MSG_ERRQUEUE)
 		return -EAGAIN;
 	if (flags & MSG_OOB)
@@ -310,8 +377,14 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 
 	if (unlikely(!sock_is_ours(f)) && !sock_is_ours_soon(f))
 		return SOCK_LIBC;
-	if (flags & MSG_OOB)
-		return -EOPNOTSUPP;
+	if (unlikely(want == TOTAL_BAD))
+		return -EFAULT;
+	if (unlikely(flags & (MSG_OOB | MSG_FASTOPEN))) {
+		if (flags & MSG_OOB)
+			return -EOPNOTSUPP;
+		if (atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_ESTABLISHED)
+			return -EISCONN;
+	}
 	ep = proc_ep(atomic_load(&f->ep));
 	for (;;) {
 		uint32_t state;
@@ -411,6 +484,10 @@ ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t co
 
 	if (!sock_is_ours(f))
 		return SOCK_LIBC;
+	if (offset && user_is_bad(offset))
+		return -EFAULT;
+	if ((ssize_t)count < 0)
+		return -EINVAL;
 	fl = libc.fcntl(in, F_GETFL);
 	if (fl < 0 || (fl & O_ACCMODE) == O_WRONLY)
 		return -EBADF;
@@ -444,7 +521,7 @@ ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t co
 		}
 		n = offset ? pread64(in, buf, part, *offset) : libc.read(in, buf, part);
 		if (n <= 0) {
-			rc = n < 0 ? -errno : 0;
+			rc = n < 0 ? errno == EISDIR ? -EINVAL : -errno : 0;
 			break;
 		}
 		iov.iov_len = (size_t)n;

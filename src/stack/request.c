@@ -291,7 +291,10 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 		tcp_shut(s, idx, arg);
 		break;
 	case POST_NUDGE:
-		notify_accept_again(s, idx);
+		if (s->by_ep[idx - s->ep_first] && s->by_ep[idx - s->ep_first]->udp)
+			notify(s, idx, EPOLLIN);
+		else
+			notify_accept_again(s, idx);
 		break;
 	case POST_OPTIONS:
 		if (s->by_ep[idx - s->ep_first]) {

@@ -511,3 +511,144 @@ CASE(passed_in_a_message)
 	send_text("send", got, "back", addr_peer(port(0)));
 	peer_show("got", "udp_show %d", id);
 }
+
+/* The member's number is another file's, in the same set, when the member changes sides. */
+CASE(epoll_number_used_again_by_another_member)
+{
+	int id = peer_udp(port(0)), local = udp_local(port(1)), a = udp_socket(), b = dup(a), t;
+	struct sockaddr_in to = addr_peer(port(0)), near = addr_loopback(port(1)), from;
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = 1};
+	socklen_t len = sizeof(from);
+	int ep = epoll_create1(0);
+
+	ret("add", epoll_ctl(ep, EPOLL_CTL_ADD, a, &ev));
+	ret("close", close(a));
+	t = udp_socket();
+	out("same=%d", t == a);
+	ev.data.u64 = 2;
+	ret("add", epoll_ctl(ep, EPOLL_CTL_ADD, t, &ev));
+	send_text("send", b, "a", to);
+	send_text("near", t, "b", near);
+	ret("recv", recvfrom(local, (char[8]){0}, 8, 0, SA(from), &len));
+	ret("back", sendto(local, "c", 1, 0, SA(from), len));
+	ret("wait", epoll_wait(ep, &ev, 1, 5000));
+	out("data=%d", (int)ev.data.u64);
+	recv_text("recv", t, MSG_DONTWAIT);
+	len = sizeof(from);
+	getsockname(b, SA(from), &len);
+	peer_ok("udp_text %d %d d", id, ntohs(from.sin_port));
+	ret("wait", epoll_wait(ep, &ev, 1, 5000));
+	out("data=%d", (int)ev.data.u64);
+}
+
+/* --- a socket that becomes ours while somebody waits --- */
+
+struct waiter {
+	int fd;
+	int kind, ready;
+	long n;
+	char text[8];
+};
+
+static void *waiting(void *arg)
+{
+	struct waiter *w = arg;
+	struct pollfd p = {.fd = w->fd, .events = POLLIN};
+	fd_set rd;
+
+	FD_ZERO(&rd);
+	FD_SET(w->fd, &rd);
+	if (w->kind == 1)
+		w->ready = poll(&p, 1, 8000);
+	else if (w->kind == 2)
+		w->ready = select(w->fd + 1, &rd, NULL, NULL, &(struct timeval){8, 0});
+	if (w->kind == 3) {
+		struct iovec iov = {w->text, sizeof(w->text)};
+		struct mmsghdr m = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+
+		w->ready = recvmmsg(w->fd, &m, 1, 0, NULL);
+		w->n = m.msg_len;
+		return NULL;
+	}
+	w->n = recv(w->fd, w->text, sizeof(w->text), w->kind ? MSG_DONTWAIT : 0);
+	return NULL;
+}
+
+static void first_send_while_waiting(int kind)
+{
+	int id = peer_udp(port(0)), fd = udp_socket();
+	struct sockaddr_in to = addr_peer(port(0)), mine;
+	struct timeval tv = {.tv_sec = 8};
+	struct waiter w = {.fd = fd, .kind = kind};
+	socklen_t len = sizeof(mine);
+	pthread_t t;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	if (pthread_create(&t, NULL, waiting, &w))
+		die("pthread_create");
+	nap_ms(60);
+	send_text("send", fd, "a", to);
+	getsockname(fd, SA(mine), &len);
+	peer_ok("udp_text %d %d abc", id, ntohs(mine.sin_port));
+	pthread_join(t, NULL);
+	out("ready=%d recv=%ld \"%.3s\"", w.ready, w.n, w.text);
+}
+
+CASE(first_send_while_another_thread_receives)
+{
+	first_send_while_waiting(0);
+}
+
+CASE(first_send_while_another_thread_polls)
+{
+	first_send_while_waiting(1);
+}
+
+CASE(first_send_while_another_thread_selects)
+{
+	first_send_while_waiting(2);
+}
+
+CASE(first_send_while_another_thread_receives_several)
+{
+	first_send_while_waiting(3);
+}
+
+/* The other half comes while a thread waits on the one. */
+static void other_half_while_waiting(int kind)
+{
+	int id = peer_udp(port(0)), fd = udp_socket(), local = udp_local(port(1));
+	struct sockaddr_in to = addr_peer(port(0)), near = addr_loopback(port(1)), from;
+	struct timeval tv = {.tv_sec = 8};
+	struct waiter w = {.fd = fd, .kind = kind};
+	socklen_t len = sizeof(from);
+	char b[8];
+	pthread_t t;
+
+	(void)id;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	send_text("send", fd, "a", to);
+	if (pthread_create(&t, NULL, waiting, &w))
+		die("pthread_create");
+	nap_ms(60);
+	send_text("near", fd, "b", near);
+	ret("recv", recvfrom(local, b, sizeof(b), 0, SA(from), &len));
+	ret("back", sendto(local, "abc", 3, 0, SA(from), len));
+	pthread_join(t, NULL);
+	out("ready=%d recv=%ld \"%.3s\"", w.ready, w.n, w.text);
+}
+
+CASE(other_half_while_another_thread_receives)
+{
+	other_half_while_waiting(0);
+}
+
+CASE(other_half_while_another_thread_polls)
+{
+	other_half_while_waiting(1);
+}
+
+CASE(other_half_while_another_thread_selects)
+{
+	other_half_while_waiting(2);
+}

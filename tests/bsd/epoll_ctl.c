@@ -127,6 +127,30 @@ CASE_BOTH(copies_of_a_set)
 	ret("not_a_set", epoll_wait(third, (struct epoll_event[1]){{0}}, 1, 0));
 }
 
+/* A socket connects under another number than the one it is a member by; that one is another member's by
+ * then. */
+CASE(number_used_again_when_its_file_connects)
+{
+	struct sockaddr_in to = addr_peer(port(0));
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = 1};
+	int a = tcp_socket(), b = dup(a), t, ep = set_new(), l = peer_ok("listen %d 4 0", port(0)), id;
+
+	ret("add", epoll_ctl(ep, EPOLL_CTL_ADD, a, &ev));
+	ret("close", close(a));
+	t = socket(AF_INET, SOCK_DGRAM, 0);
+	out("same=%d", t == a);
+	ctl(ep, EPOLL_CTL_ADD, t, EPOLLIN, 2);
+	ret("connect", connect(b, SA(to), sizeof(to)));
+	id = peer_ok("accept %d", l);
+	ret("wait", epoll_wait(ep, &ev, 1, 50));
+	peer_ok("send %d 3", id);
+	ret("wait", epoll_wait(ep, &ev, 1, 5000));
+	rev("is", ev.events);
+	out("data=%d", (int)ev.data.u64);
+	ret("recv", recv(b, (char[8]){0}, 8, 0));
+	ret("wait", epoll_wait(ep, &ev, 1, 50));
+}
+
 /* A copy keeps the member alive under its old number, which another file uses meanwhile. */
 CASE_BOTH(number_used_again)
 {

@@ -711,6 +711,58 @@ CASE_BOTH(fork_beside_busy_thread)
 	out("good=%d echoed=%d", good, echoed);
 }
 
+static void *read_once(void *arg)
+{
+	char b[8];
+
+	return recv(*(int *)arg, b, sizeof(b), 0) == 3 ? arg : NULL;
+}
+
+static void *wait_once(void *arg)
+{
+	struct epoll_event ev;
+
+	return epoll_wait(*(int *)arg, &ev, 1, 8000) == 1 ? arg : NULL;
+}
+
+/* The child has what its parent had open, and none of the calls that other threads of the parent are in. */
+CASE_BOTH(child_closes_what_another_thread_waits_for)
+{
+	struct conn c = pair(), d = pair();
+	int ep = set_new();
+	struct report r;
+	pthread_t t, u;
+	void *got;
+	pid_t pid;
+
+	report_open(&r);
+	ctl(ep, EPOLL_CTL_ADD, d.fd, EPOLLIN, 1);
+	if (pthread_create(&t, NULL, read_once, &c.fd) || pthread_create(&u, NULL, wait_once, &ep))
+		die("pthread_create");
+	nap_ms(60);
+	pid = child();
+	if (pid == 0) {
+		close(c.fd);
+		close(ep);
+		close(d.fd);
+		await(&r);
+		_exit(0);
+	}
+	peer_ok("send %d 3", c.id);
+	pthread_join(t, &got);
+	out("read=%d", got != NULL);
+	peer_ok("send %d 3", d.id);
+	pthread_join(u, &got);
+	out("waited=%d", got != NULL);
+	ret("recv", recv(d.fd, (char[8]){0}, 8, 0));
+	ret("close", close(c.fd));
+	ret("close", close(d.fd));
+	peer_show("end", "recv %d 1", c.id);
+	peer_show("end", "recv %d 1", d.id);
+	go(&r);
+	join(pid);
+}
+
 /* What PostgreSQL does: the child of a server writes without blocking as soon as it exists, and takes no
  * EAGAIN for an answer. */
 CASE_BOTH(child_writes_at_once_without_blocking)

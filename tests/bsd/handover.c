@@ -2,6 +2,7 @@
  * of unix sockets. */
 #include "bsd.h"
 
+#include <pty.h>
 #include <spawn.h>
 #include <sys/syscall.h>
 
@@ -113,6 +114,35 @@ CASE_BOTH(all_forms_of_exec)
 	}
 	echoes("still", c.id);
 	ret("recv", recv(c.fd, (char[8]){0}, 8, 0));
+}
+
+/* libc puts the terminal at 0, 1 and 2 by itself. */
+CASE_BOTH(exec_on_a_terminal)
+{
+	struct conn c = pair();
+	char b[64] = "";
+	int saved[3], master;
+	ssize_t n, have = 0;
+	pid_t pid;
+
+	for (int i = 0; i < 3; i++) {
+		saved[i] = fcntl(i, F_DUPFD_CLOEXEC, 50);
+		dup2(c.fd, i);
+	}
+	pid = forkpty(&master, NULL, NULL, NULL);
+	if (!pid) {
+		execlp("sh", "sh", "-c", "echo hello", NULL);
+		_exit(9);
+	}
+	for (int i = 0; i < 3; i++)
+		dup2(saved[i], i);
+	while (have < 63 && (n = read(master, b + have, 63 - (size_t)have)) > 0)
+		have += n;
+	out("\"%.5s\"", b);
+	join(pid);
+	peer_show("peer", "peek %d", c.id);
+	ret("send", send(c.fd, "abc", 3, 0));
+	peer_show("peer", "show %d 3", c.id);
 }
 
 CASE_BOTH(failed_exec_changes_nothing)

@@ -293,6 +293,68 @@ CASE(close_during_accept_then_restart)
 	job_show("accept", &j);
 }
 
+static void run_recvfrom_counted(struct job *j)
+{
+	char buf[16];
+	struct sockaddr_in a;
+	socklen_t len = sizeof(a);
+
+	j->total = 1;
+	j->rc = recvfrom(j->fd, buf, sizeof(buf), 0, SA(a), &len);
+	j->error = errno;
+}
+
+/* How Java closes a socket that a thread waits for: another file comes in the number's place, and a signal
+ * ends the wait. What the other file has to say is not for that thread. */
+static void replaced(void (*run)(struct job *j), int fd)
+{
+	struct job j = {0};
+	int ends[2];
+
+	if (pipe(ends) < 0 || write(ends[1], "pipe", 4) != 4)
+		die("pipe");
+	signal_count_on(SIGUSR1, false);
+	job_go(&j, run, fd);
+	while (!*(volatile size_t *)&j.total)
+		sched_yield();
+	asleep();
+	nap_ms(50);
+	ret("dup2", dup2(ends[0], fd) == fd);
+	pthread_kill(j.thread, SIGUSR1);
+	for (int i = 0; i < 300 && !j.is_done; i++)
+		nap_ms(10);
+	out("over=%d", j.is_done);
+	while (!j.is_done) {
+		pthread_kill(j.thread, SIGUSR1);
+		nap_ms(20);
+	}
+	job_show("call", &j);
+	ret("pipe", read(fd, (char[8]){0}, 8));
+	ret("closed", close(fd));
+}
+
+CASE(number_replaced_during_accept)
+{
+	struct sockaddr_in any = addr_any(port(1));
+	int wild = tcp_socket();
+
+	replaced(run_accept_counted, listener(port(0)));
+	ret("bind", bind(wild, SA(any), sizeof(any)));
+	ret("listen", listen(wild, 5));
+	replaced(run_accept_counted, wild);
+}
+
+CASE(number_replaced_during_recvfrom)
+{
+	struct sockaddr_in own = addr_server(port(0)), any = addr_any(port(1));
+	int a = socket(AF_INET, SOCK_DGRAM, 0), b = socket(AF_INET, SOCK_DGRAM, 0);
+
+	ret("bind", bind(a, SA(own), sizeof(own)));
+	replaced(run_recvfrom_counted, a);
+	ret("bind", bind(b, SA(any), sizeof(any)));
+	replaced(run_recvfrom_counted, b);
+}
+
 CASE(shutdown_wakes_accept)
 {
 	struct job j = {0};
