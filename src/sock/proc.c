@@ -199,9 +199,9 @@ void proc_leave(bool is_end)
 {
 	int saved = errno, cancel, rc;
 
-	if (likely(!proc.at.driver) || !proc_is_attached())
+	if (likely(!proc.at.driver) || !proc_is_attached() || proc_is_dead())
 		return;
-	if (attach_is_driving()) {
+	if (attach_is_driving(&proc.at)) {
 		log_warning(
 		        "the program ends in a signal handler, in the middle of the stack's work: its connections end");
 		return;
