@@ -168,6 +168,11 @@ static void engine_close_fds(bool of_engine)
 	if (of_engine)
 		return;
 	RAW(SYS_close_range, from, ~0u, 0);
+	/* The copied table tells of the application's sockets. A number that is handed out here must not end
+	 * one of them, and a thread that does not exist here may have held a lock. */
+	file_forget_all();
+	proc.at.driver = NULL;
+	atomic_store(&proc.state, PROC_KERNEL);
 	for (int i = 0; i <= STDERR_FILENO; i++) {
 		null = (int)RAW(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
 		if (null > STDERR_FILENO)
