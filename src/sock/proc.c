@@ -382,7 +382,7 @@ void proc_fallback_remove(int fd)
 	}
 }
 
-static bool fork_locked; /* prepare took the locks */
+static __thread bool fork_locked; /* prepare took the locks. Another thread may be in its prepare meanwhile */
 
 static void fork_hold(uint32_t ep)
 {
@@ -396,7 +396,6 @@ void proc_fork_prepare(void)
 
 	if (is_engine_fork)
 		return;
-	proc.fork_slot = UINT32_MAX;
 	fork_locked = proc_is_attached() && !proc_is_dead();
 	if (!fork_locked)
 		return;
@@ -405,6 +404,7 @@ void proc_fork_prepare(void)
 	epoll_fork_prepare();
 	spin_lock(&proc.lock);
 	file_fork_prepare();
+	proc.fork_slot = UINT32_MAX;
 	for (uint32_t i = 0; i < a->client_count; i++) {
 		struct client *c = arena_client(a, i);
 		uint32_t none = CLIENT_FREE;
@@ -468,7 +468,7 @@ void proc_fork_child(void)
 	epoll_fork_child();
 	if (proc_is_dead())
 		return;
-	if (proc.fork_slot == UINT32_MAX) {
+	if (!fork_locked || proc.fork_slot == UINT32_MAX) {
 		log_warning("no room for another process: the sockets of process %d end here", getpid());
 		libc.close(proc.at.ctl_fd);
 		atomic_store(&proc.at.is_dead, 1);
