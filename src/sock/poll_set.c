@@ -9,6 +9,7 @@
 #include "dgram.h"
 #include "endpoint.h"
 #include "epoll_set.h"
+#include "guard.h"
 #include "libc.h"
 #include "local.h"
 #include "proc.h"
@@ -261,7 +262,7 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 	return n;
 }
 
-/* Ends a poll, also one whose thread was cancelled while it slept. */
+/* Ends a poll, also one whose thread was cancelled while it slept, or left it by longjmp(3). */
 struct poll_under_way {
 	struct member *m;
 	struct pollfd *k;
@@ -321,10 +322,10 @@ int poll_wait(struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigse
 		}
 	}
 	under_way = (struct poll_under_way){m, k, count, m != few, -EAGAIN};
-	pthread_cleanup_push(poll_over, &under_way);
+	GUARD_BEGIN(poll_over, &under_way)
 	rc = members_get(fds, count, m) ? wait_all(fds, count, m, k, timeout_ns, mask, &under_way.port_fd)
 	                                : SOCK_LIBC;
-	pthread_cleanup_pop(1);
+	GUARD_END(1)
 	return rc;
 }
 
@@ -358,9 +359,9 @@ int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_
 		any |= file_known(fd);
 		fds[n++] = (struct pollfd){.fd = fd, .events = ev};
 	}
-	pthread_cleanup_push(free, fds);
+	GUARD_BEGIN(free, fds)
 	rc = any ? poll_wait(fds, n, timeout_ns, mask) : SOCK_LIBC;
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	for (nfds_t i = 0; rc >= 0 && i < n; i++)
 		if (fds[i].revents & POLLNVAL)
 			rc = -EBADF;

@@ -6,6 +6,7 @@
  */
 #include "wait.h"
 #include "endpoint.h"
+#include "guard.h"
 #include "libc.h"
 #include "proc.h"
 #include "raw.h"
@@ -19,6 +20,8 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+
+enum { WAIT_NO_POLLER = 2 }; /* this thread cannot have one */
 
 struct waiter {
 	int poller;
@@ -271,8 +274,8 @@ static int sleep_on(
 	               : 0;
 }
 
-/* What a waiting thread leaves behind when it is cancelled: its watch, and the reference of the call that it
- * was in. */
+/* What a waiting thread leaves behind when it is cancelled, or its call left by longjmp(3): its watch, and
+ * the reference of the call that it was in. */
 struct wait_under_way {
 	struct file *f;
 	uint32_t watch;
@@ -312,9 +315,9 @@ int wait_nap(struct file *f, uint64_t nap_ns)
 
 	if (attach_drive(&proc.at))
 		return 0;
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	rc = libc.ppoll(NULL, 0, &nap, NULL) < 0 ? -errno : 0;
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return rc;
 }
 
@@ -333,9 +336,9 @@ int wait_kernel(struct file *f, int fd, short events, uint64_t deadline_ns)
 		ts = (struct timespec){(time_t)(left / 1000000000), (long)(left % 1000000000)};
 		tsp = &ts;
 	}
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	rc = libc.ppoll(&p, 1, tsp, NULL);
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return rc < 0 ? -errno : rc ? 0 : -EAGAIN;
 }
 
@@ -346,9 +349,9 @@ ssize_t wait_recvmsg(struct file *f, int fd, struct msghdr *msg, int flags)
 
 	if (flags & MSG_DONTWAIT)
 		return RAW(SYS_recvmsg, fd, msg, flags);
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	n = libc.recvmsg(fd, msg, flags);
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return n < 0 ? -errno : n;
 }
 
@@ -359,9 +362,9 @@ ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags
 
 	if (flags & MSG_DONTWAIT)
 		return RAW(SYS_sendmsg, fd, msg, flags);
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	n = libc.sendmsg(fd, msg, flags);
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return n < 0 ? -errno : n;
 }
 
@@ -394,31 +397,17 @@ void wait_nudge(struct file *f)
 		post(&proc.at, proc_ep(idx)->stack_idx, POST_ENTRY(POST_NUDGE, 0, idx));
 }
 
-static int sleep_cancellable(struct wait_under_way *w, int kernel_fd, uint64_t deadline_ns, uint64_t limit_ns)
-{
-	int rc;
-
-	/* without a watch by looks */
-	if (w->watch == WATCH_NONE && limit_ns > 1000000)
-		limit_ns = 1000000;
-	pthread_cleanup_push(wait_cancelled, w);
-	rc = sleep_on(w->wake_fd, kernel_fd, w->is_dual, w->port_fd, deadline_ns, limit_ns);
-	pthread_cleanup_pop(0);
-	return rc;
-}
-
-int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
+/* wait_for with all that w tells given back at the end. Or WAIT_NO_POLLER. */
+static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
 	const struct arena *a = &proc.at.arena;
 	uint32_t watch, ep, want = events | EPOLLERR | EPOLLHUP;
-	struct wait_under_way under_way;
+	struct file *f = w->f;
 	struct wait_spin spin;
 	uint64_t limit_ns;
 	int poller, wake_fd, port_fd, number = kernel_fd, rc = 0;
 	bool is_over;
 
-	if (wait_level(f, events) & want)
-		return 0;
 	if (wait_spin_start(&spin, clock_now_ns(), deadline_ns)) {
 		do {
 			is_over = !wait_spin_turn(&spin);
@@ -428,10 +417,10 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 	}
 	poller = wait_poller(&wake_fd);
 	if (poller < 0)
-		return wait_napping(f, events, deadline_ns, kernel_fd);
+		return WAIT_NO_POLLER;
 	ep = atomic_load(&f->ep);
 	watch = watch_claim(a, ep, (uint32_t)poller, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP);
-	under_way = (struct wait_under_way){f, watch, poller, wake_fd, -EAGAIN, kernel_fd >= 0};
+	*w = (struct wait_under_way){f, watch, poller, wake_fd, -EAGAIN, kernel_fd >= 0};
 	for (;;) {
 		wait_drain(poller, -1);
 		port_fd = attach_sleep(&proc.at, &limit_ns);
@@ -440,7 +429,7 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 		 */
 		if (unlikely(atomic_load(&f->ep) != ep) && watch != WATCH_NONE) {
 			wait_release(watch, poller);
-			under_way.watch = watch = WATCH_NONE;
+			w->watch = watch = WATCH_NONE;
 		}
 		if ((wait_level(f, events) & want) || poller_has_ready(a, (uint32_t)poller) ||
 		        port_fd == -EAGAIN) {
@@ -462,15 +451,18 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 			rc = -EAGAIN;
 			break;
 		}
-		under_way.port_fd = port_fd;
+		w->port_fd = port_fd;
 		/* The kernel's half can be asked by its number only. One that was closed meanwhile, and
 		 * may be another file's by now, leaves this wait with Pronk's half. */
 		if (kernel_fd >= 0 && !file_has(f, kernel_fd))
 			kernel_fd = -1;
-		rc = sleep_cancellable(&under_way, kernel_fd, deadline_ns, limit_ns);
+		/* without a watch by looks */
+		if (watch == WATCH_NONE && limit_ns > 1000000)
+			limit_ns = 1000000;
+		rc = sleep_on(wake_fd, kernel_fd, w->is_dual, port_fd, deadline_ns, limit_ns);
 		poller_awake(a, (uint32_t)poller);
 		attach_awake(&proc.at, port_fd);
-		under_way.port_fd = -EAGAIN;
+		w->port_fd = -EAGAIN;
 		attach_drive(&proc.at);
 		if (proc_is_dead()) {
 			rc = 0;
@@ -499,4 +491,17 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 	if (rc && (events & EPOLLEXCLUSIVE))
 		wait_nudge(f);
 	return rc;
+}
+
+int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
+{
+	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	int rc;
+
+	if (wait_level(f, events) & (events | EPOLLERR | EPOLLHUP))
+		return 0;
+	GUARD_BEGIN(wait_cancelled, &w)
+	rc = wait_guarded(&w, events, deadline_ns, kernel_fd);
+	GUARD_END(0)
+	return rc == WAIT_NO_POLLER ? wait_napping(f, events, deadline_ns, kernel_fd) : rc;
 }
