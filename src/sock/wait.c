@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 enum { WAIT_NO_POLLER = 2 }; /* this thread cannot have one */
 
@@ -217,17 +218,25 @@ static bool handlers_restart(void)
 	return true;
 }
 
+/* How often the thread has given its core away to wait for something. */
+static long sleep_count(void)
+{
+	struct rusage used;
+
+	return RAW(SYS_getrusage, RUSAGE_THREAD, &used) ? 0 : used.ru_nvcsw;
+}
+
 /* is_dual: kernel_fd is or was one. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART: the
  * kernel would begin the call anew. */
 static int sleep_on(
         int wake_fd, int kernel_fd, bool is_dual, int port_fd, uint64_t deadline_ns, uint64_t limit_ns)
 {
-	enum { CLOSED_BEFORE_NS = 200000 };
 	char buf[64];
 	struct pollfd p[3] = {{.fd = wake_fd, .events = POLLIN}, {.fd = kernel_fd, .events = POLLIN},
 	        {.fd = port_fd, .events = POLLIN}};
 	struct timespec ts, *tsp = NULL;
-	uint64_t start_ns = is_dual ? clock_now_ns() : 0, slept_ns;
+	uint64_t start_ns = is_dual ? clock_now_ns() : 0;
+	long sleeps = is_dual ? sleep_count() : 0;
 	ssize_t n;
 
 	if (deadline_ns == WAIT_FOREVER && !is_dual && limit_ns == UINT64_MAX) {
@@ -267,9 +276,9 @@ static int sleep_on(
 		return 1;
 	/* A number that was closed in between has nothing to tell. ppoll sees it only when something else
 	 * ends the sleep: without a word from anybody else, a signal. Unless it was closed in the last moment
-	 * before. */
-	slept_ns = clock_now_ns() - start_ns;
-	return !p[0].revents && !p[2].revents && slept_ns > CLOSED_BEFORE_NS && slept_ns < limit_ns
+	 * before, and there was no sleep. */
+	return !p[0].revents && !p[2].revents && sleep_count() != sleeps &&
+	                       clock_now_ns() - start_ns < limit_ns
 	               ? -ERESTART
 	               : 0;
 }
