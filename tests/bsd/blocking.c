@@ -82,8 +82,10 @@ CASE_BOTH(receive_timeout)
 	ret("read", read(c.fd, b, 8));
 	show_time("took", start, 200);
 	peer_ok("text %d abc", c.id);
+	settle_bytes(c.fd, 3);
 	ret("recv", recv(c.fd, b, 8, 0));
 	peer_ok("text %d abc", c.id);
+	settle_bytes(c.fd, 3);
 	start = now_ms();
 	ret("waitall", recv(c.fd, b, 8, MSG_WAITALL));
 	show_time("took", start, 200);
@@ -454,6 +456,8 @@ CASE_BOTH(left_by_longjmp)
 	ret_fd("accept", accept(l, NULL, NULL));
 	/* nobody holds them any more */
 	ret("close", close(l));
+	for (int i = 0; i < 100 && strcmp(peer("connect %d 0", port(0)), "ECONNREFUSED"); i++)
+		nap_ms(20);
 	peer_show("refused", "connect %d 0", port(0));
 	ret("close", close(c.fd));
 	peer_show("end", "recv %d 1", c.id);
