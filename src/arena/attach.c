@@ -136,19 +136,14 @@ void ep_unlock(_Atomic uint64_t *lock)
 	atomic_store_explicit(lock, 0, memory_order_release);
 }
 
-/* Its address is this thread's name; true while the thread works on the stack. */
-static __thread bool driver_mark;
+/* Its address is this thread's name. */
+static __thread char driver_mark;
 
 static uint32_t drive(struct attach *at, uint32_t (*how)(void))
 {
-	uint32_t n;
-
 	atomic_store_explicit(&at->driver->last, &driver_mark, memory_order_relaxed);
 	at->driver->posted = 0;
-	driver_mark = true;
-	n = how();
-	driver_mark = false;
-	return n;
+	return how();
 }
 
 uint32_t attach_drive_here(struct attach *at)
@@ -188,24 +183,22 @@ void attach_push_here(struct attach *at, size_t bytes)
 			attach_drive_here(at);
 		return;
 	}
-	driver_mark = true;
 	at->driver->push();
-	driver_mark = false;
 }
 
 int attach_sleep_here(struct attach *at, uint64_t *limit_ns)
 {
-	int fd;
+	int fd = at->driver->sleep(limit_ns);
 
-	driver_mark = true;
-	fd = at->driver->sleep(limit_ns);
-	driver_mark = false;
-	return fd;
+	if (fd != -EBUSY)
+		return fd;
+	spin_pause(); /* whoever runs it may want this very core */
+	return -EAGAIN;
 }
 
-bool attach_is_driving(void)
+bool attach_is_driving(const struct attach *at)
 {
-	return driver_mark;
+	return at->driver && at->driver->is_mine();
 }
 
 /* Moves a descriptor out of the range that applications expect to be handed. */
@@ -655,8 +648,10 @@ int post_call(struct attach *at, uint32_t stack_idx, struct call *c)
 
 void attach_settle(struct attach *at, uint32_t stack_idx)
 {
+	if (likely(!at->driver) || attach_is_driving(at))
+		return;
 	/* what the first meets has posted its rest by then */
-	for (int i = 0; i < 2 && at->driver; i++) {
+	for (int i = 0; i < 2; i++) {
 		struct call c = {.op = CALL_BARRIER, .endpoint = ENDPOINT_NONE};
 
 		post_call(at, stack_idx, &c);

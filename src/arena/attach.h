@@ -125,7 +125,7 @@ void attach_settle(struct attach *at, uint32_t stack_idx);
 bool attach_drive_seldom(struct attach *at);
 
 /* True in a signal handler that has interrupted the calling thread's own work on the stack. */
-bool attach_is_driving(void);
+bool attach_is_driving(const struct attach *at);
 
 /* A thread has posted so much to send and will not wait for what comes of it. Where the stack is in this
  * process, it runs it for a turn now: if it is not the thread that does so anyway when it waits the next

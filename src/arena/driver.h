@@ -25,11 +25,15 @@ struct driver {
 	 * again before it gives the token up. */
 	void (*push)(void);
 	/* The thread is about to sleep. It gets the descriptor that becomes readable when the stack must be
-	 * run, and how long it may sleep at most; or -1 when somebody else sleeps for the port, or -EAGAIN:
-	 * something was done just now, or is under way: look again. */
+	 * run, and how long it may sleep at most; or -1 when somebody else sleeps for the port, -EAGAIN:
+	 * something was done just now: look again, or -EBUSY: somebody else runs the stack: the same, later.
+	 */
 	int (*sleep)(uint64_t *limit_ns);
-	/* It is awake again; fd: what sleep gave it, if that was not -EAGAIN. */
+	/* It is awake again; fd: what sleep gave it, if that was no error. A thread that does not come back
+	 * from its sleep is forgotten after a second, or by its next turn. */
 	void (*awake)(int fd);
+	/* The calling thread runs the stack: this is a signal handler that has interrupted it. */
+	bool (*is_mine)(void);
 	/* Around fork(2): no turn is half done in the child's copy of memory. The child closes what the
 	 * engine had open, and uses nothing of this any more. */
 	void (*fork_prepare)(void);

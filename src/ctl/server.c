@@ -557,6 +557,22 @@ void server_close(struct server *s)
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->listen_fd, NULL);
 	close(s->listen_fd);
 	s->listen_fd = -1;
+	/* one that became a client now would have a service that its children do not find */
+	for (struct conn *c = s->conns, *next; c; c = next) {
+		next = c->next;
+		if (c->kind == CONN_NEW)
+			conn_drop(s, c);
+	}
+}
+
+void server_hang_up(struct server *s)
+{
+	server_close(s);
+	for (struct conn *c = s->conns; c; c = c->next)
+		shutdown(c->fd, SHUT_RDWR);
+	for (uint32_t i = 0; i < s->arena->poller_count; i++)
+		if (s->pollers[i].fd >= 0)
+			shutdown(s->pollers[i].fd, SHUT_RDWR);
 }
 
 static void fd_close(int fd)

@@ -58,9 +58,14 @@ int server_fd(const struct server *s);
 /* Serves what is due; does not block. Control thread. */
 void server_serve(struct server *s);
 
-/* Stops listening and removes the socket. Attached clients stay connected and are no longer served; the
- * stacks may go on working off what was posted. To be followed by server_destroy. Accepts NULL. */
+/* Stops listening and removes the socket; who has connected and not said what it wants is sent away.
+ * Attached clients stay connected, and are served if server_serve is called. Not from within server_serve.
+ * Accepts NULL. */
 void server_close(struct server *s);
+
+/* Stops listening and hangs up on everybody, but frees nothing and lets go of no descriptor: a stack may be
+ * in the middle of its work with them. */
+void server_hang_up(struct server *s);
 
 /* Hangs up on everybody and frees the server. No stack may run any more (they count down in its memory).
  * Accepts NULL. */

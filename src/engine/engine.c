@@ -488,6 +488,11 @@ void engine_close(struct engine *e)
 	server_close(e->server);
 }
 
+void engine_hang_up(struct engine *e)
+{
+	server_hang_up(e->server);
+}
+
 int engine_fd(const struct engine *e)
 {
 	return e->epoll_fd;

@@ -31,6 +31,10 @@ int engine_serve(struct engine *e);
 /* Takes no more clients; those that are attached stay. */
 void engine_close(struct engine *e);
 
+/* The stacks will never do anything again, and may be anywhere in their work: tells every client that the
+ * service has ended, and frees nothing. */
+void engine_hang_up(struct engine *e);
+
 /* Processes that are attached or still being cleaned up after. */
 uint32_t engine_client_count(const struct engine *e);
 

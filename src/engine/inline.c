@@ -13,6 +13,7 @@
 #include "engine_int.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -46,10 +47,14 @@ enum {
 	KEEP_WAIT_MS = 10000, /* for the copy of the process to be made */
 	REST_OURS_MS = 5000,  /* without a client: for what peers have not acknowledged */
 	REST_PEERS_MS = 1000, /* the same: for peers that have not ended their direction */
+	END_S = 5,            /* for a keeper to take everything down */
+	STUCK_MS = 10000,     /* one turn has lasted so long */
+	STUCK_STEP_MS = 10,   /* of which this is counted at most between two looks */
+	ENDING_NAPS = 500,
 };
 
 /* What became of a wish that the stack goes on without this process. */
-enum keeping { KEEP_NO, KEEP_WANTED, KEEP_WANTED_APART, KEEP_DONE, KEEP_FAILED };
+enum keeping { KEEP_NO, KEEP_WANTED, KEEP_WANTED_APART, KEEP_DONE, KEEP_FAILED, KEEP_NEVER };
 
 enum background {
 	BG_TICKING, /* awake, or asleep for a tick at most */
@@ -57,16 +62,20 @@ enum background {
 	BG_AT_PORT, /* asleep for the port itself */
 };
 
-static struct {
-	_Alignas(64) _Atomic uint32_t token;
-	_Atomic uint32_t again;    /* somebody has posted while the token was held */
-	_Atomic uint64_t drive_ns; /* when a thread of the application last ran the stack */
-	uint32_t turns;            /* under the token */
-	bool is_armed;             /* likewise: the port was armed for a sleep */
+enum { SLEEPER_ENDING = 1 }; /* in the place of its name: the announcement is being taken back */
 
-	_Alignas(64) _Atomic uint32_t sleeper; /* 1: a thread of the application sleeps for the port */
-	_Atomic uint32_t followers;            /* others that sleep, and rely on somebody */
-	_Atomic uint32_t background;           /* enum background */
+static struct {
+	_Alignas(64) _Atomic uintptr_t token; /* the name of the thread that has it, or 0 */
+	_Atomic uint32_t again;               /* somebody has posted while the token was held */
+	_Atomic uint32_t taken;               /* how often it was taken; written under the token */
+	_Atomic uint64_t drive_ns;            /* when a thread of the application last ran the stack */
+	uint32_t turns;                       /* under the token */
+	bool is_armed;                        /* likewise: the port was armed for a sleep */
+
+	_Alignas(64) _Atomic uintptr_t
+	        sleeper;             /* the thread of the application that sleeps for the port, or 0 */
+	_Atomic uint32_t followers;  /* others that sleep, and rely on somebody */
+	_Atomic uint32_t background; /* enum background */
 
 	struct engine *e;
 	struct stack *s;
@@ -92,10 +101,25 @@ static struct {
 
 /* --- the token --- */
 
+static __thread char self; /* its address is the thread's name */
+static __thread bool is_following;
+
+static inline uintptr_t name(void)
+{
+	return (uintptr_t)&self;
+}
+
 static inline bool token_try(void)
 {
-	return !atomic_load_explicit(&in.token, memory_order_relaxed) &&
-	       !atomic_exchange_explicit(&in.token, 1, memory_order_acquire);
+	uintptr_t nobody = 0;
+
+	if (atomic_load_explicit(&in.token, memory_order_relaxed) ||
+	        !atomic_compare_exchange_strong_explicit(
+	                &in.token, &nobody, name(), memory_order_acquire, memory_order_relaxed))
+		return false;
+	atomic_store_explicit(
+	        &in.taken, atomic_load_explicit(&in.taken, memory_order_relaxed) + 1, memory_order_relaxed);
+	return true;
 }
 
 static inline void token_give(void)
@@ -103,18 +127,28 @@ static inline void token_give(void)
 	atomic_store_explicit(&in.token, 0, memory_order_release);
 }
 
-/* False when it will never be had again. */
-static bool token_wait(void)
+/* The calling thread has it: this is a signal handler that has interrupted the thread's own turn. */
+static bool token_is_mine(void)
+{
+	return atomic_load_explicit(&in.token, memory_order_relaxed) == name();
+}
+
+/* False when it will never be had again, or not before the time is over. */
+static bool token_wait(uint64_t limit_ms)
 {
 	const struct timespec nap = {.tv_nsec = 20000};
+	uint64_t start_ns = clock_now_ns();
 
 	for (uint32_t n = 0; !token_try(); n++) {
-		if (atomic_load_explicit(&in.is_gone, memory_order_relaxed))
+		if (atomic_load_explicit(&in.is_gone, memory_order_relaxed) || token_is_mine())
 			return false;
-		if (n < 100)
+		if (n < 100) {
 			cpu_relax();
-		else
-			nanosleep(&nap, NULL);
+			continue;
+		}
+		if (limit_ms && clock_now_ns() - start_ns >= limit_ms * CLOCK_NS_PER_MS)
+			return false;
+		nanosleep(&nap, NULL);
 	}
 	return true;
 }
@@ -125,6 +159,45 @@ static void kick(void)
 
 	if (write(in.kick_fd, &one, sizeof(one)) < 0)
 		return; /* it is readable anyway */
+}
+
+/* After a turn, or a change of who sleeps: a background thread that sleeps on what was true before looks
+ * anew. It says so before the turn that it goes by, so one of the two sees the other. */
+static void background_tell(void)
+{
+	uint32_t was = atomic_load_explicit(&in.background, memory_order_relaxed);
+
+	if (unlikely(was != BG_TICKING) && atomic_compare_exchange_strong(&in.background, &was, BG_TICKING))
+		kick();
+}
+
+/* Takes the announcement of a sleep for the port back, if it is still this thread's. */
+static void sleeper_end(uintptr_t who)
+{
+	if (!atomic_compare_exchange_strong(&in.sleeper, &who, SLEEPER_ENDING))
+		return;
+	/* keep waits for this, so that nothing of it happens beside the keeper */
+	if (!atomic_load(&in.is_gone))
+		stack_sleep_end(in.s);
+	atomic_store(&in.sleeper, 0);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void follower_end(void)
+{
+	if (!is_following)
+		return;
+	is_following = false;
+	atomic_fetch_sub(&in.followers, 1);
+}
+
+/* A thread that comes here is awake. If it did not say so, it has left its sleep by longjmp(3) from a signal
+ * handler, or is in such a handler: then the sleep ends right after it. */
+static void sleep_forget(void)
+{
+	if (atomic_load_explicit(&in.sleeper, memory_order_relaxed) == name())
+		sleeper_end(name());
+	follower_end();
 }
 
 /* With the token: one turn. */
@@ -145,16 +218,24 @@ static uint32_t turn(uint64_t now_ns)
 
 /* --- what threads of the application do --- */
 
-static uint32_t driver_turn(void)
+/* Runs a turn, after that many looks at most: they are much cheaper, and the first frame is found at once. */
+static inline uint32_t drive(uint32_t looks)
 {
+	int cancel, saved = errno;
 	uint64_t now_ns;
 	uint32_t n;
-	int cancel;
 
+	if (unlikely(atomic_load_explicit(&in.sleeper, memory_order_relaxed) ||
+	             atomic_load_explicit(&in.followers, memory_order_relaxed)))
+		sleep_forget();
 	if (!token_try())
 		return 0;
 	/* a driver may make calls in which a thread can be cancelled */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	if (looks)
+		nic_thread_act();
+	while (looks-- && !stack_look(in.s))
+		cpu_relax();
 	now_ns = clock_now_ns();
 	n = turn(now_ns);
 	token_give();
@@ -167,27 +248,20 @@ static uint32_t driver_turn(void)
 		token_give();
 		atomic_thread_fence(memory_order_seq_cst);
 	}
-	if (unlikely(atomic_load_explicit(&in.background, memory_order_relaxed) == BG_RESTING))
-		kick();
+	background_tell();
 	pthread_setcancelstate(cancel, NULL);
+	errno = saved;
 	return n;
 }
 
-/* Looks are much cheaper than turns, and the first frame is found at once. */
+static uint32_t driver_turn(void)
+{
+	return drive(0);
+}
+
 static uint32_t driver_spin(void)
 {
-	uint32_t looks = 0;
-	int cancel;
-
-	if (!token_try())
-		return 0;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	nic_thread_act();
-	while (!stack_look(in.s) && ++looks < SPIN_LOOKS)
-		cpu_relax();
-	token_give();
-	pthread_setcancelstate(cancel, NULL);
-	return driver_turn();
+	return drive(SPIN_LOOKS);
 }
 
 static void driver_push(void)
@@ -203,20 +277,24 @@ static void driver_push(void)
 
 static int driver_sleep(uint64_t *limit_ns)
 {
-	uint32_t nobody = 0;
+	int cancel, saved = errno;
+	uintptr_t nobody = 0;
 	bool is_quiet;
-	int cancel;
 
 	*limit_ns = UINT64_MAX;
+	if (token_is_mine())
+		return -1; /* whatever it waits for, the turn around it must end first */
+	sleep_forget();
 	if (atomic_load_explicit(&in.is_gone, memory_order_relaxed) ||
 	        atomic_load_explicit(&in.sleeper, memory_order_relaxed) ||
-	        !atomic_compare_exchange_strong(&in.sleeper, &nobody, 1)) {
+	        !atomic_compare_exchange_strong(&in.sleeper, &nobody, name())) {
+		is_following = true;
 		atomic_fetch_add(&in.followers, 1);
 		return -1;
 	}
 	if (!token_try()) {
 		atomic_store(&in.sleeper, 0);
-		return -EAGAIN;
+		return -EBUSY;
 	}
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	nic_thread_act();
@@ -227,43 +305,49 @@ static int driver_sleep(uint64_t *limit_ns)
 	else
 		atomic_store(&in.sleeper, 0);
 	token_give();
-	/* it sleeps for the port, too, and would go on doing so after this thread has stopped to */
-	if (is_quiet && atomic_load(&in.background) == BG_AT_PORT)
-		kick();
+	/* asleep at the port it would go on so after this thread has stopped to, without an announcement if
+	 * there was something to do */
+	background_tell();
 	pthread_setcancelstate(cancel, NULL);
+	errno = saved;
 	return is_quiet ? stack_wait_fd(in.s) : -EAGAIN;
 }
 
 static void driver_awake(int fd)
 {
+	int saved = errno;
+
 	if (fd < 0) {
-		atomic_fetch_sub(&in.followers, 1);
+		follower_end();
 		return;
 	}
-	if (!atomic_load(&in.is_gone))
-		stack_sleep_end(in.s);
-	atomic_store(&in.sleeper, 0);
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&in.background, memory_order_relaxed) == BG_RESTING)
-		kick();
+	sleeper_end(name());
+	background_tell();
+	errno = saved;
+}
+
+static bool driver_is_mine(void)
+{
+	return token_is_mine();
 }
 
 static void driver_fork_prepare(void)
 {
-	in.fork_took = token_wait();
+	in.fork_took = token_wait(0);
 }
 
 static void driver_fork_parent(void)
 {
-	if (in.fork_took)
-		token_give();
+	if (!in.fork_took)
+		return;
+	token_give();
+	driver_turn(); /* what was posted meanwhile */
 }
 
 /* The child holds none of the port: it would not go with the parent. */
 static void driver_fork_child(void)
 {
-	if (in.fork_took)
-		in.host.close_fds(true);
+	in.host.close_fds(true);
 	atomic_store(&in.is_gone, true);
 }
 
@@ -271,21 +355,20 @@ static int driver_keep(bool is_end)
 {
 	const struct timespec nap = {.tv_nsec = 50000};
 	uint64_t end_ns = clock_now_ns() + KEEP_WAIT_MS * CLOCK_NS_PER_MS;
-	uint32_t no = KEEP_NO;
+	uint32_t no = KEEP_NO, failed = KEEP_FAILED;
 
 	atomic_compare_exchange_strong(&in.keeping, &no, is_end ? KEEP_WANTED : KEEP_WANTED_APART);
 	kick();
 	/* not for ever: the caller may be in a handler that has interrupted malloc */
 	while (atomic_load(&in.keeping) < KEEP_DONE && clock_now_ns() < end_ns)
 		nanosleep(&nap, NULL);
-	switch (atomic_load(&in.keeping)) {
-	case KEEP_DONE:
+	if (atomic_load(&in.keeping) == KEEP_DONE)
 		return 0;
-	case KEEP_FAILED:
-		return -EAGAIN;
-	default:
+	if (atomic_load(&in.keeping) < KEEP_DONE)
 		return -ETIMEDOUT;
-	}
+	/* the next one that leaves may have more luck */
+	atomic_compare_exchange_strong(&in.keeping, &failed, KEEP_NO);
+	return -EAGAIN;
 }
 
 static struct driver driver = {
@@ -294,6 +377,7 @@ static struct driver driver = {
         .push = driver_push,
         .sleep = driver_sleep,
         .awake = driver_awake,
+        .is_mine = driver_is_mine,
         .fork_prepare = driver_fork_prepare,
         .fork_parent = driver_fork_parent,
         .fork_child = driver_fork_child,
@@ -328,26 +412,42 @@ static void announcement_renew(void)
 		driver_push();
 }
 
+/* The thread that sleeps for the port has been told that there is something, and does not come: it has left
+ * its sleep by longjmp(3), or was ended. Should it come after all, it finds itself forgotten. */
+static void sleeper_check(void)
+{
+	struct pollfd p = {.fd = stack_wait_fd(in.s), .events = POLLIN};
+	uintptr_t who = atomic_load(&in.sleeper);
+
+	if (who && poll(&p, 1, 0) > 0)
+		sleeper_end(who);
+}
+
 /* A thread of the application sleeps for the port. For a moment it is looked whether other threads have given
  * the stack something to do that the sleeper does not wake for; then there is nothing to do until the sleeper
  * is awake. */
 static void run_beside_sleeper(uint64_t away_ns)
 {
+	bool is_quiet = away_ns > QUIET_NS;
 	uint64_t limit_ns = TICK_NS;
 
+	/* before the turn: what another one changes after it ends the rest (background_tell) */
+	if (is_quiet)
+		atomic_store(&in.background, BG_RESTING);
 	if (token_try()) {
 		turn(clock_now_ns());
-		if (away_ns > QUIET_NS)
+		if (is_quiet)
 			limit_ns = stack_timer_ns(in.s);
 		token_give();
 	}
 	announcement_renew();
-	if (limit_ns > TICK_NS) {
-		atomic_store(&in.background, BG_RESTING);
-		atomic_thread_fence(memory_order_seq_cst);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&in.sleeper)) {
+		if (wait_on(in.quiet_epoll, limit_ns))
+			serve();
+		if (is_quiet)
+			sleeper_check();
 	}
-	if (atomic_load(&in.sleeper) && wait_on(in.quiet_epoll, limit_ns))
-		serve();
 	atomic_store(&in.background, BG_TICKING);
 }
 
@@ -357,8 +457,16 @@ static void sleep_at_port(void)
 	uint64_t limit_ns = 0;
 	bool is_quiet;
 
-	if (!token_try())
+	if (!token_try()) {
+		if (wait_on(in.quiet_epoll, TICK_SHARED_NS))
+			serve();
 		return;
+	}
+	/* one that had its turn a moment ago relies on what it left */
+	if (atomic_load(&in.sleeper)) {
+		token_give();
+		return;
+	}
 	atomic_store(&in.background, BG_AT_PORT);
 	nic_thread_act();
 	is_quiet = in.is_armed = stack_sleep_begin(in.s);
@@ -376,6 +484,38 @@ static void sleep_at_port(void)
 		announcement_renew();
 	}
 	serve();
+}
+
+/* A turn does not end: a signal handler that has interrupted it has gone elsewhere by longjmp(3), and nobody
+ * can go on with what is half done. What this thread has seen of it is counted, not the time that has passed:
+ * a process that is stopped, or in a debugger, stands still as a whole. */
+static bool is_stuck(uint64_t now_ns)
+{
+	static uint64_t seen_ns, stuck_ns;
+	static uint32_t seen_taken;
+	uint64_t passed_ns = now_ns - seen_ns;
+	uint32_t taken = atomic_load_explicit(&in.taken, memory_order_relaxed);
+
+	seen_ns = now_ns;
+	if (likely(!atomic_load_explicit(&in.token, memory_order_relaxed) || taken != seen_taken)) {
+		seen_taken = taken;
+		stuck_ns = 0;
+		return false;
+	}
+	stuck_ns += passed_ns < STUCK_STEP_MS * CLOCK_NS_PER_MS ? passed_ns : STUCK_STEP_MS * CLOCK_NS_PER_MS;
+	return stuck_ns >= STUCK_MS * CLOCK_NS_PER_MS;
+}
+
+/* Every client, this process among them, sees the end of the service. The port stays open, as the thread that
+ * has the token may still be in there. */
+static void abandon(void)
+{
+	log_error("a signal handler has left the stack's work in the middle (longjmp?): its connections end");
+	atomic_store(&in.is_gone, true);
+	atomic_store(&in.keeping, KEEP_NEVER);
+	engine_hang_up(in.e);
+	for (;;)
+		pause();
 }
 
 /* --- the keeper: the stack outlives its program --- */
@@ -416,13 +556,19 @@ static void keeper_begin(bool is_end)
 static void keep(void)
 {
 	bool is_end = atomic_load(&in.keeping) == KEEP_WANTED;
+	const struct timespec nap = {.tv_nsec = 20000};
 	int pid;
 
-	token_wait();
+	if (!token_wait(KEEP_WAIT_MS)) {
+		atomic_store(&in.keeping, KEEP_FAILED);
+		return;
+	}
 	nic_fork_prepare();
 	/* before the copy is made: a thread that is just waking up must not touch what the copy goes on with
 	 */
 	atomic_store(&in.is_gone, true);
+	for (int i = 0; i < ENDING_NAPS && atomic_load(&in.sleeper) == SLEEPER_ENDING; i++)
+		nanosleep(&nap, NULL);
 	pid = in.host.fork();
 	if (pid == 0) {
 		keeper_begin(is_end);
@@ -459,7 +605,7 @@ static bool keeper_is_over(void)
 		engine_close(in.e); /* whoever comes from now on starts a stack of its own, when this one has
 		                       ended */
 	}
-	token_wait();
+	token_wait(0);
 	rest = stack_rest(in.s);
 	token_give();
 	limit_ms = rest == STACK_REST_OURS ? REST_OURS_MS : rest == STACK_REST_PEERS ? REST_PEERS_MS : 0;
@@ -468,6 +614,16 @@ static bool keeper_is_over(void)
 
 static void keeper_end(void)
 {
+	struct sigaction by_default = {.sa_handler = SIG_DFL};
+	sigset_t alarms;
+
+	/* The driver library has threads that were not copied. What they were about when the copy was made
+	 * may never be over, and nobody waits for anything but the port. */
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	sigaction(SIGALRM, &by_default, NULL);
+	alarm(END_S);
+	pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
 	nic_thread_act();
 	stack_forget(in.s);
 	engine_stop(in.e);
@@ -488,6 +644,8 @@ static void run(void)
 		if (unlikely(in.is_keeper) && keeper_is_over())
 			keeper_end();
 		now_ns = clock_now_ns();
+		if (unlikely(is_stuck(now_ns)))
+			abandon();
 		away_ns = (int64_t)(now_ns - atomic_load_explicit(&in.drive_ns, memory_order_relaxed));
 		if (atomic_load(&in.sleeper)) {
 			run_beside_sleeper(away_ns < 0 ? 0 : (uint64_t)away_ns);
@@ -578,11 +736,15 @@ static void around_interrupts(bool begins)
 {
 	is_engine_thread = true;
 	in.host.inside(true);
-	if (!begins)
-		token_give();
-	else
-		while (!token_wait())
+	if (begins) {
+		while (!token_wait(0))
 			pause(); /* until the process ends */
+		return;
+	}
+	token_give();
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&in.again, memory_order_relaxed))
+		driver_turn();
 }
 
 __attribute__((visibility("default"))) int pronk_driver_start(const struct cfg *cfg,

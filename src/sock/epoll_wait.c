@@ -8,6 +8,7 @@
 #include "epoll_int.h"
 #include "clock.h"
 #include "endpoint.h"
+#include "guard.h"
 #include "libc.h"
 #include "local.h"
 #include "log.h"
@@ -314,7 +315,7 @@ bool epoll_set_armed_ready(struct file *ef)
 	return set_arm(ef->set);
 }
 
-/* What a sleeping thread leaves behind when it is cancelled. */
+/* What a sleeping thread leaves behind when it is cancelled, or leaves by longjmp(3). */
 struct epoll_sleeper {
 	struct file *ef;
 	int poller;  /* -1: there was none to announce at */
@@ -373,12 +374,12 @@ static int kernel_sleep(struct file *ef, int poller, struct epoll_event *events,
 	struct epoll_sleeper w = {ef, poller, port_fd};
 	int n;
 
-	pthread_cleanup_push(sleeper_cancelled, &w);
+	GUARD_BEGIN(sleeper_cancelled, &w)
 	if (unlikely(port_fd >= 0))
 		n = port_wait(ef->set, events, max, port_fd, timeout_ns, mask, is_internal);
 	else
 		n = kernel_wait(ef->set, events, max, timeout_ns, mask, is_internal);
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return n;
 }
 

@@ -345,6 +345,13 @@ void file_each_ep(void (*fn)(uint32_t ep))
 	file_each(0, CHUNK * CHUNKS - 1, each_ep_fd);
 }
 
+void file_forget_all(void)
+{
+	for (int c = 0; c < CHUNKS; c++)
+		atomic_store(&chunks[c], NULL);
+	atomic_store(&table_lock, 0);
+}
+
 void file_fork_prepare(void)
 {
 	spin_lock(&table_lock);

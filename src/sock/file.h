@@ -115,6 +115,9 @@ void file_each(int first, int last, void (*fn)(int fd));
 /* Calls fn with the endpoint of every socket of ours. Between file_fork_prepare and file_fork_done. */
 void file_each_ep(void (*fn)(uint32_t ep));
 
+/* In a process that has nothing of the application's but its memory: the table is empty, and free. */
+void file_forget_all(void);
+
 /* Around fork: no table change is under way when the child is made. */
 void file_fork_prepare(void);
 void file_fork_done(bool is_child);

@@ -9,6 +9,7 @@
 #include "dgram.h"
 #include "endpoint.h"
 #include "epoll_set.h"
+#include "guard.h"
 #include "libc.h"
 #include "local.h"
 #include "proc.h"
@@ -284,7 +285,7 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 	return n;
 }
 
-/* Ends a poll, also one whose thread was cancelled while it slept. */
+/* Ends a poll, also one whose thread was cancelled while it slept, or left it by longjmp(3). */
 struct poll_under_way {
 	struct member *m;
 	struct pollfd *k;
@@ -350,14 +351,14 @@ static int poll_once(
 		}
 	}
 	under_way = (struct poll_under_way){m, k, count, m != few, -EAGAIN};
-	pthread_cleanup_push(poll_over, &under_way);
+	GUARD_BEGIN(poll_over, &under_way)
 	rc = members_get(fds, count, m, may_any) ? 0 : SOCK_LIBC;
 	*may_any &= !__libc_single_threaded && proc_may_serve();
 	if (unlikely(*may_any) && timeout_ns > WAIT_LOOK_NS)
 		timeout_ns = WAIT_LOOK_NS;
 	if (!rc)
 		rc = wait_all(fds, count, m, k, timeout_ns, mask, &under_way.port_fd);
-	pthread_cleanup_pop(1);
+	GUARD_END(1)
 	return rc;
 }
 
@@ -423,9 +424,9 @@ int select_wait(int count, fd_set *rd, fd_set *wr, fd_set *ex, uint64_t timeout_
 		any |= file_known(fd);
 		fds[n++] = (struct pollfd){.fd = fd, .events = ev};
 	}
-	pthread_cleanup_push(free, fds);
+	GUARD_BEGIN(free, fds)
 	rc = any ? poll_wait(fds, n, timeout_ns, mask) : SOCK_LIBC;
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	for (nfds_t i = 0; rc >= 0 && i < n; i++)
 		if (fds[i].revents & POLLNVAL)
 			rc = -EBADF;

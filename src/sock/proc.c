@@ -168,6 +168,11 @@ static void engine_close_fds(bool of_engine)
 	if (of_engine)
 		return;
 	RAW(SYS_close_range, from, ~0u, 0);
+	/* The copied table tells of the application's sockets. A number that is handed out here must not end
+	 * one of them, and a thread that does not exist here may have held a lock. */
+	file_forget_all();
+	proc.at.driver = NULL;
+	atomic_store(&proc.state, PROC_KERNEL);
 	for (int i = 0; i <= STDERR_FILENO; i++) {
 		null = (int)RAW(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
 		if (null > STDERR_FILENO)
@@ -199,9 +204,9 @@ void proc_leave(bool is_end)
 {
 	int saved = errno, cancel, rc;
 
-	if (likely(!proc.at.driver) || !proc_is_attached())
+	if (likely(!proc.at.driver) || !proc_is_attached() || proc_is_dead())
 		return;
-	if (attach_is_driving()) {
+	if (attach_is_driving(&proc.at)) {
 		log_warning(
 		        "the program ends in a signal handler, in the middle of the stack's work: its connections end");
 		return;
@@ -378,7 +383,7 @@ void proc_fallback_remove(int fd)
 	}
 }
 
-static bool fork_locked; /* prepare took the locks */
+static __thread bool fork_locked; /* prepare took the locks. Another thread may be in its prepare meanwhile */
 
 static void fork_hold(uint32_t ep)
 {
@@ -392,7 +397,6 @@ void proc_fork_prepare(void)
 
 	if (is_engine_fork)
 		return;
-	proc.fork_slot = UINT32_MAX;
 	fork_locked = proc_is_attached() && !proc_is_dead();
 	if (!fork_locked)
 		return;
@@ -401,6 +405,7 @@ void proc_fork_prepare(void)
 	epoll_fork_prepare();
 	spin_lock(&proc.lock);
 	file_fork_prepare();
+	proc.fork_slot = UINT32_MAX;
 	for (uint32_t i = 0; i < a->client_count; i++) {
 		struct client *c = arena_client(a, i);
 		uint32_t none = CLIENT_FREE;
@@ -468,7 +473,7 @@ void proc_fork_child(void)
 	epoll_fork_child();
 	if (proc_is_dead())
 		return;
-	if (proc.fork_slot == UINT32_MAX) {
+	if (!fork_locked || proc.fork_slot == UINT32_MAX) {
 		log_warning("no room for another process: the sockets of process %d end here", getpid());
 		libc.close(proc.at.ctl_fd);
 		atomic_store(&proc.at.is_dead, 1);

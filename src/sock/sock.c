@@ -96,9 +96,10 @@ void sock_ep_release(uint32_t ep, uint32_t how)
 		return;
 	is_listening = atomic_load_explicit(&proc_ep(ep)->state, memory_order_relaxed) == EP_LISTEN;
 	post(&proc.at, proc_ep(ep)->stack_idx, POST_ENTRY(POST_RELEASE, how, ep));
-	/* a stack in this process, asked later, would first take in whom its peers have sent meanwhile */
+	/* a stack in this process, asked later, would first take in whom its peers have sent meanwhile; and
+	 * another thread may have it just now */
 	if (is_listening)
-		attach_push(&proc.at, SIZE_MAX);
+		attach_settle(&proc.at, proc_ep(ep)->stack_idx);
 }
 
 /* Reserves the address and port with the service. */

@@ -7,6 +7,7 @@
 #include "wait.h"
 #include "dgram.h"
 #include "endpoint.h"
+#include "guard.h"
 #include "libc.h"
 #include "proc.h"
 #include "raw.h"
@@ -20,6 +21,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+
+enum { WAIT_NO_POLLER = 2 }; /* this thread cannot have one */
 
 struct waiter {
 	int poller;
@@ -209,17 +213,25 @@ bool wait_restarts(void)
 	return true;
 }
 
+/* How often the thread has given its core away to wait for something. */
+static long sleep_count(void)
+{
+	struct rusage used;
+
+	return RAW(SYS_getrusage, RUSAGE_THREAD, &used) ? 0 : used.ru_nvcsw;
+}
+
 /* is_dual: kernel_fd is or was one, of f. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART:
  * the kernel would begin the call anew. */
 static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_dual, int port_fd,
         uint64_t deadline_ns, uint64_t limit_ns)
 {
-	enum { CLOSED_BEFORE_NS = 200000 };
 	char buf[64];
 	struct pollfd p[3] = {{.fd = wake_fd, .events = POLLIN}, {.fd = kernel_fd, .events = POLLIN},
 	        {.fd = port_fd, .events = POLLIN}};
 	struct timespec ts, *tsp = NULL;
-	uint64_t start_ns = is_dual ? clock_now_ns() : 0, slept_ns;
+	uint64_t start_ns = is_dual ? clock_now_ns() : 0;
+	long sleeps = is_dual ? sleep_count() : 0;
 	ssize_t n;
 
 	if (deadline_ns == WAIT_FOREVER && !is_dual && limit_ns == UINT64_MAX) {
@@ -259,15 +271,14 @@ static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_du
 		return 1;
 	/* A number that was closed in between, or made another file's, has nothing to tell. ppoll sees it
 	 * only when something else ends the sleep: without a word from anybody else, a signal. Unless it was
-	 * closed in the last moment before. */
-	slept_ns = clock_now_ns() - start_ns;
-	if (p[0].revents || p[2].revents || slept_ns <= CLOSED_BEFORE_NS || slept_ns >= limit_ns)
+	 * closed in the last moment before, and there was no sleep. */
+	if (p[0].revents || p[2].revents || sleep_count() == sleeps || clock_now_ns() - start_ns >= limit_ns)
 		return 0;
 	return deadline_ns == WAIT_FOREVER && wait_restarts() ? -ERESTART : -EINTR;
 }
 
-/* What a waiting thread leaves behind when it is cancelled: its watch, and the reference of the call that it
- * was in. */
+/* What a waiting thread leaves behind when it is cancelled, or its call left by longjmp(3): its watch, and
+ * the reference of the call that it was in. */
 struct wait_under_way {
 	struct file *f;
 	uint32_t watch;
@@ -307,9 +318,9 @@ int wait_nap(struct file *f, uint64_t nap_ns)
 
 	if (attach_drive(&proc.at))
 		return 0;
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	rc = libc.ppoll(NULL, 0, &nap, NULL) < 0 ? -errno : 0;
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return rc;
 }
 
@@ -328,9 +339,9 @@ int wait_kernel(struct file *f, int fd, short events, uint64_t deadline_ns)
 		ts = (struct timespec){(time_t)(left / 1000000000), (long)(left % 1000000000)};
 		tsp = &ts;
 	}
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	rc = libc.ppoll(&p, 1, tsp, NULL);
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return rc < 0 ? -errno : rc ? 0 : -EAGAIN;
 }
 
@@ -341,9 +352,9 @@ ssize_t wait_recvmsg(struct file *f, int fd, struct msghdr *msg, int flags)
 
 	if (flags & MSG_DONTWAIT)
 		return RAW(SYS_recvmsg, fd, msg, flags);
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	n = libc.recvmsg(fd, msg, flags);
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return n < 0 ? -errno : n;
 }
 
@@ -354,9 +365,9 @@ ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags
 
 	if (flags & MSG_DONTWAIT)
 		return RAW(SYS_sendmsg, fd, msg, flags);
-	pthread_cleanup_push(wait_cancelled, &w);
+	GUARD_BEGIN(wait_cancelled, &w)
 	n = libc.sendmsg(fd, msg, flags);
-	pthread_cleanup_pop(0);
+	GUARD_END(0)
 	return n < 0 ? -errno : n;
 }
 
@@ -397,31 +408,17 @@ void wait_nudge(struct file *f)
 		post(&proc.at, proc_ep(idx)->stack_idx, POST_ENTRY(POST_NUDGE, 0, idx));
 }
 
-static int sleep_cancellable(struct wait_under_way *w, int kernel_fd, uint64_t deadline_ns, uint64_t limit_ns)
-{
-	int rc;
-
-	/* without a watch by looks */
-	if (w->watch == WATCH_NONE && limit_ns > 1000000)
-		limit_ns = 1000000;
-	pthread_cleanup_push(wait_cancelled, w);
-	rc = sleep_on(w->f, w->wake_fd, kernel_fd, w->is_dual, w->port_fd, deadline_ns, limit_ns);
-	pthread_cleanup_pop(0);
-	return rc;
-}
-
-int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
+/* wait_for with all that w tells given back at the end. Or WAIT_NO_POLLER. */
+static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
 	const struct arena *a = &proc.at.arena;
 	uint32_t watch, ep, want = events | EPOLLERR | EPOLLHUP;
-	struct wait_under_way under_way;
+	struct file *f = w->f;
 	struct wait_spin spin;
 	uint64_t limit_ns;
 	int poller, wake_fd, port_fd, number = kernel_fd, rc = 0;
 	bool is_over;
 
-	if (wait_level(f, events) & want)
-		return 0;
 	if (wait_spin_start(&spin, clock_now_ns(), deadline_ns)) {
 		do {
 			is_over = !wait_spin_turn(&spin);
@@ -431,10 +428,10 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 	}
 	poller = wait_poller(&wake_fd);
 	if (poller < 0)
-		return wait_napping(f, events, deadline_ns, kernel_fd);
+		return WAIT_NO_POLLER;
 	ep = atomic_load(&f->ep);
 	watch = watch_claim(a, ep, (uint32_t)poller, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP);
-	under_way = (struct wait_under_way){f, watch, poller, wake_fd, -EAGAIN, kernel_fd >= 0};
+	*w = (struct wait_under_way){f, watch, poller, wake_fd, -EAGAIN, kernel_fd >= 0};
 	for (;;) {
 		wait_drain(poller, -1);
 		port_fd = attach_sleep(&proc.at, &limit_ns);
@@ -443,7 +440,7 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 		 */
 		if (unlikely(atomic_load(&f->ep) != ep) && watch != WATCH_NONE) {
 			wait_release(watch, poller);
-			under_way.watch = watch = WATCH_NONE;
+			w->watch = watch = WATCH_NONE;
 		}
 		if ((wait_level(f, events) & want) || poller_has_ready(a, (uint32_t)poller) ||
 		        port_fd == -EAGAIN || half_is_missed(f, events, number)) {
@@ -465,15 +462,18 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 			rc = -EAGAIN;
 			break;
 		}
-		under_way.port_fd = port_fd;
+		w->port_fd = port_fd;
 		/* The kernel's half can be asked by its number only. One that was closed meanwhile, and
 		 * may be another file's by now, leaves this wait with Pronk's half. */
 		if (kernel_fd >= 0 && !file_has(f, kernel_fd))
 			kernel_fd = -1;
-		rc = sleep_cancellable(&under_way, kernel_fd, deadline_ns, limit_ns);
+		/* without a watch by looks */
+		if (watch == WATCH_NONE && limit_ns > 1000000)
+			limit_ns = 1000000;
+		rc = sleep_on(f, wake_fd, kernel_fd, w->is_dual, port_fd, deadline_ns, limit_ns);
 		poller_awake(a, (uint32_t)poller);
 		attach_awake(&proc.at, port_fd);
-		under_way.port_fd = -EAGAIN;
+		w->port_fd = -EAGAIN;
 		attach_drive(&proc.at);
 		if (proc_is_dead()) {
 			rc = 0;
@@ -502,4 +502,17 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 	if (rc && (events & EPOLLEXCLUSIVE))
 		wait_nudge(f);
 	return rc;
+}
+
+int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
+{
+	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	int rc;
+
+	if (wait_level(f, events) & (events | EPOLLERR | EPOLLHUP))
+		return 0;
+	GUARD_BEGIN(wait_cancelled, &w)
+	rc = wait_guarded(&w, events, deadline_ns, kernel_fd);
+	GUARD_END(0)
+	return rc == WAIT_NO_POLLER ? wait_napping(f, events, deadline_ns, kernel_fd) : rc;
 }

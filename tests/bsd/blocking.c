@@ -3,6 +3,7 @@
 #include "bsd.h"
 
 #include <poll.h>
+#include <setjmp.h>
 #include <sys/select.h>
 
 enum { SOON_MS = 150, LATER_MS = 600 };
@@ -81,8 +82,10 @@ CASE_BOTH(receive_timeout)
 	ret("read", read(c.fd, b, 8));
 	show_time("took", start, 200);
 	peer_ok("text %d abc", c.id);
+	settle_bytes(c.fd, 3);
 	ret("recv", recv(c.fd, b, 8, 0));
 	peer_ok("text %d abc", c.id);
+	settle_bytes(c.fd, 3);
 	start = now_ms();
 	ret("waitall", recv(c.fd, b, 8, MSG_WAITALL));
 	show_time("took", start, 200);
@@ -374,6 +377,91 @@ CASE_BOTH(signal_in_waits_for_many)
 		interrupted(waits[i].name, c.fd, false, waits[i].wait_in);
 		interrupted(waits[i].name, c.fd, true, waits[i].wait_in);
 	}
+}
+
+/* A signal handler leaves the call by siglongjmp, as the time limits of older programs do. */
+static sigjmp_buf out_of_it;
+
+static void leave(int signal)
+{
+	(void)signal;
+	siglongjmp(out_of_it, 1);
+}
+
+/* Sends the signal when the thread has been asleep for a while. */
+static void *wake_when_asleep(void *arg)
+{
+	pthread_t sleeper = *(pthread_t *)arg;
+	char path[64], text[256], *end;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)getpid());
+	for (int asleep = 0; asleep < 10; nap_ms(10)) {
+		int fd = open(path, O_RDONLY);
+		ssize_t n = read(fd, text, sizeof(text) - 1);
+
+		close(fd);
+		if (n <= 0)
+			die("%s: %s", path, strerror(errno));
+		text[n] = 0;
+		end = strrchr(text, ')');
+		asleep = end && end[1] && end[2] == 'S' ? asleep + 1 : 0;
+	}
+	pthread_kill(sleeper, SIGUSR1);
+	return NULL;
+}
+
+#define LEFT(what, call)                                                                                     \
+	do {                                                                                                 \
+		pthread_t waker, own = pthread_self();                                                       \
+		if (pthread_create(&waker, NULL, wake_when_asleep, &own))                                    \
+			die("pthread_create");                                                               \
+		if (!sigsetjmp(out_of_it, 1))                                                                \
+			out(what "=%ld", (long)(call));                                                      \
+		else                                                                                         \
+			out(what "=left");                                                                   \
+		pthread_join(waker, NULL);                                                                   \
+	} while (0)
+
+CASE_BOTH(left_by_longjmp)
+{
+	struct conn c = pair();
+	struct sigaction sa = {.sa_handler = leave};
+	struct epoll_event ev = {.events = EPOLLIN};
+	struct pollfd p = {.fd = c.fd, .events = POLLIN};
+	int ep = epoll_create1(0), l = listener(port(0)), id;
+	char b[8];
+	fd_set rd;
+
+	FD_ZERO(&rd);
+	FD_SET(c.fd, &rd);
+	sigaction(SIGUSR1, &sa, NULL);
+	epoll_ctl(ep, EPOLL_CTL_ADD, c.fd, &ev);
+	peer_ok("after 30 text %d a", c.id);
+	ret("recv", recv(c.fd, b, 8, 0));
+	for (int i = 0; i < 2; i++) {
+		LEFT("recv", recv(c.fd, b, 8, 0));
+		LEFT("poll", poll(&p, 1, -1));
+		LEFT("poll", poll(&p, 1, 20000));
+		LEFT("select", select(c.fd + 1, &rd, NULL, NULL, NULL));
+		LEFT("epoll", epoll_wait(ep, &ev, 1, -1));
+		LEFT("accept", accept(l, NULL, NULL));
+	}
+	peer_ok("after 30 text %d bc", c.id);
+	ret("poll", poll(&p, 1, 8000));
+	ret("epoll", epoll_wait(ep, &ev, 1, 8000));
+	ret("recv", recv(c.fd, b, 1, 0));
+	ret("recv", recv(c.fd, b, 8, 0));
+	id = peer_connect(port(0));
+	peer_ok("close %d", id);
+	ret_fd("accept", accept(l, NULL, NULL));
+	/* nobody holds them any more */
+	ret("close", close(l));
+	for (int i = 0; i < 100 && strcmp(peer("connect %d 0", port(0)), "ECONNREFUSED"); i++)
+		nap_ms(20);
+	peer_show("refused", "connect %d 0", port(0));
+	ret("close", close(c.fd));
+	peer_show("end", "recv %d 1", c.id);
+	ret("epoll", epoll_wait(ep, &ev, 1, 20));
 }
 
 CASE_BOTH(blocked_signal_does_not_interrupt)

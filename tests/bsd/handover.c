@@ -112,7 +112,7 @@ CASE_BOTH(all_forms_of_exec)
 		join(pid);
 		peer_show("said", "show %d 4", c.id);
 	}
-	echoes("still", c.id);
+	peer_ok("text %d still", c.id);
 	ret("recv", recv(c.fd, (char[8]){0}, 8, 0));
 }
 
@@ -471,7 +471,7 @@ CASE_BOTH(passed_to_oneself)
 	fd_send(un[0], &c.fd, 1);
 	ret("close", close(c.fd));
 	nap_ms(50);
-	echoes("queued", c.id);
+	peer_ok("text %d queued", c.id);
 	fd_recv(un[1], &fd, 1, 0);
 	ret("recv", recv(fd, (char[8]){0}, 8, 0));
 	ret("send", send(fd, "back", 4, 0));

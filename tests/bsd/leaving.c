@@ -188,6 +188,45 @@ CASE_BOTH(no_other_program)
 	ret("recv", recv(c.fd, (char[8]){0}, 8, 0));
 }
 
+/* After an exec that failed the program goes on, and its children come and go; the socket has the lowest
+ * number that there is. Where the stack lives in the application, it lives in a copy of it from the exec on.
+ */
+CASE_BOTH(no_other_program_but_children)
+{
+	int ids[2], id;
+	pid_t pid;
+
+	if (pipe(ids) < 0)
+		die("pipe");
+	pid = child();
+	if (pid == 0) {
+		struct conn c = pair();
+
+		dup2(c.fd, 3); /* the peer is the other process's to talk to from here */
+		close(c.fd);
+		execl("/nonexistent/program", "x", (char *)NULL);
+		for (int i = 0; i < 5; i++) {
+			pid_t one = fork();
+
+			if (one == 0) {
+				send(3, "child", 5, MSG_NOSIGNAL);
+				_exit(0);
+			}
+			waitpid(one, NULL, 0);
+		}
+		tell(ids, c.id);
+		recv(3, (char[8]){0}, 5, MSG_WAITALL);
+		send_pattern(3, 0, BULK);
+		_exit(0);
+	}
+	id = hear(ids);
+	peer_show("children", "show %d 25", id);
+	peer_ok("send %d 5", id);
+	peer_show("data", "recv %d %d", id, BULK);
+	peer_show("end", "recv %d 1", id);
+	join(pid);
+}
+
 /* A thread waits while another becomes a daemon. */
 CASE_BOTH(daemon_then_a_new_connection)
 {

@@ -22,6 +22,46 @@ static int nonblocking(void)
 	return fd;
 }
 
+/* Programs set errno to 0, call, and ask it afterwards. */
+static void clean(const char *what, long rc)
+{
+	out("%s=%ld,%d", what, rc > 0 ? 1 : rc, errno);
+	errno = 0;
+}
+
+CASE_BOTH(success_leaves_errno_alone)
+{
+	struct conn c = pair();
+	struct epoll_event ev = {.events = EPOLLIN};
+	struct pollfd p = {.fd = c.fd, .events = POLLIN};
+	int ep = epoll_create1(0), one = 1;
+	socklen_t len = sizeof(one);
+	char b[8];
+
+	errno = 0;
+	clean("set", setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
+	clean("get", getsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, &len));
+	clean("add", epoll_ctl(ep, EPOLL_CTL_ADD, c.fd, &ev));
+	clean("epoll", epoll_wait(ep, &ev, 1, 0));
+	clean("epoll", epoll_wait(ep, &ev, 1, 20));
+	clean("poll", poll(&p, 1, 0));
+	clean("poll", poll(&p, 1, 20));
+	for (int i = 0; i < 8; i++)
+		clean("send", send(c.fd, "text", 4, 0));
+	peer_ok("after 30 text %d abcdef", c.id);
+	errno = 0;
+	clean("recv", recv(c.fd, b, 2, 0)); /* sleeps */
+	clean("recv", recv(c.fd, b, 2, MSG_DONTWAIT));
+	clean("poll", poll(&p, 1, 1000));
+	clean("epoll", epoll_wait(ep, &ev, 1, 1000));
+	clean("recv", recv(c.fd, b, 2, 0));
+	clean("shutdown", shutdown(c.fd, SHUT_WR));
+	peer_ok("close %d", c.id);
+	errno = 0;
+	clean("end", recv(c.fd, b, 2, 0));
+	clean("close", close(c.fd));
+}
+
 CASE(connect_completes)
 {
 	struct sockaddr_in a;

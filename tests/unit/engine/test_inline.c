@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,23 +220,141 @@ static void a_sleeper_is_woken_by_a_frame_and_by_a_post(void **state)
 	assert_true(wakes >= 2);
 }
 
+static int fall_asleep(uint64_t *limit_ns)
+{
+	int fd;
+
+	do
+		fd = attach_sleep(&at, limit_ns);
+	while (fd == -EAGAIN);
+	return fd;
+}
+
+static void *sleep_second(void *arg)
+{
+	uint64_t limit_ns = 0;
+	int *fd = arg;
+
+	*fd = fall_asleep(&limit_ns);
+	if (limit_ns != UINT64_MAX)
+		*fd = 0;
+	attach_awake(&at, -1);
+	return NULL;
+}
+
 /* One sleeps for the port; who comes later sleeps as ever, and is told so. */
 static void a_second_sleeper_is_not_for_the_port(void **state)
 {
 	uint64_t limit_ns;
-	int fd;
+	pthread_t thread;
+	int fd, second;
 
 	(void)state;
-	do
-		fd = attach_sleep(&at, &limit_ns);
-	while (fd == -EAGAIN);
+	fd = fall_asleep(&limit_ns);
 	assert_true(fd >= 0);
-	assert_int_equal(attach_sleep(&at, &limit_ns), -1);
-	assert_true(limit_ns == UINT64_MAX);
-	attach_awake(&at, -1);
+	assert_int_equal(pthread_create(&thread, NULL, sleep_second, &second), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(second, -1);
 	attach_awake(&at, fd);
 	ask();
 	assert_true(answered(1, CLOCK_NS_PER_S));
+}
+
+/* A signal handler has left the sleep by longjmp(3): nobody said that it is over. */
+static void a_thread_that_left_its_sleep_is_no_sleeper(void **state)
+{
+	uint64_t limit_ns;
+
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		assert_true(fall_asleep(&limit_ns) >= 0);
+		attach_drive(&at);
+		ask();
+		assert_true(answered(1, CLOCK_NS_PER_S)); /* by the background thread, at once */
+	}
+	for (int i = 0; i < 10; i++)
+		assert_true(fall_asleep(&limit_ns) >= 0);
+	attach_drive(&at);
+}
+
+static void *sleep_and_leave(void *arg)
+{
+	uint64_t limit_ns;
+
+	*(int *)arg = fall_asleep(&limit_ns);
+	return NULL;
+}
+
+/* The same, and the thread does not come again. Each question would wait for a timer of the stack, up to a
+ * second. */
+static void a_sleeper_that_does_not_come_is_forgotten(void **state)
+{
+	uint64_t start_ns;
+	pthread_t thread;
+	int fd = -1;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, sleep_and_leave, &fd), 0);
+	pthread_join(thread, NULL);
+	assert_true(fd >= 0);
+	start_ns = clock_now_ns();
+	for (int i = 0; i < 30; i++) {
+		rest(60000000); /* the background thread rests, or sleeps for the port */
+		ask();
+		assert_true(answered(1, 5 * CLOCK_NS_PER_S));
+	}
+	assert_true(clock_now_ns() - start_ns < 12 * CLOCK_NS_PER_S);
+}
+
+static sigjmp_buf out_of_it;
+static _Atomic bool has_left;
+
+static void leave(int signal)
+{
+	(void)signal;
+	if (attach_is_driving(&at) && !atomic_exchange(&has_left, true))
+		siglongjmp(out_of_it, 1);
+}
+
+static void *drive_until_left(void *arg)
+{
+	(void)arg;
+	if (!sigsetjmp(out_of_it, 1))
+		for (;;)
+			attach_drive(&at);
+	rest(60 * CLOCK_NS_PER_S); /* the process ends before */
+	return NULL;
+}
+
+/* The last case: the stack cannot go on from there. Its clients are told, and nobody waits for it. */
+static void a_turn_that_is_left_ends_the_service(void **state)
+{
+	struct sigaction sa = {.sa_handler = leave};
+	uint64_t end_ns, limit_ns;
+	pthread_t thread;
+
+	(void)state;
+	sigaction(SIGUSR1, &sa, NULL);
+	assert_int_equal(pthread_create(&thread, NULL, drive_until_left, NULL), 0);
+	end_ns = clock_now_ns() + 20 * CLOCK_NS_PER_S;
+	while (!atomic_load(&has_left) && clock_now_ns() < end_ns) {
+		pthread_kill(thread, SIGUSR1);
+		rest(100000);
+	}
+	assert_true(atomic_load(&has_left));
+	assert_false(attach_check_dead(&at));
+	end_ns = clock_now_ns() + 60 * CLOCK_NS_PER_S;
+	while (!attach_check_dead(&at) && clock_now_ns() < end_ns)
+		rest(10000000);
+	assert_true(attach_check_dead(&at));
+	assert_int_equal(attach_drive(&at), 0);
+	assert_int_equal(attach_sleep(&at, &limit_ns), -1);
+	attach_awake(&at, -1);
+	driver->fork_prepare();
+	driver->fork_parent();
+	end_ns = clock_now_ns() + 5 * CLOCK_NS_PER_S;
+	assert_int_equal(driver->keep(true), -EAGAIN);
+	assert_true(clock_now_ns() < end_ns);
 }
 
 static uint64_t cpu_ns(void)
@@ -347,7 +466,10 @@ int main(void)
 	        cmocka_unit_test(a_sleeper_is_woken_by_a_frame_and_by_a_post),
 	        cmocka_unit_test(a_second_sleeper_is_not_for_the_port),
 	        cmocka_unit_test(a_push_runs_the_stack),
+	        cmocka_unit_test(a_thread_that_left_its_sleep_is_no_sleeper),
+	        cmocka_unit_test(a_sleeper_that_does_not_come_is_forgotten),
 	        cmocka_unit_test(idle_costs_next_to_nothing),
+	        cmocka_unit_test(a_turn_that_is_left_ends_the_service),
 	};
 
 	return cmocka_run_group_tests(tests, start, folder_remove);
