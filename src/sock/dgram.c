@@ -4,8 +4,8 @@
  * Pronk's half is an endpoint with the same port. Which half a socket has: an autobound one begins with the
  * half that its first datagram needs and gets the other when it is needed; a bound one has both, unless one
  * side does not have the address. A half that must not receive (the peer is on the other side) is closed by a
- * filter: a socket filter in the kernel, a peer that never sends in the stack. Messages are in dgram_xfer.c,
- * what else is asked of a socket in dgram_ask.c.
+ * filter: a socket filter in the kernel, a peer that never sends in the stack. Messages are in dgram_send.c
+ * and dgram_recv.c, what else is asked of a socket in dgram_ask.c.
  */
 #include "dgram.h"
 #include "clock.h"

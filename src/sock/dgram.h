@@ -2,7 +2,8 @@
  *
  * A datagram socket may be the kernel's and Pronk's at once (MODE_DUAL): it receives from both sides and
  * sends by destination. Its kernel descriptor keeps the options, so most of them need no second opinion.
- * dgram.c has state and names, dgram_xfer.c moves messages, cmsg.c control messages, opt_dgram.c options.
+ * dgram.c has state and names, dgram_send.c and dgram_recv.c move messages, cmsg.c control messages,
+ * opt_dgram.c options.
  *
  * Unless noted: any thread; returns 0 or a count, -E as the man page of the call says, or SOCK_LIBC. udp(7)
  */

@@ -2,22 +2,15 @@
  *
  * Runs in application threads, without the file's lock but where it is named.
  */
-#include "dgram.h"
-#include "endpoint.h"
+#include "dgram_int.h"
 #include "epoll_set.h"
 #include "libc.h"
-#include "proc.h"
 #include "user.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
-
-static struct endpoint *ep_of(const struct file *f)
-{
-	return proc_ep(atomic_load_explicit(&f->ep, memory_order_acquire));
-}
 
 bool dgram_is_connected(const struct file *f)
 {
