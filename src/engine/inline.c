@@ -43,7 +43,8 @@ enum {
 	QUIET_NS = 20000000,  /* a thread sleeps for the port, and nothing has happened for so long */
 	SERVE_TURNS = 64,     /* busy turns after which the control socket gets a look */
 	SAMPLE_TURNS = 16,    /* one turn in so many is timed */
-	SPIN_LOOKS = 128,     /* some microseconds */
+	SPIN_LOOKS = 8,       /* between two glances at the clock */
+	SPIN_NS = 5000,       /* how long a thread looks before its core is offered to others */
 	KEEP_WAIT_MS = 10000, /* for the copy of the process to be made */
 	REST_OURS_MS = 5000,  /* without a client: for what peers have not acknowledged */
 	REST_PEERS_MS = 1000, /* the same: for peers that have not ended their direction */
@@ -218,8 +219,26 @@ static uint32_t turn(uint64_t now_ns)
 
 /* --- what threads of the application do --- */
 
-/* Runs a turn, after that many looks at most: they are much cheaper, and the first frame is found at once. */
-static inline uint32_t drive(uint32_t looks)
+/* With the token: looks until there is something to do, or the time is over. The time then. */
+static inline uint64_t look(uint64_t now_ns, uint64_t spin_ns)
+{
+	uint64_t end_ns = now_ns + spin_ns;
+
+	nic_thread_act();
+	while (now_ns < end_ns) {
+		for (int i = 0; i < SPIN_LOOKS; i++) {
+			if (stack_look(in.s))
+				return clock_now_ns();
+			cpu_relax();
+		}
+		now_ns = clock_now_ns();
+	}
+	return now_ns;
+}
+
+/* Runs a turn, after looks for spin_ns at most: they are much cheaper, and the first frame is found at once.
+ */
+static inline uint32_t drive(uint64_t spin_ns)
 {
 	int cancel, saved = errno;
 	uint64_t now_ns;
@@ -232,11 +251,9 @@ static inline uint32_t drive(uint32_t looks)
 		return 0;
 	/* a driver may make calls in which a thread can be cancelled */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	if (looks)
-		nic_thread_act();
-	while (looks-- && !stack_look(in.s))
-		cpu_relax();
 	now_ns = clock_now_ns();
+	if (spin_ns)
+		now_ns = look(now_ns, spin_ns);
 	n = turn(now_ns);
 	token_give();
 	atomic_store_explicit(&in.drive_ns, now_ns, memory_order_relaxed);
@@ -261,7 +278,7 @@ static uint32_t driver_turn(void)
 
 static uint32_t driver_spin(void)
 {
-	return drive(SPIN_LOOKS);
+	return drive(SPIN_NS);
 }
 
 static void driver_push(void)
