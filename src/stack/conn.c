@@ -348,17 +348,39 @@ static bool is_pressed(struct stack *s, struct conn *c, uint32_t payload)
 	return c->pend_first || (free_count < total / 16 && rx_is_unread(s, c));
 }
 
+/* TIME_WAIT ends, and the tuple is free. */
+static void time_wait_end(struct stack *s, struct conn *c)
+{
+	focus_enter(c);
+	tcp_abort(c->pcb); /* nothing is sent from TIME_WAIT */
+	focus_leave(s);
+}
+
 /* A SYN for a tuple in TIME_WAIT opens a new connection when its sequence number lies beyond the old one (RFC
- * 1122 4.2.2.13). One from ourselves always does: nothing old can be under way, and its end is gone. */
+ * 1122 4.2.2.13). One from ourselves always does: nothing old can be under way, and its end is gone. Any
+ * other is answered with an acknowledgement: a peer that means it, because it was started anew and counts
+ * from elsewhere, resets what that acknowledges (time_wait_disowned) and sends its SYN again. */
 static bool time_wait_reuse(struct stack *s, struct conn *c, const struct tcp_hdr *h)
 {
-	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN ||
-	        ((int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) <= 0 &&
-	                !loop_serves(s, ip_2_ip4(&c->remote_ip)->addr)))
+	if ((TCPH_FLAGS(h) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN)
 		return false;
-	focus_enter(c);
-	tcp_abort(c->pcb);
-	focus_leave(s);
+	if ((int32_t)(lwip_ntohl(h->seqno) - c->pcb->rcv_nxt) <= 0 &&
+	        !loop_serves(s, ip_2_ip4(&c->remote_ip)->addr)) {
+		c->is_asked = 1;
+		return false;
+	}
+	time_wait_end(s, c);
+	return true;
+}
+
+/* The peer's reset in answer to that acknowledgement, and exactly at the place that it named: the peer has no
+ * such connection any more. Other resets do nothing here (RFC 1337). */
+static bool time_wait_disowned(struct stack *s, struct conn *c, const struct tcp_hdr *h)
+{
+	if (!c->is_asked || (TCPH_FLAGS(h) & (TCP_SYN | TCP_RST)) != TCP_RST ||
+	        lwip_ntohl(h->seqno) != c->pcb->rcv_nxt)
+		return false;
+	time_wait_end(s, c);
 	return true;
 }
 
@@ -447,8 +469,15 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	tcp_ticks = s->now_ms;
 	c = conn_find(
 	        s, ip_current_src_addr(), ip_current_dest_addr(), lwip_ntohs(h->src), lwip_ntohs(h->dest));
-	if (c && c->pcb && c->pcb->state == TIME_WAIT && time_wait_reuse(s, c, h))
-		c = NULL;
+	if (c && c->pcb && c->pcb->state == TIME_WAIT) {
+		if (time_wait_disowned(s, c, h)) {
+			COUNT(s, tcp_reset_rx, 1);
+			pbuf_free(p);
+			return;
+		}
+		if (time_wait_reuse(s, c, h))
+			c = NULL;
+	}
 	if (c && c->pcb) {
 		trim_to_window(s, c, p, h, header);
 		if (is_pressed(s, c, p->tot_len - header)) {

@@ -76,6 +76,7 @@ struct conn {
 	bool is_quick : 1;      /* TCP_QUICKACK: no delayed acknowledgements */
 	bool is_probing : 1;    /* of a closed window */
 	bool is_deferred : 1;   /* TCP_DEFER_ACCEPT: the handshake is over, the queue is not told yet */
+	bool is_asked : 1;      /* in TIME_WAIT: a SYN of its past was answered, the peer may disown it */
 	uint8_t syn_tries;
 	uint8_t clean_acks;   /* acknowledgements without a time-out, modulo 256 */
 	uint8_t min_ttl;      /* as tcp_options found it; 0 = not set */

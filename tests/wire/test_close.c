@@ -487,6 +487,50 @@ static void time_wait_keeps_an_old_syn_out(void **state)
 	assert_int_equal(rig_conns(r), 1);
 }
 
+static void time_wait_gives_way_when_the_peer_resets_the_answer_to_an_old_syn(void **state)
+{
+	struct rig *r = rig_up(NULL);
+	int lep = app_listen(r, 80, 16);
+	struct peer p, q;
+	uint32_t ep, ep2;
+	struct seg *s;
+
+	(void)state;
+	peer_init(&p, r, 40000, 80);
+	ep = peer_open(&p, (uint32_t)lep);
+	peer_data(&p, 1000);
+	app_read(r, ep, big, 1000);
+	app_close(r, ep);
+	peer_skip(&p);
+	peer_send(&p, FIN | ACK, NULL, 0);
+	peer_skip(&p);
+	/* the peer was started anew, and counts from far below */
+	q = p;
+	q.iss = q.snd = p.snd - 0x40000000;
+	peer_send(&q, SYN, NULL, 0);
+	s = peer_next(&q);
+	assert_non_null(s);
+	assert_int_equal(s->flags, ACK);
+	assert_int_equal(s->ack, p.snd);
+	/* a reset anywhere else is none */
+	peer_raw(&q, RST, s->ack + 1, 0, NULL, 0, NULL, 0);
+	assert_int_equal(rig_conns(r), 1);
+	peer_raw(&q, RST, p.snd, 0, NULL, 0, NULL, 0);
+	assert_int_equal(rig_conns(r), 0);
+	expect_none(&q);
+	q.snd = q.iss;
+	peer_send(&q, SYN, NULL, 0);
+	s = peer_next(&q);
+	assert_non_null(s);
+	assert_int_equal(s->flags, SYN | ACK);
+	assert_int_equal(s->ack, q.iss + 1);
+	peer_ack(&q);
+	ep2 = app_accept(r, (uint32_t)lep);
+	assert_int_not_equal(ep2, ENDPOINT_NONE);
+	peer_data(&q, 100);
+	assert_int_equal(app_read(r, ep2, big, 1000), 100);
+}
+
 static void reset_of_established_connection_is_econnreset(void **state)
 {
 	struct rig *r = rig_up(NULL);
@@ -703,6 +747,7 @@ int main(void)
 	        WIRE_TEST(time_wait_ignores_resets),
 	        WIRE_TEST(time_wait_gives_way_to_a_new_syn_with_higher_sequence),
 	        WIRE_TEST(time_wait_keeps_an_old_syn_out),
+	        WIRE_TEST(time_wait_gives_way_when_the_peer_resets_the_answer_to_an_old_syn),
 	        WIRE_TEST(reset_of_established_connection_is_econnreset),
 	        WIRE_TEST(reset_with_data_in_flight_frees_the_send_ring),
 	        WIRE_TEST(reset_after_the_peers_fin_is_epipe),
