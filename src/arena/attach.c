@@ -193,6 +193,13 @@ int attach_sleep_here(struct attach *at, uint64_t *limit_ns)
 	return fd;
 }
 
+void attach_awake_here(struct attach *at, int fd)
+{
+	driver_mark = true;
+	at->driver->awake(fd);
+	driver_mark = false;
+}
+
 bool attach_is_driving(void)
 {
 	return driver_mark;

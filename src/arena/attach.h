@@ -134,6 +134,7 @@ static inline void attach_push(struct attach *at, size_t bytes)
 }
 
 int attach_sleep_here(struct attach *at, uint64_t *limit_ns);
+void attach_awake_here(struct attach *at, int fd);
 /* Before and after a sleep of the calling thread, see driver.h. Without a driver: -1. */
 static inline int attach_sleep(struct attach *at, uint64_t *limit_ns)
 {
@@ -143,7 +144,7 @@ static inline int attach_sleep(struct attach *at, uint64_t *limit_ns)
 static inline void attach_awake(struct attach *at, int fd)
 {
 	if (unlikely(at->driver != NULL))
-		at->driver->awake(fd);
+		attach_awake_here(at, fd);
 }
 
 /* Posts one entry to a stack, waking it if it sleeps. Waits (spinning, then yielding) while the ring is full.

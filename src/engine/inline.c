@@ -13,6 +13,7 @@
 #include "engine_int.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,14 +31,15 @@
 #include "libc.h"
 #include "log.h"
 #include "raw.h"
+#include "spin.h"
 
 LOG_MODULE("engine");
 
 enum {
 	STACK_SIZE = 2 << 20,
 	AWAY_NS = 2000000, /* the application has not run the stack for so long: it does something else */
-	AWAY_SHARED_NS = 50000, /* the same while threads of it sleep and nobody does so for the port */
-	TICK_NS = 1000000,      /* how often the background thread looks whether that is so */
+	AWAY_SHARED_NS = 200000, /* the same while others rely on it */
+	TICK_NS = 1000000,       /* how often the background thread looks whether that is so */
 	TICK_SHARED_NS = 100000,
 	QUIET_NS = 20000000,  /* a thread sleeps for the port, and nothing has happened for so long */
 	SERVE_TURNS = 64,     /* busy turns after which the control socket gets a look */
@@ -45,6 +47,10 @@ enum {
 	KEEP_WAIT_MS = 10000, /* for the copy of the process to be made */
 	REST_OURS_MS = 5000,  /* without a client: for what peers have not acknowledged */
 	REST_PEERS_MS = 1000, /* the same: for peers that have not ended their direction */
+	PLACES = 4,           /* for threads that sleep, or slept, for the port */
+	RELIEF_TURNS = 4,     /* somebody runs the stack all the time: so many turns ... */
+	RELIEF_NS = 500000,   /* ... none of them later than that after the one before */
+	RELIEVED = 1 << 8,    /* in `sleeper` */
 };
 
 /* What became of a wish that the stack goes on without this process. */
@@ -61,17 +67,31 @@ static struct {
 	_Atomic uint32_t again;    /* somebody has posted while the token was held */
 	_Atomic uint64_t drive_ns; /* when a thread of the application last ran the stack */
 	uint32_t turns;            /* under the token */
-	bool is_armed;             /* likewise: the port was armed for a sleep */
+	struct {                   /* likewise: the last two of them that ran turns and do not sleep */
+		pthread_t who;
+		uint64_t ns;
+		uint32_t turns; /* that followed each other closely */
+	} recent[2];
+	bool is_armed; /* likewise: the port was armed for a sleep */
 
-	_Alignas(64) _Atomic uint32_t sleeper; /* 1: a thread of the application sleeps for the port */
-	_Atomic uint32_t followers;            /* others that sleep, and rely on somebody */
-	_Atomic uint32_t background;           /* enum background */
+	/* 1 + the place of the thread of the application that sleeps for the port, 0: none does; with
+	 * RELIEVED it does not wake for it any more */
+	_Alignas(64) _Atomic uint32_t sleeper;
+	_Atomic uint32_t followers;  /* others that sleep, and rely on somebody */
+	_Atomic uint32_t background; /* enum background */
+	_Atomic uint32_t places;     /* bits of those that are taken */
 
 	struct engine *e;
 	struct stack *s;
 	int kick_fd;     /* wakes the background thread */
 	int quiet_epoll; /* control socket, kick */
 	int port_epoll;  /* and what the stack sleeps on */
+	/* What a thread of the application sleeps on in its place: the stack's descriptors, until they are
+	 * taken out for a while (with the token). */
+	struct {
+		int epoll;
+		bool is_empty;
+	} place[PLACES];
 	struct driver_host host;
 	pthread_t thread;
 	_Atomic bool is_stopping;
@@ -126,15 +146,31 @@ static void kick(void)
 		return; /* it is readable anyway */
 }
 
+static inline uint32_t holder(uint32_t sleeper)
+{
+	return sleeper & ~(uint32_t)RELIEVED;
+}
+
+/* Whether a thread of the application is woken by the port. */
+static inline bool is_guarded(void)
+{
+	uint32_t w = atomic_load(&in.sleeper);
+
+	return w && !(w & RELIEVED);
+}
+
 /* With the token: one turn. */
 static uint32_t turn(uint64_t now_ns)
 {
 	uint32_t n;
 
 	nic_thread_act();
-	if (unlikely(in.is_armed) && !atomic_load_explicit(&in.sleeper, memory_order_relaxed)) {
+	if (unlikely(in.is_armed) && !is_guarded()) {
 		in.is_armed = false;
 		stack_disarm(in.s);
+		/* what it sleeps for does not wake it any more */
+		if (atomic_load(&in.background) == BG_AT_PORT)
+			kick();
 	}
 	n = stack_turn(in.s, now_ns);
 	if (n && unlikely(++in.turns % SAMPLE_TURNS == 0))
@@ -143,6 +179,66 @@ static uint32_t turn(uint64_t now_ns)
 }
 
 /* --- what threads of the application do --- */
+
+/* With the token: what is in the place, as long as a thread sleeps there for the port. */
+static void place_fill(uint32_t place, bool is_empty)
+{
+	struct epoll_event ev = {.events = is_empty ? 0 : EPOLLIN, .data.fd = stack_wait_fd(in.s)};
+
+	if (in.place[place].is_empty != is_empty &&
+	        !epoll_ctl(in.place[place].epoll, EPOLL_CTL_MOD, ev.data.fd, &ev))
+		in.place[place].is_empty = is_empty;
+}
+
+/* With the token, from a thread that runs turns while another one sleeps for the port. If it does so all the
+ * time the other need not, and would be woken by each frame in vain. It is not woken for that, but sleeps on
+ * in a place where nothing happens any more; who sleeps next sleeps for the port. */
+static void sleeper_relieve(void)
+{
+	uint32_t w = atomic_load(&in.sleeper);
+
+	if (!w || (w & RELIEVED) || !atomic_compare_exchange_strong(&in.sleeper, &w, w | RELIEVED))
+		return;
+	place_fill(w - 1, true);
+	stack_sleep_end(in.s);
+	in.is_armed = false;
+	stack_disarm(in.s);
+}
+
+/* With the token: the calling thread runs a turn. Whether it does so all the time. */
+static inline bool recent_add(uint64_t now_ns)
+{
+	__typeof__(in.recent[0]) *r = &in.recent[0], other = *r;
+	pthread_t me = pthread_self();
+
+	if (unlikely(r->who != me)) {
+		*r = in.recent[1];
+		in.recent[1] = other;
+		if (r->who != me) {
+			r->who = me;
+			r->turns = 0;
+		}
+	}
+	r->turns = now_ns - r->ns < RELIEF_NS ? r->turns + 1 : 1;
+	r->ns = now_ns;
+	return r->turns >= RELIEF_TURNS;
+}
+
+/* With the token, from a thread that is about to sleep: whether another one runs turns all the time. When it
+ * goes to sleep itself, it will sleep for the port. */
+static bool recent_others(void)
+{
+	pthread_t me = pthread_self();
+	uint64_t now_ns = clock_now_ns();
+
+	for (int i = 0; i < 2; i++) {
+		if (in.recent[i].who == me)
+			in.recent[i].turns = 0;
+		else if (in.recent[i].turns >= RELIEF_TURNS && now_ns - in.recent[i].ns < RELIEF_NS)
+			return true;
+	}
+	return false;
+}
 
 static uint32_t driver_turn(void)
 {
@@ -155,6 +251,8 @@ static uint32_t driver_turn(void)
 	/* a driver may make calls in which a thread can be cancelled */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	now_ns = clock_now_ns();
+	if (recent_add(now_ns) && unlikely(in.is_armed))
+		sleeper_relieve();
 	n = turn(now_ns);
 	token_give();
 	atomic_store_explicit(&in.drive_ns, now_ns, memory_order_relaxed);
@@ -183,49 +281,120 @@ static void driver_push(void)
 	driver_turn();
 }
 
+/* An announcement of the stack's sleep may have gone with the end of another thread's. */
+static void announcement_renew(void)
+{
+	if (is_guarded() && !stack_sleep_renew(in.s))
+		driver_push();
+}
+
+/* With the token: a place for the calling thread, which sleeps for the port then, or is relieved of it from
+ * the beginning. PLACES: there is none. One is left for when nobody sleeps for the port. */
+static uint32_t place_take(uint32_t relieved)
+{
+	uint32_t w = atomic_load(&in.sleeper), used = atomic_load(&in.places);
+	uint32_t place = (uint32_t)__builtin_ctz(~used);
+
+	if (place >= PLACES || (w && __builtin_popcount(used) >= PLACES - 1))
+		return PLACES;
+	atomic_fetch_or(&in.places, 1u << place);
+	while (!atomic_compare_exchange_strong(&in.sleeper, &w, (place + 1) | relieved))
+		;
+	if (w) /* the one that was relieved relies on this one now */
+		atomic_fetch_add(&in.followers, 1);
+	place_fill(place, relieved != 0);
+	return place;
+}
+
+/* With the token: the one that was relieved shall wake for the port again. False when there is none, or the
+ * stack has something to do. */
+static bool sleeper_recall(void)
+{
+	uint32_t w = atomic_load(&in.sleeper);
+	bool is_quiet;
+
+	if (!(w & RELIEVED) || !atomic_compare_exchange_strong(&in.sleeper, &w, holder(w)))
+		return false;
+	w = holder(w);
+	place_fill(w - 1, false);
+	is_quiet = in.is_armed = stack_sleep_begin(in.s);
+	if (!is_quiet && atomic_compare_exchange_strong(&in.sleeper, &w, w | RELIEVED))
+		place_fill(w - 1, true);
+	return is_quiet;
+}
+
+/* With the token. As driver_sleep. */
+static int sleep_begin(uint64_t *limit_ns)
+{
+	bool is_relieved = recent_others();
+	uint32_t place;
+
+	nic_thread_act();
+	if (is_relieved && atomic_load(&in.sleeper))
+		return -1;
+	place = place_take(is_relieved ? RELIEVED : 0);
+	if (place == PLACES)
+		return sleeper_recall() ? -1 : -EAGAIN;
+	if (is_relieved)
+		return in.place[place].epoll;
+	in.is_armed = stack_sleep_begin(in.s);
+	if (in.is_armed) {
+		*limit_ns = stack_sleep_ns(in.s);
+		return in.place[place].epoll;
+	}
+	atomic_store(&in.sleeper, 0);
+	atomic_fetch_and(&in.places, ~(1u << place));
+	return -EAGAIN;
+}
+
 static int driver_sleep(uint64_t *limit_ns)
 {
-	uint32_t nobody = 0;
-	bool is_quiet;
-	int cancel;
+	int cancel, fd = -1;
 
 	*limit_ns = UINT64_MAX;
-	if (atomic_load_explicit(&in.is_gone, memory_order_relaxed) ||
-	        atomic_load_explicit(&in.sleeper, memory_order_relaxed) ||
-	        !atomic_compare_exchange_strong(&in.sleeper, &nobody, 1)) {
+	if (!atomic_load_explicit(&in.is_gone, memory_order_relaxed) && !is_guarded()) {
+		if (!token_try())
+			return -EAGAIN;
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+		fd = sleep_begin(limit_ns);
+		token_give();
+		/* it sleeps for the port, too, and would go on doing so after this thread has stopped to */
+		if (fd != -EAGAIN && atomic_load(&in.background) == BG_AT_PORT)
+			kick();
+		pthread_setcancelstate(cancel, NULL);
+	}
+	if (fd == -1)
 		atomic_fetch_add(&in.followers, 1);
-		return -1;
-	}
-	if (!token_try()) {
-		atomic_store(&in.sleeper, 0);
-		return -EAGAIN;
-	}
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	nic_thread_act();
-	is_quiet = stack_sleep_begin(in.s);
-	in.is_armed = is_quiet;
-	if (is_quiet)
-		*limit_ns = stack_sleep_ns(in.s);
-	else
-		atomic_store(&in.sleeper, 0);
-	token_give();
-	/* it sleeps for the port, too, and would go on doing so after this thread has stopped to */
-	if (is_quiet && atomic_load(&in.background) == BG_AT_PORT)
-		kick();
-	pthread_setcancelstate(cancel, NULL);
-	return is_quiet ? stack_wait_fd(in.s) : -EAGAIN;
+	return fd;
 }
 
 static void driver_awake(int fd)
 {
+	uint32_t place = 0, w;
+	bool is_ended = false;
+
 	if (fd < 0) {
 		atomic_fetch_sub(&in.followers, 1);
 		return;
 	}
-	if (!atomic_load(&in.is_gone))
-		stack_sleep_end(in.s);
-	atomic_store(&in.sleeper, 0);
+	while (in.place[place].epoll != fd)
+		place++;
+	w = atomic_load(&in.sleeper);
+	while (holder(w) == place + 1) {
+		if (!(w & RELIEVED) && !is_ended && !atomic_load(&in.is_gone)) {
+			stack_sleep_end(in.s);
+			is_ended = true;
+		}
+		if (atomic_compare_exchange_strong(&in.sleeper, &w, 0))
+			break;
+	}
+	if (holder(w) != place + 1)
+		atomic_fetch_sub(&in.followers, 1); /* another thread has come in its stead */
+	atomic_fetch_and(&in.places, ~(1u << place));
 	atomic_thread_fence(memory_order_seq_cst);
+	/* ... and may have announced the stack's sleep before the end of this one's */
+	if (unlikely(is_guarded()))
+		announcement_renew();
 	if (atomic_load_explicit(&in.background, memory_order_relaxed) == BG_RESTING)
 		kick();
 }
@@ -302,13 +471,6 @@ static void serve(void)
 	engine_serve(in.e);
 }
 
-/* An announcement of the stack's sleep may have gone with the end of another thread's. */
-static void announcement_renew(void)
-{
-	if (atomic_load(&in.sleeper) && !stack_sleep_renew(in.s))
-		driver_push();
-}
-
 /* A thread of the application sleeps for the port. For a moment it is looked whether other threads have given
  * the stack something to do that the sleeper does not wake for; then there is nothing to do until the sleeper
  * is awake. */
@@ -327,7 +489,7 @@ static void run_beside_sleeper(uint64_t away_ns)
 		atomic_store(&in.background, BG_RESTING);
 		atomic_thread_fence(memory_order_seq_cst);
 	}
-	if (atomic_load(&in.sleeper) && wait_on(in.quiet_epoll, limit_ns))
+	if (is_guarded() && wait_on(in.quiet_epoll, limit_ns))
 		serve();
 	atomic_store(&in.background, BG_TICKING);
 }
@@ -338,8 +500,10 @@ static void sleep_at_port(void)
 	uint64_t limit_ns = 0;
 	bool is_quiet;
 
-	if (!token_try())
+	if (!token_try()) {
+		sched_yield();
 		return;
+	}
 	atomic_store(&in.background, BG_AT_PORT);
 	nic_thread_act();
 	is_quiet = in.is_armed = stack_sleep_begin(in.s);
@@ -347,11 +511,11 @@ static void sleep_at_port(void)
 		limit_ns = stack_sleep_ns(in.s);
 	token_give();
 	atomic_thread_fence(memory_order_seq_cst);
-	if (is_quiet && !atomic_load(&in.sleeper))
+	if (is_quiet && !is_guarded())
 		wait_on(in.port_epoll, limit_ns);
 	atomic_store(&in.background, BG_TICKING);
 	/* a thread of the application that sleeps for the port by now relies on the announcement */
-	if (is_quiet && !atomic_load(&in.sleeper)) {
+	if (is_quiet && !is_guarded()) {
 		stack_sleep_end(in.s);
 		atomic_thread_fence(memory_order_seq_cst);
 		announcement_renew();
@@ -385,6 +549,7 @@ static void keeper_begin(bool is_end)
 	atomic_store(&in.keeping, KEEP_NO);
 	atomic_store(&in.sleeper, 0);
 	atomic_store(&in.followers, 0);
+	atomic_store(&in.places, 0);
 	atomic_store(&in.drive_ns, 0);
 	atomic_store(&in.again, 0);
 	atomic_store(&in.token, 0);
@@ -457,11 +622,17 @@ static void keeper_end(void)
 
 static void run(void)
 {
-	uint64_t now_ns, work_ns = 0, spin_ns = in.cfg.stack_spin_us * CLOCK_NS_PER_US;
+	uint64_t now_ns, work_ns = 0, yielded = 0, spin_ns = in.cfg.stack_spin_us * CLOCK_NS_PER_US;
+	uint64_t tick_ns = TICK_SHARED_NS;
+	struct spin spin = {0};
 	uint32_t turns = 0;
 
 	while (!atomic_load(&in.is_stopping)) {
-		bool is_shared = atomic_load_explicit(&in.followers, memory_order_relaxed) != 0;
+		/* by threads that sleep and are woken by nobody, or by other processes */
+		bool is_shared = atomic_load_explicit(&in.followers, memory_order_relaxed) ||
+		                 atomic_load_explicit(&in.sleeper, memory_order_relaxed) ||
+		                 engine_client_count(in.e) > 1;
+		bool is_recalled = false;
 		int64_t away_ns;
 
 		if (unlikely(atomic_load_explicit(&in.keeping, memory_order_relaxed) - KEEP_WANTED <= 1))
@@ -469,27 +640,41 @@ static void run(void)
 		if (unlikely(in.is_keeper) && keeper_is_over())
 			keeper_end();
 		now_ns = clock_now_ns();
+		if (yielded)
+			spin_lost(&spin, yielded, now_ns);
+		yielded = 0;
 		away_ns = (int64_t)(now_ns - atomic_load_explicit(&in.drive_ns, memory_order_relaxed));
-		if (atomic_load(&in.sleeper)) {
+		if (is_guarded()) {
 			run_beside_sleeper(away_ns < 0 ? 0 : (uint64_t)away_ns);
 			continue;
 		}
 		if (away_ns < (is_shared ? AWAY_SHARED_NS : AWAY_NS)) {
-			if (wait_on(in.quiet_epoll, is_shared ? TICK_SHARED_NS : TICK_NS))
+			/* looks that find the application at it become rare, and often again when it was not
+			 */
+			if (wait_on(in.quiet_epoll, is_shared ? tick_ns : TICK_NS))
 				serve();
+			tick_ns = tick_ns * 2 < TICK_NS ? tick_ns * 2 : TICK_NS;
 			continue;
 		}
+		tick_ns = TICK_SHARED_NS;
 		if (turns++ % SERVE_TURNS == 0)
 			serve();
 		if (token_try()) {
 			if (turn(now_ns))
 				work_ns = now_ns;
+			else if (unlikely(atomic_load_explicit(&in.sleeper, memory_order_relaxed)))
+				is_recalled = sleeper_recall();
 			token_give();
+			if (is_recalled)
+				continue;
 		}
-		if (now_ns - work_ns >= spin_ns)
+		if (now_ns - work_ns >= spin_ns || !spin_may(&spin, now_ns)) {
 			sleep_at_port();
-		else
-			cpu_relax();
+		} else {
+			/* as a stack thread does: whoever has work for the stack may want this core */
+			yielded = now_ns;
+			sched_yield();
+		}
 	}
 }
 
@@ -515,6 +700,10 @@ static int descriptors_open(char *err, size_t err_size)
 	         !(rc = fd_watch(in.quiet_epoll, engine_fd(in.e))) &&
 	         !(rc = fd_watch(in.port_epoll, in.quiet_epoll)))
 		rc = fd_watch(in.port_epoll, stack_wait_fd(in.s));
+	for (uint32_t i = 0; i < PLACES && !rc; i++) {
+		in.place[i].epoll = epoll_create1(EPOLL_CLOEXEC);
+		rc = in.place[i].epoll < 0 ? -errno : fd_watch(in.place[i].epoll, stack_wait_fd(in.s));
+	}
 	if (rc)
 		snprintf(err, err_size, "cannot make the engine's event loop: %s", strerror(-rc));
 	return rc;
