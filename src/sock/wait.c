@@ -227,7 +227,7 @@ static int sleep_on(
 	uint64_t start_ns = is_dual ? clock_now_ns() : 0, slept_ns;
 	ssize_t n;
 
-	if (deadline_ns == WAIT_FOREVER && !is_dual && limit_ns == UINT64_MAX) {
+	if (deadline_ns == WAIT_FOREVER && !is_dual && port_fd < 0 && limit_ns == UINT64_MAX) {
 		n = libc.recv(wake_fd, buf, sizeof(buf), 0);
 		if (n > 0)
 			return 0;
