@@ -8,7 +8,8 @@
 #   tap       Pronk's end of a TAP                    the kernel's end, in the same namespace
 #   afpacket  raw packets of one end of a veth pair   the other end, in a namespace of its own
 #   afxdp     AF_XDP on one end of a veth pair        the other end, in a namespace of its own
-#   memif     one end of a memif link                 the other end, another pronkd
+#   memif     one end of a memif link                 the other end, another pronkd; with PKE_PEER=inline each
+#                                                     program has a stack of its own, one after the other
 #   kernel    the kernel's end of a veth pair: nothing runs under Pronk. The oracle: a script that fails here is wrong
 #
 # With PKE_MODE=inline no service is started on side p: the first program there that needs a stack has it. What is asked of "the
@@ -31,6 +32,8 @@ python=${PYTHON:-/usr/bin/python3}
 quick=${PKE_QUICK:-}
 verbose=${PKE_VERBOSE:-}
 mode=${PKE_MODE:-dedicated}
+peer_inline=
+[ "${PKE_PEER:-}" != inline ] || peer_inline=1
 unset LD_PRELOAD ${!PRONK_@}
 
 [ -x "$pronkd" ] || die "$pronkd is missing: build first, or set PKE_BUILD"
@@ -224,11 +227,14 @@ link_up() {
 		;;
 	memif)
 		ns_k=$ns_p addr_p=198.18.54.2 addr_k=198.18.54.1
-		conf_write "$work/k.conf" "device = \"memif:$work/memif.sock\";" 'memif_role = "server";' \
-			"address = \"$addr_k/24\";" 'gateway = "none";' 'name = "k";'
-		conf_write "$conf" "device = \"memif:$work/memif.sock\";" 'memif_role = "client";' \
+		# the side that is there all the time is the server
+		local role_p=client role_k=server
+		[ -z "$peer_inline" ] || role_p=server role_k=client
+		conf_write "$work/k.conf" "device = \"memif:$work/memif.sock\";" "memif_role = \"$role_k\";" \
+			"address = \"$addr_k/24\";" 'gateway = "none";' 'name = "k";' ${peer_inline:+'mode = "inline";'}
+		conf_write "$conf" "device = \"memif:$work/memif.sock\";" "memif_role = \"$role_p\";" \
 			"address = \"$addr_p/24\";" 'gateway = "none";' 'name = "p";' "$@"
-		service_spawn peer "$work/k.conf" && peer_pid=$spawned
+		[ -n "$peer_inline" ] || { service_spawn peer "$work/k.conf" && peer_pid=$spawned; }
 		;;
 	*) die "unknown kind of link $link" ;;
 	esac

@@ -17,11 +17,13 @@ data_make() {
 
 # server_start SIDE [OPTION...]
 server_start() {
-	local side=$1 addr=$addr_p
+	local side=$1 addr=$addr_p user=mysql
 	[ "$1" = p ] || addr=$addr_k
+	# it changes its user before it opens its port, and another user may not have a stack (doc/limits.md)
+	[ "$mode" != inline ] || user=root
 	shift
 	data_make || return
-	spawn mariadb "$side" mariadbd --no-defaults --user=mysql --datadir="$work/db" --bind-address="$addr" --port=3306 --socket="$work/db/sock" \
+	spawn mariadb "$side" mariadbd --no-defaults --user=$user --datadir="$work/db" --bind-address="$addr" --port=3306 --socket="$work/db/sock" \
 		--skip-name-resolve --skip-log-bin --innodb-buffer-pool-size=64M --innodb-log-file-size=32M --innodb-flush-log-at-trx-commit=0 \
 		--innodb-doublewrite=0 --max-connections=200 --max-allowed-packet=32M --pid-file="$work/db/pid" --aria-pagecache-buffer-size=8M "$@"
 	mariadb_pid=$spawned

@@ -11,6 +11,7 @@ a link, plainly or under Pronk. They end with 0, or say on stderr what was wrong
   first ADDR PORT IDLE_S COUNT    the time (us) of one Redis PING after IDLE_S idle seconds, COUNT times
   memcached ADDR PORT THREADS N   N verified set/get pairs on each of THREADS connections
   fetch URL SHA256 COUNT          fetch URL over COUNT connections and compare
+  get ADDR PORT FROM COUNT        a file of an HTTP server, a connection for each, from the COUNT ports from FROM on
 """
 import errno
 import hashlib
@@ -236,8 +237,26 @@ def fetch(url, sha256, count):
 				fail('fetch %d differs' % i)
 
 
+def get(addr, port, source, count):
+	for i in range(int(source), int(source) + int(count)):
+		sock = socket.socket()
+		sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+		sock.bind(('', i))
+		sock.settimeout(10)
+		try:
+			sock.connect((addr, int(port)))
+			sock.sendall(b'GET /small HTTP/1.0\r\n\r\n')
+			with sock.makefile('rb') as f:
+				reply = f.read()
+		except OSError as e:
+			fail('from port %d: %r' % (i, e))
+		if not reply.startswith(b'HTTP/1.1 200') or not reply.endswith(b'\r\n\r\nhello\n'):
+			fail('from port %d: %r' % (i, reply[:80]))
+		sock.close()
+
+
 if __name__ == '__main__':
-	commands = {f.__name__: f for f in (serve, hold, watch, waits, first, memcached, fetch)}
+	commands = {f.__name__: f for f in (serve, hold, watch, waits, first, memcached, fetch, get)}
 	if len(sys.argv) < 2 or sys.argv[1] not in commands:
 		sys.exit(__doc__)
 	commands[sys.argv[1]](*sys.argv[2:])
