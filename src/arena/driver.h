@@ -25,8 +25,9 @@ struct driver {
 	 * again before it gives the token up. */
 	void (*push)(void);
 	/* The thread is about to sleep. It gets the descriptor that becomes readable when the stack must be
-	 * run, and how long it may sleep at most; or -1 when somebody else sleeps for the port, -EAGAIN:
-	 * something was done just now: look again, or -EBUSY: somebody else runs the stack: the same, later.
+	 * run, and how long it may sleep at most; or -1 when somebody else sleeps for the port or runs the
+	 * stack all the time, -EAGAIN: something was done just now: look again, or -EBUSY: somebody else runs
+	 * the stack: the same, later.
 	 */
 	int (*sleep)(uint64_t *limit_ns);
 	/* It is awake again; fd: what sleep gave it, if that was no error. A thread that does not come back

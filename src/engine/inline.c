@@ -14,43 +14,45 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bell.h"
+#include "busy.h"
 #include "clock.h"
 #include "compiler.h"
 #include "driver.h"
 #include "libc.h"
 #include "log.h"
 #include "raw.h"
+#include "spin.h"
 
 LOG_MODULE("engine");
 
 enum {
 	STACK_SIZE = 2 << 20,
 	AWAY_NS = 2000000, /* the application has not run the stack for so long: it does something else */
-	AWAY_SHARED_NS = 50000, /* the same while threads of it sleep and nobody does so for the port */
-	TICK_NS = 1000000,      /* how often the background thread looks whether that is so */
-	TICK_SHARED_NS = 100000,
-	QUIET_NS = 20000000,  /* a thread sleeps for the port, and nothing has happened for so long */
-	SERVE_TURNS = 64,     /* busy turns after which the control socket gets a look */
-	SAMPLE_TURNS = 16,    /* one turn in so many is timed */
-	SPIN_LOOKS = 8,       /* between two glances at the clock */
-	SPIN_NS = 5000,       /* how long a thread looks before its core is offered to others */
-	KEEP_WAIT_MS = 10000, /* for the copy of the process to be made */
-	REST_OURS_MS = 5000,  /* without a client: for what peers have not acknowledged */
-	REST_PEERS_MS = 1000, /* the same: for peers that have not ended their direction */
-	END_S = 5,            /* for a keeper to take everything down */
-	STUCK_MS = 10000,     /* one turn has lasted so long */
-	STUCK_STEP_MS = 10,   /* of which this is counted at most between two looks */
+	AWAY_SHARED_NS = 200000, /* the same while others rely on somebody */
+	TICK_NS = 1000000,       /* how often the background thread looks whether that is so */
+	TICK_SHARED_NS = 100000, /* at first, while others rely on somebody */
+	QUIET_NS = 20000000,     /* a thread sleeps for the port, and nothing has happened for so long */
+	SERVE_TURNS = 64,        /* busy turns after which the control socket gets a look */
+	SAMPLE_TURNS = 16,       /* one turn in so many is timed */
+	SPIN_LOOKS = 8,          /* between two glances at the clock */
+	SPIN_NS = 5000,          /* how long a thread looks before its core is offered to others */
+	KEEP_WAIT_MS = 10000,    /* for the copy of the process to be made */
+	REST_OURS_MS = 5000,     /* without a client: for what peers have not acknowledged */
+	REST_PEERS_MS = 1000,    /* the same: for peers that have not ended their direction */
+	END_S = 5,               /* for a keeper to take everything down */
+	STUCK_MS = 10000,        /* one turn has lasted so long */
+	STUCK_STEP_MS = 10,      /* of which this is counted at most between two looks */
 	ENDING_NAPS = 500,
 };
 
@@ -72,6 +74,7 @@ static struct {
 	_Atomic uint64_t drive_ns;            /* when a thread of the application last ran the stack */
 	uint32_t turns;                       /* under the token */
 	bool is_armed;                        /* likewise: the port was armed for a sleep */
+	struct busy busy;                     /* likewise, see there */
 
 	_Alignas(64) _Atomic uintptr_t
 	        sleeper;             /* the thread of the application that sleeps for the port, or 0 */
@@ -80,9 +83,7 @@ static struct {
 
 	struct engine *e;
 	struct stack *s;
-	int kick_fd;     /* wakes the background thread */
-	int quiet_epoll; /* control socket, kick */
-	int port_epoll;  /* and what the stack sleeps on */
+	struct bell bell; /* wakes the background thread */
 	struct driver_host host;
 	pthread_t thread;
 	_Atomic bool is_stopping;
@@ -102,8 +103,10 @@ static struct {
 
 /* --- the token --- */
 
-static __thread char self; /* its address is the thread's name */
-static __thread bool is_following;
+static __thread struct {
+	bool is_following;
+	struct busy_self busy;
+} self; /* its address is the thread's name */
 
 static inline uintptr_t name(void)
 {
@@ -154,14 +157,6 @@ static bool token_wait(uint64_t limit_ms)
 	return true;
 }
 
-static void kick(void)
-{
-	uint64_t one = 1;
-
-	if (write(in.kick_fd, &one, sizeof(one)) < 0)
-		return; /* it is readable anyway */
-}
-
 /* After a turn, or a change of who sleeps: a background thread that sleeps on what was true before looks
  * anew. It says so before the turn that it goes by, so one of the two sees the other. */
 static void background_tell(void)
@@ -169,7 +164,7 @@ static void background_tell(void)
 	uint32_t was = atomic_load_explicit(&in.background, memory_order_relaxed);
 
 	if (unlikely(was != BG_TICKING) && atomic_compare_exchange_strong(&in.background, &was, BG_TICKING))
-		kick();
+		bell_ring(&in.bell);
 }
 
 /* Takes the announcement of a sleep for the port back, if it is still this thread's. */
@@ -186,9 +181,9 @@ static void sleeper_end(uintptr_t who)
 
 static void follower_end(void)
 {
-	if (!is_following)
+	if (!self.is_following)
 		return;
-	is_following = false;
+	self.is_following = false;
 	atomic_fetch_sub(&in.followers, 1);
 }
 
@@ -254,6 +249,7 @@ static inline uint32_t drive(uint64_t spin_ns)
 	now_ns = clock_now_ns();
 	if (spin_ns)
 		now_ns = look(now_ns, spin_ns);
+	busy_note(&in.busy, &self.busy, name(), now_ns);
 	n = turn(now_ns);
 	token_give();
 	atomic_store_explicit(&in.drive_ns, now_ns, memory_order_relaxed);
@@ -292,6 +288,13 @@ static void driver_push(void)
 	driver_turn();
 }
 
+static int follow(void)
+{
+	self.is_following = true;
+	atomic_fetch_add(&in.followers, 1);
+	return -1;
+}
+
 static int driver_sleep(uint64_t *limit_ns)
 {
 	int cancel, saved = errno;
@@ -302,13 +305,13 @@ static int driver_sleep(uint64_t *limit_ns)
 	if (token_is_mine())
 		return -1; /* whatever it waits for, the turn around it must end first */
 	sleep_forget();
+	busy_end(&in.busy, &self.busy, name());
+	/* every frame would wake this thread, and a busy one has it already */
 	if (atomic_load_explicit(&in.is_gone, memory_order_relaxed) ||
 	        atomic_load_explicit(&in.sleeper, memory_order_relaxed) ||
-	        !atomic_compare_exchange_strong(&in.sleeper, &nobody, name())) {
-		is_following = true;
-		atomic_fetch_add(&in.followers, 1);
-		return -1;
-	}
+	        busy_others(&in.busy, name(), clock_now_ns()) ||
+	        !atomic_compare_exchange_strong(&in.sleeper, &nobody, name()))
+		return follow();
 	if (!token_try()) {
 		atomic_store(&in.sleeper, 0);
 		return -EBUSY;
@@ -375,7 +378,7 @@ static int driver_keep(bool is_end)
 	uint32_t no = KEEP_NO, failed = KEEP_FAILED;
 
 	atomic_compare_exchange_strong(&in.keeping, &no, is_end ? KEEP_WANTED : KEEP_WANTED_APART);
-	kick();
+	bell_ring(&in.bell);
 	/* not for ever: the caller may be in a handler that has interrupted malloc */
 	while (atomic_load(&in.keeping) < KEEP_DONE && clock_now_ns() < end_ns)
 		nanosleep(&nap, NULL);
@@ -404,29 +407,19 @@ static struct driver driver = {
 
 /* --- the background thread --- */
 
-/* True when something came, false when the time is over. */
-static bool wait_on(int epoll_fd, uint64_t limit_ns)
-{
-	struct timespec ts = {(time_t)(limit_ns / CLOCK_NS_PER_S), (long)(limit_ns % CLOCK_NS_PER_S)};
-	struct epoll_event ev;
-
-	return epoll_pwait2(epoll_fd, &ev, 1, &ts, NULL) != 0;
-}
-
 static void serve(void)
 {
-	uint64_t drop;
-
-	if (read(in.kick_fd, &drop, sizeof(drop)) < 0 && errno != EAGAIN)
-		return;
+	bell_hush(&in.bell);
 	engine_serve(in.e);
 }
 
 /* An announcement of the stack's sleep may have gone with the end of another thread's. */
 static void announcement_renew(void)
 {
-	if (atomic_load(&in.sleeper) && !stack_sleep_renew(in.s))
-		driver_push();
+	if (!atomic_load(&in.sleeper) || stack_sleep_renew(in.s))
+		return;
+	driver_push();
+	busy_end(&in.busy, &self.busy, name()); /* nobody shall rely on this thread */
 }
 
 /* The thread that sleeps for the port has been told that there is something, and does not come: it has left
@@ -460,7 +453,7 @@ static void run_beside_sleeper(uint64_t away_ns)
 	announcement_renew();
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&in.sleeper)) {
-		if (wait_on(in.quiet_epoll, limit_ns))
+		if (bell_wait(&in.bell, false, limit_ns))
 			serve();
 		if (is_quiet)
 			sleeper_check();
@@ -475,7 +468,7 @@ static void sleep_at_port(void)
 	bool is_quiet;
 
 	if (!token_try()) {
-		if (wait_on(in.quiet_epoll, TICK_SHARED_NS))
+		if (bell_wait(&in.bell, false, TICK_SHARED_NS))
 			serve();
 		return;
 	}
@@ -492,7 +485,7 @@ static void sleep_at_port(void)
 	token_give();
 	atomic_thread_fence(memory_order_seq_cst);
 	if (is_quiet && !atomic_load(&in.sleeper))
-		wait_on(in.port_epoll, limit_ns);
+		bell_wait(&in.bell, true, limit_ns);
 	atomic_store(&in.background, BG_TICKING);
 	/* a thread of the application that sleeps for the port by now relies on the announcement */
 	if (is_quiet && !atomic_load(&in.sleeper)) {
@@ -649,11 +642,15 @@ static void keeper_end(void)
 
 static void run(void)
 {
-	uint64_t now_ns, work_ns = 0, spin_ns = in.cfg.stack_spin_us * CLOCK_NS_PER_US;
+	uint64_t now_ns, work_ns = 0, yielded = 0, spin_ns = in.cfg.stack_spin_us * CLOCK_NS_PER_US;
+	uint64_t tick_ns = TICK_SHARED_NS;
+	struct spin spin = {0};
 	uint32_t turns = 0;
 
 	while (!atomic_load(&in.is_stopping)) {
-		bool is_shared = atomic_load_explicit(&in.followers, memory_order_relaxed) != 0;
+		/* by threads that sleep and are woken by nobody, or by other processes */
+		bool is_shared = atomic_load_explicit(&in.followers, memory_order_relaxed) ||
+		                 engine_client_count(in.e) > 1;
 		int64_t away_ns;
 
 		if (unlikely(atomic_load_explicit(&in.keeping, memory_order_relaxed) - KEEP_WANTED <= 1))
@@ -663,16 +660,23 @@ static void run(void)
 		now_ns = clock_now_ns();
 		if (unlikely(is_stuck(now_ns)))
 			abandon();
+		if (yielded)
+			spin_lost(&spin, yielded, now_ns);
+		yielded = 0;
 		away_ns = (int64_t)(now_ns - atomic_load_explicit(&in.drive_ns, memory_order_relaxed));
 		if (atomic_load(&in.sleeper)) {
 			run_beside_sleeper(away_ns < 0 ? 0 : (uint64_t)away_ns);
 			continue;
 		}
 		if (away_ns < (is_shared ? AWAY_SHARED_NS : AWAY_NS)) {
-			if (wait_on(in.quiet_epoll, is_shared ? TICK_SHARED_NS : TICK_NS))
+			/* looks that find the application at it become rare, and often again when it was not
+			 */
+			if (bell_wait(&in.bell, false, is_shared ? tick_ns : TICK_NS))
 				serve();
+			tick_ns = tick_ns * 2 < TICK_NS ? tick_ns * 2 : TICK_NS;
 			continue;
 		}
+		tick_ns = TICK_SHARED_NS;
 		if (turns++ % SERVE_TURNS == 0)
 			serve();
 		if (token_try()) {
@@ -680,39 +684,17 @@ static void run(void)
 				work_ns = now_ns;
 			token_give();
 		}
-		if (now_ns - work_ns >= spin_ns)
+		if (now_ns - work_ns >= spin_ns || !spin_may(&spin, now_ns)) {
 			sleep_at_port();
-		else
-			cpu_relax();
+		} else {
+			/* as a stack thread does: whoever has work for the stack may want this core */
+			yielded = now_ns;
+			sched_yield();
+		}
 	}
 }
 
 /* --- the start --- */
-
-static int fd_watch(int epoll_fd, int fd)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
-
-	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
-}
-
-static int descriptors_open(char *err, size_t err_size)
-{
-	int rc;
-
-	in.kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	in.quiet_epoll = epoll_create1(EPOLL_CLOEXEC);
-	in.port_epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (in.kick_fd < 0 || in.quiet_epoll < 0 || in.port_epoll < 0)
-		rc = -errno;
-	else if (!(rc = fd_watch(in.quiet_epoll, in.kick_fd)) &&
-	         !(rc = fd_watch(in.quiet_epoll, engine_fd(in.e))) &&
-	         !(rc = fd_watch(in.port_epoll, in.quiet_epoll)))
-		rc = fd_watch(in.port_epoll, stack_wait_fd(in.s));
-	if (rc)
-		snprintf(err, err_size, "cannot make the engine's event loop: %s", strerror(-rc));
-	return rc;
-}
 
 static __thread bool is_engine_thread; /* one of ours: what it opens is the engine's, all the time */
 
@@ -726,9 +708,12 @@ static void *thread_main(void *arg UNUSED)
 	in.rc = engine_start_inline(&in.e, &in.cfg, in.err, sizeof(in.err));
 	if (!in.rc) {
 		in.s = in.e->stacks[0];
-		in.rc = descriptors_open(in.err, sizeof(in.err));
-		if (in.rc)
+		in.rc = bell_open(&in.bell, engine_fd(in.e), stack_wait_fd(in.s));
+		if (in.rc) {
+			snprintf(in.err, sizeof(in.err), "cannot make the engine's event loop: %s",
+			        strerror(-in.rc));
 			engine_stop(in.e);
+		}
 	}
 	if (in.rc) {
 		sem_post(&in.started);

@@ -160,6 +160,12 @@ static void calls_of_three_threads_are_all_answered(void **state)
 	}
 }
 
+/* Whoever ran the stack all the time until now does not count as doing so after this. */
+static void nobody_is_busy(void)
+{
+	rest(2000000);
+}
+
 /* Sleeps as wait_for does: until the port or a post wakes the thread, or limit. How often it was woken. */
 static uint32_t sleep_until(uint64_t end_ns)
 {
@@ -204,6 +210,7 @@ static void a_sleeper_is_woken_by_a_frame_and_by_a_post(void **state)
 	pthread_t thread;
 
 	(void)state;
+	nobody_is_busy();
 	assert_int_equal(pthread_create(&thread, NULL, sleep_long, &wakes), 0);
 	rest(60000000); /* by now the background thread rests, too */
 	ask();
@@ -250,6 +257,7 @@ static void a_second_sleeper_is_not_for_the_port(void **state)
 	int fd, second;
 
 	(void)state;
+	nobody_is_busy();
 	fd = fall_asleep(&limit_ns);
 	assert_true(fd >= 0);
 	assert_int_equal(pthread_create(&thread, NULL, sleep_second, &second), 0);
@@ -260,12 +268,88 @@ static void a_second_sleeper_is_not_for_the_port(void **state)
 	assert_true(answered(1, CLOCK_NS_PER_S));
 }
 
+static void *drive_and_sleep(void *arg)
+{
+	uint64_t limit_ns;
+	int *fd = arg;
+
+	while (!atomic_load(&is_over))
+		attach_drive(&at);
+	if (*fd)
+		return NULL; /* it goes where we know nothing of it */
+	*fd = fall_asleep(&limit_ns);
+	attach_awake(&at, *fd);
+	return NULL;
+}
+
+/* A thread runs the stack all the time, and the calling one sleeps: not for the port, once that is known. */
+static pthread_t sleep_beside_busy(int *fd)
+{
+	uint64_t limit_ns, end_ns = clock_now_ns() + 20 * CLOCK_NS_PER_S;
+	pthread_t thread;
+	int mine;
+
+	atomic_store(&is_over, false);
+	assert_int_equal(pthread_create(&thread, NULL, drive_and_sleep, fd), 0);
+	while ((mine = fall_asleep(&limit_ns)) >= 0 && clock_now_ns() < end_ns) {
+		attach_awake(&at, mine);
+		rest(200000);
+	}
+	assert_int_equal(mine, -1);
+	assert_true(limit_ns == UINT64_MAX);
+	return thread;
+}
+
+/* It would be woken by each frame, in vain. The busy one sleeps for the port when it has nothing to do. */
+static void who_sleeps_beside_a_busy_thread_is_not_for_the_port(void **state)
+{
+	pthread_t thread;
+	int fd = 0;
+
+	(void)state;
+	nobody_is_busy();
+	for (int i = 0; i < 10; i++) {
+		fd = 0;
+		thread = sleep_beside_busy(&fd);
+		ask();
+		assert_true(answered(1, 5 * CLOCK_NS_PER_S));
+		atomic_store(&is_over, true);
+		pthread_join(thread, NULL);
+		assert_true(fd >= 0);
+		attach_awake(&at, -1);
+	}
+}
+
+/* ... and when it turns to something else, somebody notices, and the next one sleeps for the port again. */
+static void a_busy_thread_that_goes_away_leaves_nobody_alone(void **state)
+{
+	pthread_t thread;
+	uint64_t limit_ns;
+	int fd;
+
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		fd = 1;
+		thread = sleep_beside_busy(&fd);
+		atomic_store(&is_over, true);
+		pthread_join(thread, NULL);
+		ask();
+		assert_true(answered(1, CLOCK_NS_PER_S));
+		attach_awake(&at, -1);
+		nobody_is_busy();
+		fd = fall_asleep(&limit_ns);
+		assert_true(fd >= 0);
+		attach_awake(&at, fd);
+	}
+}
+
 /* A signal handler has left the sleep by longjmp(3): nobody said that it is over. */
 static void a_thread_that_left_its_sleep_is_no_sleeper(void **state)
 {
 	uint64_t limit_ns;
 
 	(void)state;
+	nobody_is_busy();
 	for (int i = 0; i < 10; i++) {
 		assert_true(fall_asleep(&limit_ns) >= 0);
 		attach_drive(&at);
@@ -294,6 +378,7 @@ static void a_sleeper_that_does_not_come_is_forgotten(void **state)
 	int fd = -1;
 
 	(void)state;
+	nobody_is_busy();
 	assert_int_equal(pthread_create(&thread, NULL, sleep_and_leave, &fd), 0);
 	pthread_join(thread, NULL);
 	assert_true(fd >= 0);
@@ -465,6 +550,8 @@ int main(void)
 	        cmocka_unit_test(calls_of_three_threads_are_all_answered),
 	        cmocka_unit_test(a_sleeper_is_woken_by_a_frame_and_by_a_post),
 	        cmocka_unit_test(a_second_sleeper_is_not_for_the_port),
+	        cmocka_unit_test(who_sleeps_beside_a_busy_thread_is_not_for_the_port),
+	        cmocka_unit_test(a_busy_thread_that_goes_away_leaves_nobody_alone),
 	        cmocka_unit_test(a_push_runs_the_stack),
 	        cmocka_unit_test(a_thread_that_left_its_sleep_is_no_sleeper),
 	        cmocka_unit_test(a_sleeper_that_does_not_come_is_forgotten),
