@@ -96,7 +96,9 @@ struct watch {
 	uint32_t reserved;
 };
 
-#define WATCH_QUEUED (1ull << 63)    /* on its poller's ready list, or about to be */
+#define WATCH_QUEUED (1ull << 63) /* on its poller's ready list, or about to be */
+/* In a mask: a thread waits here, and looks again when it is told to (POST_NUDGE); EPOLLMSG means nothing. */
+#define WATCH_THREAD EPOLLMSG
 #define WATCH_EXCLUSIVE (1ull << 62) /* one of these is enough for a connection to accept */
 #define WATCH_MASK(word)                                                                                     \
 	((uint32_t)(((word) >> 32) & 0xffff)) /* EPOLL* events below 1 << 16; 0 = being taken away */

@@ -113,7 +113,7 @@ fail:
 
 static uint32_t mask_of(const struct epoll_item *it)
 {
-	return ((it->events & 0xffff) | ALWAYS) & 0xffff;
+	return ((it->events & 0xffff & ~(uint32_t)WATCH_THREAD) | ALWAYS) & 0xffff;
 }
 
 /* Watches the endpoint and queues the item if it is ready already. With the set's lock. */

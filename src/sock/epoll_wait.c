@@ -401,10 +401,11 @@ static int kernel_look(struct epoll_set *s, int poller, struct epoll_event *even
 	if (n < 0)
 		return n;
 	s->kernel_was_ready = n > 0;
-	if (!is_internal)
-		return n;
 	if (!n)
-		return collect(s, events, max);
+		return is_internal ? collect(s, events, max) : 0;
+	/* what made a set inside this one ready may be a member of ours here, too: they come together */
+	if (n < max)
+		return n + without_twins(s, events, n, collect(s, events + n, max - n));
 	leave_rest(s, poller);
 	return n;
 }

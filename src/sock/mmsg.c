@@ -3,10 +3,8 @@
  * Runs in application threads. One doorbell for all messages of a sendmmsg call. Each message finds its own
  * side, so one call may use Pronk and the kernel.
  */
-#include "dgram.h"
+#include "dgram_int.h"
 #include "clock.h"
-#include "endpoint.h"
-#include "proc.h"
 #include "user.h"
 #include "wait.h"
 
@@ -91,8 +89,12 @@ int sock_recvmmsg(
 		return -EFAULT;
 	if (count > MESSAGES_MAX)
 		count = MESSAGES_MAX;
-	if (!count && f->type == SOCK_DGRAM && !proc_is_dead()) /* even then it tells */
-		return -atomic_exchange(&proc_ep(atomic_load(&f->ep))->error, 0);
+	if (!count && f->type == SOCK_DGRAM && !proc_is_dead()) { /* even then it tells */
+		if (!sock_is_ours(f))
+			return SOCK_LIBC;
+		n = error_take(ep_of(f));
+		return n ? (int)n : dgram_kernel_error_take(f, fd);
+	}
 	while (done < count) {
 		n = recv_one(f, fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE, !done);
 		if (n < 0)

@@ -205,7 +205,7 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 			continue;
 		m[i].ep = ep;
 		m[i].watch = watch_claim(a, ep, (uint32_t)poller,
-		        (uint32_t)(unsigned short)(fds[i].events | ALWAYS |
+		        (uint32_t)(unsigned short)(fds[i].events | ALWAYS | WATCH_THREAD |
 		                                   (fds[i].events & POLLIN ? EPOLLRDHUP : 0)) &
 		                0xffff);
 		if (m[i].watch == WATCH_NONE)

@@ -430,7 +430,8 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 	if (poller < 0)
 		return WAIT_NO_POLLER;
 	ep = atomic_load(&f->ep);
-	watch = watch_claim(a, ep, (uint32_t)poller, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP);
+	watch = watch_claim(
+	        a, ep, (uint32_t)poller, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP | WATCH_THREAD);
 	*w = (struct wait_under_way){f, watch, poller, wake_fd, -EAGAIN, kernel_fd >= 0};
 	for (;;) {
 		wait_drain(poller, -1);

@@ -292,7 +292,7 @@ static void do_post(struct stack *s, uint32_t client, uint64_t entry)
 		break;
 	case POST_NUDGE:
 		if (s->by_ep[idx - s->ep_first] && s->by_ep[idx - s->ep_first]->udp)
-			notify(s, idx, EPOLLIN);
+			notify(s, idx, WATCH_THREAD);
 		else
 			notify_accept_again(s, idx);
 		break;
