@@ -565,6 +565,12 @@ void server_close(struct server *s)
 	}
 }
 
+void server_listen_again(struct server *s)
+{
+	if (s->listen_fd >= 0 && listen(s->listen_fd, LISTEN_BACKLOG) < 0)
+		log_warning("control socket: %s", strerror(errno));
+}
+
 void server_hang_up(struct server *s)
 {
 	server_close(s);

@@ -63,6 +63,10 @@ void server_serve(struct server *s);
  * Accepts NULL. */
 void server_close(struct server *s);
 
+/* The calling process has taken the server over from the one it is a copy of: who connects sees its
+ * credentials from now on (SO_PEERCRED is noted by listen(2), unix(7)). */
+void server_listen_again(struct server *s);
+
 /* Stops listening and hangs up on everybody, but frees nothing and lets go of no descriptor: a stack may be
  * in the middle of its work with them. */
 void server_hang_up(struct server *s);

@@ -488,6 +488,17 @@ void engine_close(struct engine *e)
 	server_close(e->server);
 }
 
+void engine_owner_changed(struct engine *e)
+{
+	server_listen_again(e->server);
+	atomic_store((_Atomic int32_t *)&e->arena.hdr->service_pid, getpid());
+}
+
+bool engine_is_mine(const struct engine *e)
+{
+	return atomic_load((_Atomic int32_t *)&e->arena.hdr->service_pid) == getpid();
+}
+
 void engine_hang_up(struct engine *e)
 {
 	server_hang_up(e->server);

@@ -33,6 +33,7 @@
 #include "log.h"
 #include "raw.h"
 #include "spin.h"
+#include "stuck.h"
 
 LOG_MODULE("engine");
 
@@ -51,8 +52,7 @@ enum {
 	REST_OURS_MS = 5000,     /* without a client: for what peers have not acknowledged */
 	REST_PEERS_MS = 1000,    /* the same: for peers that have not ended their direction */
 	END_S = 5,               /* for a keeper to take everything down */
-	STUCK_MS = 10000,        /* one turn has lasted so long */
-	STUCK_STEP_MS = 10,      /* of which this is counted at most between two looks */
+	GROUP_NS = 2000000000,   /* for the keeper to leave its program's process group */
 	ENDING_NAPS = 500,
 };
 
@@ -496,26 +496,6 @@ static void sleep_at_port(void)
 	serve();
 }
 
-/* A turn does not end: a signal handler that has interrupted it has gone elsewhere by longjmp(3), and nobody
- * can go on with what is half done. What this thread has seen of it is counted, not the time that has passed:
- * a process that is stopped, or in a debugger, stands still as a whole. */
-static bool is_stuck(uint64_t now_ns)
-{
-	static uint64_t seen_ns, stuck_ns;
-	static uint32_t seen_taken;
-	uint64_t passed_ns = now_ns - seen_ns;
-	uint32_t taken = atomic_load_explicit(&in.taken, memory_order_relaxed);
-
-	seen_ns = now_ns;
-	if (likely(!atomic_load_explicit(&in.token, memory_order_relaxed) || taken != seen_taken)) {
-		seen_taken = taken;
-		stuck_ns = 0;
-		return false;
-	}
-	stuck_ns += passed_ns < STUCK_STEP_MS * CLOCK_NS_PER_MS ? passed_ns : STUCK_STEP_MS * CLOCK_NS_PER_MS;
-	return stuck_ns >= STUCK_MS * CLOCK_NS_PER_MS;
-}
-
 /* Every client, this process among them, sees the end of the service. The port stays open, as the thread that
  * has the token may still be in there. */
 static void abandon(void)
@@ -547,7 +527,7 @@ static void keeper_begin(bool is_end)
 	prctl(PR_SET_NAME, "pronk-keeper");
 	if (strcmp(in.cfg.log_file, "stderr"))
 		log_open((enum log_level)in.cfg.log_level, in.cfg.log_file);
-	in.e->arena.hdr->service_pid = getpid();
+	engine_owner_changed(in.e);
 	in.is_keeper = true;
 	in.thread = pthread_self();
 	atomic_store(&in.is_gone, false);
@@ -567,6 +547,7 @@ static void keep(void)
 {
 	bool is_end = atomic_load(&in.keeping) == KEEP_WANTED;
 	const struct timespec nap = {.tv_nsec = 20000};
+	uint64_t end_ns;
 	int pid;
 
 	if (!token_wait(KEEP_WAIT_MS)) {
@@ -596,16 +577,22 @@ static void keep(void)
 	in.host.close_fds(true);
 	while (!is_end && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
+	/* whoever hears of this program's end may kill what is left of its process group */
+	for (end_ns = clock_now_ns() + GROUP_NS; engine_is_mine(in.e) && clock_now_ns() < end_ns;)
+		nanosleep(&nap, NULL);
 	atomic_store(&in.is_stopping, true);
 	atomic_store(&in.keeping, KEEP_DONE);
 }
 
-/* Whether nobody needs this stack any more. */
+/* Whether nobody needs this stack any more, or it shall end (pronk stop). */
 static bool keeper_is_over(void)
 {
 	uint64_t now_ns = clock_now_ns(), limit_ms;
 	enum stack_rest rest;
+	sigset_t waiting;
 
+	if (!sigpending(&waiting) && sigismember(&waiting, SIGTERM))
+		return true;
 	if (engine_client_count(in.e)) {
 		in.idle_ns = 0;
 		return false;
@@ -645,6 +632,7 @@ static void run(void)
 	uint64_t now_ns, work_ns = 0, yielded = 0, spin_ns = in.cfg.stack_spin_us * CLOCK_NS_PER_US;
 	uint64_t tick_ns = TICK_SHARED_NS;
 	struct spin spin = {0};
+	struct stuck stuck = {0};
 	uint32_t turns = 0;
 
 	while (!atomic_load(&in.is_stopping)) {
@@ -658,7 +646,8 @@ static void run(void)
 		if (unlikely(in.is_keeper) && keeper_is_over())
 			keeper_end();
 		now_ns = clock_now_ns();
-		if (unlikely(is_stuck(now_ns)))
+		if (unlikely(stuck_look(&stuck, atomic_load_explicit(&in.token, memory_order_relaxed) != 0,
+		            atomic_load_explicit(&in.taken, memory_order_relaxed), now_ns)))
 			abandon();
 		if (yielded)
 			spin_lost(&spin, yielded, now_ns);
