@@ -8,12 +8,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cfg.h"
 #include "libc.h"
@@ -63,24 +65,31 @@ static int folder_make(const char *path)
 	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
 }
 
+/* The reason why the service's place cannot be had; returns rc. A right that is missing would not be missed
+ * if there were a service already. */
+static int place_refuse(
+        int rc, const char *socket_path, char *err, size_t err_size, const char *what, const char *path)
+{
+	bool is_right = (rc == -EACCES || rc == -EPERM) && geteuid() != 0 && socket_probe(socket_path) != 0;
+
+	snprintf(err, err_size, "%scannot %s %s: %s",
+	        is_right ? "no service runs, and starting one needs root: " : "", what, path, strerror(-rc));
+	return rc;
+}
+
 int lock_take(const struct cfg *cfg, unsigned wait_ms, char *err, size_t err_size)
 {
 	char path[CFG_PATH_MAX], socket_path[CFG_SOCKET_PATH_MAX];
 	int rc = folder_make(cfg->runtime_dir), fd;
 
-	if (rc) {
-		snprintf(err, err_size, "cannot make the runtime folder %s: %s", cfg->runtime_dir,
-		        strerror(-rc));
-		return rc;
-	}
 	cfg_socket_path(cfg, socket_path, sizeof(socket_path));
+	if (rc)
+		return place_refuse(
+		        rc, socket_path, err, err_size, "make the runtime folder", cfg->runtime_dir);
 	snprintf(path, sizeof(path), "%s/%s.lock", cfg->runtime_dir, cfg->name);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (fd < 0) {
-		rc = -errno;
-		snprintf(err, err_size, "cannot open the lock file %s: %s", path, strerror(-rc));
-		return rc;
-	}
+	if (fd < 0)
+		return place_refuse(-errno, socket_path, err, err_size, "open the lock file", path);
 	for (unsigned waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += POLL_MS) {
 		struct timespec nap = {.tv_nsec = POLL_MS * 1000000l};
 
