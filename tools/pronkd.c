@@ -36,13 +36,14 @@ const char *argp_program_version = "pronkd " PRONK_VERSION;
 
 static const struct argp_option options[] = {
         {"config", 'c', "FILE", 0,
-                "Configuration file (default: $PRONK_CONFIG, else /etc/pronk/pronk.conf, else built-in ones)",
+                "Configuration file (default: $PRONK_CONFIG, else /etc/pronk/pronk.conf, else the one under the "
+                "installation's sysconfdir, else built-in ones)",
                 0},
         {"foreground", 'f', NULL, 0, "Stay in the foreground (default)", 0},
         {"daemonize", OPT_DAEMONIZE, NULL, 0, "Go to the background; return when the service is ready", 0},
         {"autostarted", OPT_AUTOSTARTED, NULL, 0,
                 "Started for a program: end linger_s after the last client has left", 0},
-        {"check", OPT_CHECK, NULL, 0, "Check the configuration and end", 0},
+        {"check", OPT_CHECK, NULL, 0, "Check the configuration, also against this machine, and end", 0},
         {0},
 };
 
@@ -275,6 +276,10 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	if (args.check) {
+		if (cfg_check_machine(&cfg, cfg.mode == CFG_MODE_DEDICATED, err, sizeof(err))) {
+			fprintf(stderr, "pronkd: %s\n", err);
+			return 1;
+		}
 		printf("OK: %s\n", config ? config : "no configuration file, the defaults hold");
 		return 0;
 	}

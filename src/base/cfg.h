@@ -115,6 +115,11 @@ int cfg_load(struct cfg *cfg, const char *path, char *err, size_t err_size);
  * in err. */
 int cfg_check(const struct cfg *cfg, char *err, size_t err_size);
 
+/* Checks what cfg names of this machine: the interface of an afpacket or afxdp device, and the cores, as long
+ * as threads are to run on them. For a checked cfg, in the process and network namespace of the service. Any
+ * thread; short system calls. Returns 0, or -EINVAL with the reason in err. */
+int cfg_check_machine(const struct cfg *cfg, bool has_threads, char *err, size_t err_size);
+
 /* Prints every option's value with its origin: as a config file that cfg_load takes, or as one JSON object.
  * Blocks as stdio does. Returns 0, or -EIO when the stream has an error. */
 int cfg_dump(const struct cfg *cfg, FILE *file, bool json);

@@ -318,12 +318,34 @@ static int setting_apply(const struct cfg_lib *lib, struct cfg *cfg, const struc
 	        is_text ? ", in double quotes" : "");
 }
 
+/* Whether what stands behind `key =` begins as a value of a number or a switch does, and nothing else follows
+ * it in the line. */
+static bool is_plain_value(enum cfg_kind kind, const char *c)
+{
+	char *end;
+
+	if (kind == CFG_KIND_UINT) {
+		strtoll(c, &end, 0);
+		if (end == c)
+			return false;
+		c = end + strspn(end, "L");
+	} else {
+		size_t size = strncasecmp(c, "true", 4) == 0 ? 4 : strncasecmp(c, "false", 5) == 0 ? 5 : 0;
+
+		if (size == 0)
+			return false;
+		c += size;
+	}
+	c += strspn(c, " \t\r");
+	return *c == '\0' || strchr(";,\n#/", *c) != NULL;
+}
+
 /* Says what libconfig refused, as far as the line it stopped at tells. */
 static int syntax_refuse(const struct source *source, const config_t *config, char *err, size_t err_size)
 {
 	unsigned line = config_error_line(config) > 0 ? (unsigned)config_error_line(config) : 1;
 	const char *c = line_start(source, line);
-	char key[64];
+	char key[64], allowed[ALLOWED_SIZE];
 	size_t size;
 	int id;
 
@@ -342,6 +364,11 @@ static int syntax_refuse(const struct source *source, const config_t *config, ch
 		snprintf(err, err_size,
 		        "%s:%u: %s: syntax error (allowed: text in double quotes, as %s = \"%s\";)",
 		        source->path, line, key, key, cfg_options[id].default_text);
+	else if (id >= 0 && (*c == '=' || *c == ':') &&
+	         (cfg_options[id].kind == CFG_KIND_UINT || cfg_options[id].kind == CFG_KIND_BOOL) &&
+	         !is_plain_value(cfg_options[id].kind, c + 1 + strspn(c + 1, " \t")))
+		snprintf(err, err_size, "%s:%u: %s: syntax error (allowed: %s)", source->path, line, key,
+		        allowed_text((enum option_id)id, allowed, sizeof(allowed)));
 	else
 		snprintf(err, err_size,
 		        "%s:%u: %s%ssyntax error at or before this line (allowed: key = value;)",

@@ -229,17 +229,7 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	return segment_create(&e->stats, e->stack_count, err, err_size);
 }
 
-static bool core_is_allowed(uint16_t core)
-{
-	uint16_t allowed[CPU_CORE_MAX];
-	int n = cpu_allowed(allowed, CPU_CORE_MAX);
-
-	for (int i = 0; i < n; i++)
-		if (allowed[i] == core)
-			return true;
-	return false;
-}
-
+/* That this process may use them was checked before. */
 static int cores_choose(struct engine *e, char *err, size_t err_size)
 {
 	uint16_t cores[ARENA_STACK_MAX];
@@ -255,11 +245,6 @@ static int cores_choose(struct engine *e, char *err, size_t err_size)
 		return n < 0 ? n : -EINVAL;
 	}
 	for (uint32_t i = 0; i < e->stack_count; i++) {
-		if (!core_is_allowed(cores[i])) {
-			snprintf(err, err_size, "option cores names core %u, which this process may not use",
-			        cores[i]);
-			return -EINVAL;
-		}
 		e->threads[i].core = cores[i];
 	}
 	return 0;
@@ -429,8 +414,9 @@ static int start(struct engine **out, const struct cfg *cfg, bool is_inline, cha
 	if (rc < 0)
 		goto fail;
 	e->lock_fd = rc;
-	if ((rc = port_open(e, err, err_size)) || (rc = address_find(e, err, err_size)) ||
-	        (rc = memory_open(e, err, err_size)) || (rc = stacks_create(e, err, err_size)) ||
+	if ((rc = cfg_check_machine(cfg, !is_inline, err, err_size)) || (rc = port_open(e, err, err_size)) ||
+	        (rc = address_find(e, err, err_size)) || (rc = memory_open(e, err, err_size)) ||
+	        (rc = stacks_create(e, err, err_size)) ||
 	        (rc = is_inline ? stack_take(e, err, err_size) : threads_start(e, err, err_size)) ||
 	        (rc = ctl_start(e, err, err_size)))
 		goto fail;

@@ -15,6 +15,7 @@
 
 #include "cfg.h"
 #include "compiler.h"
+#include "cpu.h"
 
 /* For builds with the address sanitizer: libconfig itself leaks the text of a string that never ends. */
 const char *__lsan_default_suppressions(void);
@@ -658,6 +659,32 @@ static void example_confs_load(void **state)
 	}
 }
 
+static void what_the_machine_does_not_have_is_refused(void **state)
+{
+	uint16_t core;
+	char text[128];
+	struct cfg cfg;
+
+	(void)state;
+	assert_true(cpu_allowed(&core, 1) > 0);
+	snprintf(text, sizeof(text),
+	        "device = \"afpacket:lo\";\naddress = \"198.18.0.2/24\";\ncores = \"%u\";", core);
+	assert_int_equal(load_text(&cfg, text), 0);
+	assert_int_equal(cfg_check_machine(&cfg, true, err, sizeof(err)), 0);
+	/* the second core of one stack is not used */
+	snprintf(cfg.cores, sizeof(cfg.cores), "%u,%u", core, CPU_CORE_MAX - 1);
+	assert_int_equal(cfg_check_machine(&cfg, true, err, sizeof(err)), 0);
+	snprintf(cfg.cores, sizeof(cfg.cores), "%u", CPU_CORE_MAX - 1);
+	assert_int_equal(cfg_check_machine(&cfg, true, err, sizeof(err)), -EINVAL);
+	assert_non_null(
+	        strstr(err, "pronk.conf:3: cores: there is no core 1023 for this process (allowed: auto, "));
+	assert_int_equal(cfg_check_machine(&cfg, false, err, sizeof(err)), 0);
+	strcpy(cfg.cores, "auto");
+	strcpy(cfg.device, "afxdp:pk-none0");
+	assert_int_equal(cfg_check_machine(&cfg, true, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "pronk.conf:1: device: there is no interface pk-none0 (allowed: "));
+}
+
 /* First line of a file without its newline; false if there is none. */
 static bool line_read(const char *path, char *line, size_t size)
 {
@@ -782,6 +809,7 @@ int main(void)
 	        cmocka_unit_test(dump_json_has_every_option),
 	        cmocka_unit_test(sample_conf_with_all_comments_removed_gives_defaults),
 	        cmocka_unit_test(example_confs_load),
+	        cmocka_unit_test(what_the_machine_does_not_have_is_refused),
 	        cmocka_unit_test(badconf_files_give_exactly_their_messages),
 	        cmocka_unit_test(damaged_files_never_crash_and_always_explain),
 	};
