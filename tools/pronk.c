@@ -28,6 +28,9 @@ enum {
 	EXIT_NO_EXEC = 126,
 	EXIT_NO_PROGRAM = 127,
 	STOP_LIMIT_MS = 15000,
+	NEXT_LIMIT_MS = 3000,
+	NEXT_STEP_MS = 20,
+	PROCESS_NAME_SIZE = 32,
 	ERR_SIZE = 512,
 };
 
@@ -183,29 +186,6 @@ static uint32_t sockets_count(const struct arena *a)
 	return n;
 }
 
-static int status(const char *socket_path)
-{
-	char err[ERR_SIZE] = "";
-	struct attach at;
-	const struct arena_header *h;
-	struct timespec now;
-
-	if (attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err))) {
-		printf("not running: %s\n", err);
-		return 1;
-	}
-	h = at.arena.hdr;
-	clock_gettime(CLOCK_REALTIME, &now);
-	printf("running: pid %d, up %lld s, device %s, address %u.%u.%u.%u/%u, %u stack%s, %u client%s, %u socket%s\n",
-	        h->service_pid, (long long)now.tv_sec - (long long)(h->start_time_ns / 1000000000), h->device,
-	        h->address[0], h->address[1], h->address[2], h->address[3], h->prefix, h->stack_count,
-	        h->stack_count == 1 ? "" : "s", clients_count(&at.arena),
-	        clients_count(&at.arena) == 1 ? "" : "s", sockets_count(&at.arena),
-	        sockets_count(&at.arena) == 1 ? "" : "s");
-	attach_leave(&at);
-	return 0;
-}
-
 /* Who listens at the socket; 0 when the kernel cannot name it here, or -E. */
 static int service_pid(const char *path)
 {
@@ -224,12 +204,140 @@ static int service_pid(const char *path)
 	return rc ? rc : cred.pid;
 }
 
-static int stop(const char *socket_path)
+static bool is_nobody(int rc)
 {
-	int pid = service_pid(socket_path), pid_fd;
-	struct pollfd p = {.events = POLLIN};
+	return rc == -ENOENT || rc == -ECONNREFUSED;
+}
 
-	if (pid == -ENOENT || pid == -ECONNREFUSED) {
+static int status(const char *socket_path)
+{
+	char err[ERR_SIZE] = "";
+	struct attach at;
+	const struct arena_header *h;
+	struct timespec now;
+	int rc = attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err));
+
+	if (rc == -ETIMEDOUT) {
+		printf("running, but not answering: %s (pid %d)\n", err, service_pid(socket_path));
+		return 1;
+	}
+	if (rc) {
+		printf("%s: %s\n", is_nobody(rc) ? "not running" : "not usable", err);
+		return 1;
+	}
+	h = at.arena.hdr;
+	clock_gettime(CLOCK_REALTIME, &now);
+	printf("running: pid %d, up %lld s, device %s, address %u.%u.%u.%u/%u, %u stack%s, %u client%s, %u socket%s\n",
+	        h->service_pid, (long long)now.tv_sec - (long long)(h->start_time_ns / 1000000000), h->device,
+	        h->address[0], h->address[1], h->address[2], h->address[3], h->prefix, h->stack_count,
+	        h->stack_count == 1 ? "" : "s", clients_count(&at.arena),
+	        clients_count(&at.arena) == 1 ? "" : "s", sockets_count(&at.arena),
+	        sockets_count(&at.arena) == 1 ? "" : "s");
+	attach_leave(&at);
+	return 0;
+}
+
+/* "" when the kernel does not say. */
+static void process_name(int pid, char *buf, size_t size)
+{
+	char path[32];
+	FILE *file;
+
+	buf[0] = 0;
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	file = fopen(path, "re");
+	if (!file)
+		return;
+	if (!fgets(buf, (int)size, file))
+		buf[0] = 0;
+	buf[strcspn(buf, "\n")] = 0;
+	for (char *c = buf; *c; c++)
+		*c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
+	fclose(file);
+}
+
+/* How many programs are attached, or -E when the service does not say. */
+static int programs_count(const char *path)
+{
+	char err[ERR_SIZE];
+	struct attach at;
+	int n = attach_join(&at, path, CTL_OBSERVER, err, sizeof(err));
+
+	if (n)
+		return n;
+	n = (int)clients_count(&at.arena);
+	attach_leave(&at);
+	return n;
+}
+
+/* Ends the process with the stack, which was found to be pid a moment ago, and says so when its name is that
+ * of a program. 0 when it has ended, 1 with a line on stderr. */
+static int process_stop(const char *path, int pid, const char *name)
+{
+	struct pollfd p = {.events = POLLIN};
+	int now, rc = 1;
+
+	p.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (p.fd < 0 && errno != ESRCH) {
+		fprintf(stderr, "pronk: cannot end the service (pid %d): %s\n", pid, strerror(errno));
+		return 1;
+	}
+	/* between the question and the descriptor the stack may have ended, and the number may be a
+	 * stranger's */
+	now = service_pid(path);
+	if (is_nobody(now)) {
+		rc = 0;
+	} else if (p.fd < 0) {
+		fprintf(stderr,
+		        "pronk: the process that opened %s (pid %d) is gone, but something still answers there: not stopped\n",
+		        path, pid);
+	} else if (now != pid) {
+		fprintf(stderr, "pronk: another process answers at %s by now: not stopped, try again\n",
+		        path);
+	} else {
+		if (*name && strcmp(name, "pronkd"))
+			printf("the stack lives in %s (pid %d): it is ended\n", name, pid);
+		fflush(stdout);
+		if (syscall(SYS_pidfd_send_signal, p.fd, SIGTERM, NULL, 0) < 0 && errno != ESRCH)
+			fprintf(stderr, "pronk: cannot end the service (pid %d): %s\n", pid, strerror(errno));
+		else if (poll(&p, 1, STOP_LIMIT_MS) != 1)
+			fprintf(stderr, "pronk: the service (pid %d) has not ended after %d s\n", pid,
+			        STOP_LIMIT_MS / 1000);
+		else
+			rc = 0;
+	}
+	if (p.fd >= 0)
+		close(p.fd);
+	return rc;
+}
+
+/* Who answers after process pid has ended: 0 for nobody, a keeper, or -EBUSY. In mode inline a copy of the
+ * program, the keeper, goes on for others; it takes a moment until it is known as such, or ends by itself. */
+static int next_await(const char *path, int pid)
+{
+	const struct timespec nap = {.tv_nsec = NEXT_STEP_MS * 1000000l};
+	char name[PROCESS_NAME_SIZE];
+	int now;
+
+	for (int waited = 0; !is_nobody(now = service_pid(path)); waited += NEXT_STEP_MS) {
+		if (waited >= NEXT_LIMIT_MS)
+			return -EBUSY;
+		if (now > 0 && now != pid) {
+			process_name(now, name, sizeof(name));
+			if (!strcmp(name, "pronk-keeper"))
+				return now;
+		}
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
+static int stop(const char *path)
+{
+	int pid = service_pid(path), first = pid, programs, rc, next;
+	char name[PROCESS_NAME_SIZE];
+
+	if (is_nobody(pid)) {
 		printf("not running\n");
 		return 0;
 	}
@@ -238,20 +346,25 @@ static int stop(const char *socket_path)
 		        pid ? strerror(-pid) : "it lives in another pid namespace");
 		return 1;
 	}
-	pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pid_fd < 0 || syscall(SYS_pidfd_send_signal, pid_fd, SIGTERM, NULL, 0) < 0) {
-		if (errno == ESRCH)
-			return 0;
-		fprintf(stderr, "pronk: cannot end the service (pid %d): %s\n", pid, strerror(errno));
-		return 1;
+	programs = programs_count(path);
+	process_name(pid, name, sizeof(name));
+	for (;; pid = next) {
+		rc = process_stop(path, pid, pid == first ? name : "");
+		if (rc)
+			return rc;
+		next = next_await(path, pid);
+		if (next < 0) {
+			fprintf(stderr, "pronk: pid %d has ended, but something still answers at %s\n", pid,
+			        path);
+			return 1;
+		}
+		if (!next)
+			break;
 	}
-	p.fd = pid_fd;
-	if (poll(&p, 1, STOP_LIMIT_MS) != 1) {
-		fprintf(stderr, "pronk: the service (pid %d) has not ended after %d s\n", pid,
-		        STOP_LIMIT_MS / 1000);
-		return 1;
-	}
-	close(pid_fd);
+	printf("stopped: pid %d", first);
+	if (programs >= 0)
+		printf(", %d program%s attached", programs, programs == 1 ? " was" : "s were");
+	putchar('\n');
 	return 0;
 }
 

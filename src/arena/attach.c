@@ -314,6 +314,7 @@ int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *e
 	int rc;
 
 	memset(at, 0, sizeof(*at));
+	w.result = 0;
 	at->arena.fd = -1;
 	at->stats_fd = -1;
 	at->ctl_fd = ctl_connect(path);
@@ -325,7 +326,12 @@ int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *e
 	if (!rc)
 		rc = welcome_recv(at->ctl_fd, &w, fds, &fd_count);
 	if (rc) {
-		snprintf(err, err_size, "%s", rc == w.result && w.reason[0] ? w.reason : strerror(-rc));
+		if (rc == w.result && w.reason[0])
+			snprintf(err, err_size, "%s", w.reason);
+		else if (rc == -ETIMEDOUT)
+			snprintf(err, err_size, "the service at %s does not answer", path);
+		else
+			snprintf(err, err_size, "the service at %s: %s", path, strerror(-rc));
 		goto fail;
 	}
 	rc = -EPROTO;

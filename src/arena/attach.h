@@ -64,7 +64,8 @@ struct attach {
 
 /* Joins the service at the socket path. Blocks for the answer (5 s at most). Every descriptor is
  * close-on-exec and numbered 100 or above where the limit allows, out of the application's way. 0,
- * -ECONNREFUSED/-ENOENT when no service listens, -EPROTO for another version, or -E with a reason. */
+ * -ECONNREFUSED/-ENOENT when no service listens, -ETIMEDOUT when it does not answer, -EPROTO for another
+ * version, or -E; err has the reason. */
 int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *err, size_t err_size);
 
 /* Leaves: unmaps and closes everything. The caller makes sure that no thread still uses it. */

@@ -5,8 +5,10 @@
 #   - a program that uses no network under the preload starts nothing and prints nothing
 #   - no service (autostart = false): the program runs on the kernel and exactly one line says so; with strict it gets an error
 #   - a second pronkd for the same configuration refuses and leaves the first alone
-#   - errors in the configuration are named with file:line
-#   - pronk status, pronk stop; pronkctl's JSON is JSON
+#   - errors in the configuration are named with file:line; so is what the machine does not have, by --check as at the start
+#   - somebody who may not start a service is told that there is none
+#   - pronk status, also of a service that is stopped; pronk stop, also of a program that has the stack; it never ends a stranger
+#   - pronkctl's JSON is JSON
 #   - pronk run says which options the running service was started without
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -30,10 +32,85 @@ status_and_stop() {
 	service_start || return
 	"$pronk" status -c "$conf" | grep -q "running: pid $service_pid," || because "status: $("$pronk" status -c "$conf")" || return
 	"$pronk" stop -c "$conf" >"$work/stop.out" 2>&1 || because "stop: $(cat "$work/stop.out")" || return
+	[ "$(cat "$work/stop.out")" = "stopped: pid $service_pid, 0 programs were attached" ] ||
+		because "stop says: $(cat "$work/stop.out")" || return
 	process_gone "$service_pid" || because "it still runs" || return
 	"$pronk" status -c "$conf" >/dev/null && because "status says that it runs" && return 1
 	ip -n "$ns_p" link show pkp >/dev/null 2>&1 && because "the TAP is still there" && return 1
 	service_pid=
+}
+
+is_stopped() { grep -q '^State:[[:space:]]*T' "/proc/$1/status"; }
+not_answering() {
+	local said rc line
+	service_start || return
+	kill -STOP "$service_pid"
+	wait_until 10 is_stopped "$service_pid"
+	said=$(timeout 30 "$pronk" status -c "$conf")
+	rc=$?
+	line=$(preloaded timeout 30 "$python" -c 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 7010)); s.listen(1)' 2>&1)
+	kill -CONT "$service_pid"
+	service_stop
+	[ "$line" = "pronk: the service at $work/run/p.sock does not answer; the kernel serves this program's sockets" ] ||
+		because "a program says: $line" || return
+	[ $rc = 1 ] && [[ $said == "running, but not answering: "*"$work/run/p.sock"* ]] || because "status $rc: $said"
+}
+
+# the process that called listen(2) is gone, its child has the socket: nothing may be signalled, and that is a failure
+stop_of_nobody() {
+	local said rc child
+	{ cat "$conf"; echo 'name = "gone";'; } | grep -v '^name = "p";' >"$work/gone.conf"
+	mkdir -p "$work/run"
+	"$python" -c '
+import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.bind(sys.argv[1])
+s.listen(8)
+pid = os.fork()
+if not pid:
+    os.close(1)
+    time.sleep(60)
+    os._exit(0)
+print(pid)' "$work/run/gone.sock" >"$work/gone.pid" || because "no socket" || return
+	child=$(cat "$work/gone.pid")
+	pids+=("$child")
+	said=$(timeout 30 "$pronk" stop -c "$work/gone.conf" 2>&1)
+	rc=$?
+	kill "$child"
+	rm -f "$work/run/gone.sock"
+	[ $rc = 1 ] && [[ $said == *"is gone, but something still answers there: not stopped" ]] || because "stop: $rc: $said"
+}
+
+# inline_server PORT: a redis-server with the stack in it, or a client of the one that has it; its id is in $redis_pid
+inline_server() {
+	: >"$work/inline$1.log"
+	exec_in "$ns_p" "$work/inline.conf" redis-server --port "$1" --bind "$addr_p" --protected-mode no --save '' --dir "$work" >"$work/inline$1.log" 2>&1 &
+	redis_pid=$!
+	pids+=("$redis_pid")
+	wait_until 20 eval "grep -q 'Ready to accept connections' '$work/inline$1.log' || process_gone $redis_pid"
+	! process_gone "$redis_pid" || because "redis-server ended: $(tail -1 "$work/inline$1.log")"
+}
+
+# stop_inline OTHERS: the program with the stack ends, and its keeper, when there are others; these live on
+stop_inline() {
+	local said rc owner others=0
+	{ cat "$conf"; echo 'mode = "inline";'; } >"$work/inline.conf"
+	inline_server 7011 || return
+	owner=$redis_pid
+	if [ "$1" = 1 ]; then
+		inline_server 7012 || return
+		others=1
+	fi
+	"$pronk" status -c "$work/inline.conf" | grep -q "^running: pid $owner," || because "no stack: $(tail -1 "$work/inline7011.log")" || return
+	said=$("$pronk" stop -c "$work/inline.conf" 2>&1)
+	rc=$?
+	[ $rc = 0 ] || because "stop: $rc: $said" || return
+	[[ $said == "the stack lives in redis-server (pid $owner): it is ended"*"stopped: pid $owner, $((others + 1)) program"*" attached" ]] ||
+		because "stop says: $said" || return
+	process_gone "$owner" || because "the program still runs" || return
+	[ "$others" = 0 ] || ! process_gone "$redis_pid" || because "the other program has ended: $(tail -1 "$work/inline7012.log")" || return
+	process_end "$redis_pid"
+	wait_until 10 engine_gone || because "somebody still holds the stack's lock"
 }
 
 status_pid() { "$pronk" status -c "$conf" | sed -n 's/^running: pid \([0-9]*\),.*/\1/p'; }
@@ -107,6 +184,24 @@ config_error() {
 	done
 }
 
+# not_here KEY VALUE EXPECTED: --check, the start and pronk run say with file:line that the machine has no such thing
+not_here() {
+	local said program
+	{ grep -v -e "^$1 = " -e '^host_address = ' "$conf"; echo "$1 = $2;"; } >"$work/here.conf"
+	for program in "$pronkd --check -c $work/here.conf" "$pronkd -c $work/here.conf" "$pronk run -c $work/here.conf -- true"; do
+		said=$(p_raw timeout 20 $program 2>&1)
+		[[ $said == *"$work/here.conf:$(wc -l <"$work/here.conf"): $1: $3"* ]] || because "$program says: $said" || return
+	done
+	p_raw "$pronkd" --check -c "$work/here.conf" >/dev/null 2>&1 && because "--check accepts it" && return 1
+	p_raw "$pronkd" --check -c "$conf" >"$work/check.out" 2>&1 || because "--check refuses a good one: $(cat "$work/check.out")"
+}
+
+no_right() {
+	local said
+	said=$(p_raw setpriv --reuid=65534 --regid=65534 --clear-groups "$pronk" run -c "$conf" -- true 2>&1) || because "exit status $?: $said" || return
+	[[ $said == "pronk: no service runs, and starting one needs root: "*" runs on the kernel's network stack" ]] || because "it says: $said"
+}
+
 json() {
 	local what
 	for what in stats sockets config; do
@@ -130,11 +225,18 @@ other_options() {
 link_up tap 'linger_s = 1;'
 cp "$conf" "$work/p-auto.conf"
 scenario "pronk status and pronk stop" status_and_stop
+scenario "pronk status of a service that is stopped" not_answering
+scenario "pronk stop ends nobody who is not the service" stop_of_nobody
+scenario "pronk stop where a program has the stack" stop_inline 0
+scenario "pronk stop where it has another program as client" stop_inline 1
+scenario "a user who may not start a service" no_right
 scenario "a program without network starts nothing" no_network
 scenario "autostart by LD_PRELOAD alone" autostart
 scenario "the errors of a configuration: unknown key" config_error 3 'stack = 2;' 'stack'
 scenario "the errors of a configuration: wrong type" config_error 5 'stacks = "two";' 'stacks'
 scenario "the errors of a configuration: out of range" config_error 2 'stacks = 99;' '1 to 16'
+scenario "the errors of a configuration: no such interface" not_here device '"afpacket:pk-none0"' 'there is no interface pk-none0 '
+scenario "the errors of a configuration: no such core" not_here cores '"1023"' 'there is no core 1023 '
 scenario "a second service refuses" second_service
 scenario "exit status of the program" exit_status
 scenario "pronkctl: text and JSON" json
