@@ -111,14 +111,15 @@ static int parse_pktinfo(struct cmsg_out *out, const void *addr, int index)
 {
 	static const uint8_t none[4];
 
-	if (index && (unsigned)index != dgram_ifindex())
-		return -ENODEV;
-	if (!memcmp(addr, none, 4))
-		return 0;
-	out->from.family = AF_INET;
-	memcpy(out->from.ip, addr, 4);
-	/* another address than the port's would have to leave through the kernel */
-	return route_is_own(&out->from) || route_is_loopback(&out->from) ? 0 : -EINVAL;
+	if (memcmp(addr, none, 4)) {
+		out->from.family = AF_INET;
+		memcpy(out->from.ip, addr, 4);
+		/* such a datagram leaves through the kernel, where the socket has it */
+		out->is_kernels = !route_is_own(&out->from) && !route_is_loopback(&out->from);
+		if (out->is_kernels)
+			return -EINVAL;
+	}
+	return index && (unsigned)index != dgram_ifindex() ? -ENODEV : 0;
 }
 
 static int parse_int(const struct cmsghdr *c, bool may_be_byte, int *v)
@@ -182,6 +183,7 @@ int cmsg_parse(const struct file *f, const struct msghdr *msg, struct cmsg_out *
 
 	out->from.family = 0;
 	out->tos = out->ttl = -1;
+	out->is_kernels = false;
 	while (left >= sizeof(struct cmsghdr)) {
 		const struct cmsghdr *c = (const void *)p;
 		int rc;
@@ -197,4 +199,12 @@ int cmsg_parse(const struct file *f, const struct msghdr *msg, struct cmsg_out *
 		left -= CMSG_ALIGN(c->cmsg_len);
 	}
 	return 0;
+}
+
+bool cmsg_is_kernels(const struct file *f, const struct msghdr *msg)
+{
+	struct cmsg_out c;
+
+	cmsg_parse(f, msg, &c);
+	return c.is_kernels;
 }

@@ -22,13 +22,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PORT_TRIES = 32, CLOSE_WAIT_NS = 20000000 };
+enum {
+	PORT_TRIES = 32,
+	CLOSE_WAIT_NS = 20000000,
+	IP_DESTINATION = 16, /* where an IPv4 header has it */
+};
 
 static struct endpoint *ep_of(const struct file *f)
 {
@@ -125,14 +131,29 @@ bool dgram_is_pronk(const struct file *f, const struct sock_addr *to)
 	return route_is_reachable(to);
 }
 
+static uint32_t own_address(void)
+{
+	uint32_t ip;
+
+	memcpy(&ip, proc.at.arena.hdr->address, sizeof(ip));
+	return ntohl(ip);
+}
+
 /* Closes the kernel half to everything, or opens it again. With af_packet the kernel sees every frame that
- * Pronk sees: what came through the port's interface is then Pronk's alone. */
+ * Pronk sees: what came through the port's interface for many, or for Pronk's address when the kernel has it,
+ * too, is then Pronk's alone. What came there for another address of the kernel's, or by IPv6, is not. */
 static void kernel_filter(struct file *f, int fd, bool is_off)
 {
 	struct sock_filter none[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
 	struct sock_filter other[] = {
 	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_IFINDEX)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, dgram_ifindex(), 0, 1),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, dgram_ifindex(), 0, 7),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PROTOCOL)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 5),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 2),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_NET_OFF + IP_DESTINATION)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, own_address(), 0, 1),
 	        BPF_STMT(BPF_RET | BPF_K, 0),
 	        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
 	};

@@ -56,6 +56,7 @@ enum dgram_side { SIDE_NONE, SIDE_PRONK, SIDE_KERNEL };
 struct cmsg_out {
 	struct sock_addr from; /* family 0: nothing */
 	int tos, ttl;          /* -1: nothing */
+	bool is_kernels;       /* the source is an address that only the kernel can have */
 };
 
 /* After a successful libc socket(). False without memory. */
@@ -127,6 +128,8 @@ unsigned int dgram_ifindex(void);
 
 /* Parses control messages. 0 or -EINVAL. ip(7) */
 int cmsg_parse(const struct file *f, const struct msghdr *msg, struct cmsg_out *out);
+/* Whether they name a source that is neither Pronk's address nor a loopback one. */
+bool cmsg_is_kernels(const struct file *f, const struct msghdr *msg);
 /* Writes what the socket wants to know of a received datagram; sets MSG_CTRUNC and msg_controllen. */
 void cmsg_write(const struct file *f, struct msghdr *msg, const struct dgram_meta *meta, uint32_t drops);
 /* The socket has joined this group through the port. */

@@ -504,6 +504,28 @@ static ssize_t kernel_side(struct file *f, int fd, const struct msghdr *msg, int
 	return n;
 }
 
+/* Whether a message of a socket of ours that would leave through Pronk names a source that it cannot have
+ * there, and the kernel half may try. */
+static bool is_from_kernel(const struct file *f, const struct msghdr *msg)
+{
+	const struct dgram *d = f->dg;
+
+	return (d->has_kernel || !d->is_specific) && cmsg_is_kernels(f, msg);
+}
+
+/* Its destination may be one that only Pronk's half knows. */
+static ssize_t kernel_source(
+        struct file *f, int fd, const struct msghdr *msg, int flags, const struct sock_addr *to, bool is_more)
+{
+	struct sockaddr_storage name;
+	struct msghdr m = *msg;
+
+	m.msg_name = &name;
+	m.msg_namelen = sizeof(name);
+	addr_to_user(to, f->domain, m.msg_name, &m.msg_namelen);
+	return kernel_side(f, fd, &m, flags, false, is_more, false, false);
+}
+
 ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, bool is_batch)
 {
 	struct dgram *d = f->dg;
@@ -521,6 +543,8 @@ ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, 
 		rc = iov_sum(msg->msg_iov, msg->msg_iovlen, &o.size);
 	if (unlikely(rc))
 		return sock_is_ours(f) ? rc : SOCK_LIBC;
+	if (unlikely(msg->msg_controllen && user_is_bad(msg->msg_control)))
+		return sock_is_ours(f) ? -EFAULT : SOCK_LIBC;
 	named = name_of(f, msg, &o.head.to);
 	if (unlikely(d->is_parked))
 		dgram_unpark(f, fd);
@@ -544,6 +568,8 @@ ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, 
 	if (side == SIDE_KERNEL)
 		return kernel_side(f, fd, msg, flags, !is_begun && (named || !o.head.to.port), is_more,
 		        is_begun, rc != 0);
+	if (unlikely(msg->msg_controllen) && !is_begun && is_from_kernel(f, msg))
+		return kernel_source(f, fd, msg, flags, &o.head.to, is_more);
 	o.iov = msg->msg_iov;
 	o.count = (int)msg->msg_iovlen;
 	is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);

@@ -126,7 +126,7 @@ static struct sockaddr_in addr_of(const char *ip, int port)
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
 
 	if (!ip || inet_pton(AF_INET, ip, &a.sin_addr) != 1)
-		die("BSD_SERVER and BSD_PEER must be IPv4 addresses");
+		die("BSD_SERVER, BSD_PEER and BSD_OTHER must be IPv4 addresses");
 	return a;
 }
 
@@ -148,6 +148,11 @@ struct sockaddr_in addr_loopback(int port)
 struct sockaddr_in addr_any(int port)
 {
 	return addr_of("0.0.0.0", port);
+}
+
+struct sockaddr_in addr_other(int port)
+{
+	return addr_of(getenv("BSD_OTHER"), port);
 }
 
 struct sockaddr_in addr_nobody(int port)

@@ -78,6 +78,8 @@ struct sockaddr_in addr_peer(int port);
 struct sockaddr_in addr_loopback(int port);
 struct sockaddr_in addr_nobody(int port);
 struct sockaddr_in addr_any(int port);
+/* Another address that the kernel of the program's side has, in both legs. */
+struct sockaddr_in addr_other(int port);
 #define SA(in) ((struct sockaddr *)&(in))
 /* Appends " what=server:own", "peer:port" etc.: the address by role and whether the port is set. */
 void show_addr(const char *what, const struct sockaddr_in *a, socklen_t len);

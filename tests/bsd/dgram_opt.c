@@ -119,16 +119,17 @@ CASE(no_check_travels)
 	peer_show("got", "udp_recv %d", id);
 }
 
-static long send_cmsg(
-        const char *what, int fd, struct sockaddr_in to, int level, int type, const void *data, size_t size)
+/* len 0: to the socket's own peer. */
+static long send_cmsg_to(const char *what, int fd, void *to, socklen_t len, int flags, int level, int type,
+        const void *data, size_t size)
 {
 	union {
 		char b[256];
 		struct cmsghdr h;
 	} u;
 	struct iovec v = {"abc", 3};
-	struct msghdr m = {.msg_name = &to,
-	        .msg_namelen = sizeof(to),
+	struct msghdr m = {.msg_name = len ? to : NULL,
+	        .msg_namelen = len,
 	        .msg_iov = &v,
 	        .msg_iovlen = 1,
 	        .msg_control = &u,
@@ -139,7 +140,13 @@ static long send_cmsg(
 	u.h.cmsg_type = type;
 	u.h.cmsg_len = CMSG_LEN(size);
 	memcpy(CMSG_DATA(&u.h), data, size);
-	return ret(what, sendmsg(fd, &m, 0));
+	return ret(what, sendmsg(fd, &m, flags));
+}
+
+static long send_cmsg(
+        const char *what, int fd, struct sockaddr_in to, int level, int type, const void *data, size_t size)
+{
+	return send_cmsg_to(what, fd, &to, sizeof(to), 0, level, type, data, size);
 }
 
 CASE(control_out)
@@ -295,6 +302,138 @@ CASE(answer_with_pktinfo)
 	recv_text("got", local, 0);
 	info.ipi_spec_dst = addr_server(0).sin_addr;
 	send_cmsg("net", fd, addr_peer(port(0)), IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	peer_show("got", "udp_show %d", id);
+}
+
+/* Receives and shows at which address; by which interface is not the same in both runs. */
+static void recv_at(const char *what, int fd)
+{
+	union {
+		char b[64];
+		struct cmsghdr h;
+	} u;
+	char b[16];
+	struct iovec v = {b, sizeof(b)};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &u, .msg_controllen = sizeof(u)};
+	struct sockaddr_in a = addr_any(1);
+	struct in_pktinfo info;
+
+	if (ret(what, recvmsg(fd, &m, 0)) < 0)
+		return;
+	if (!CMSG_FIRSTHDR(&m))
+		die("no control message");
+	memcpy(&info, CMSG_DATA(&u.h), sizeof(info));
+	a.sin_addr = info.ipi_spec_dst;
+	show_addr("at", &a, 0);
+}
+
+/* What is asked at an address that only the kernel has is answered from there, whoever reaches the asker. */
+CASE(answer_from_the_kernels_address)
+{
+	struct sockaddr_in at = addr_other(port(2)), none = addr_nobody(0);
+	int id = peer_udp(port(0)), fd = udp_wild(port(1)), asker = udp_socket();
+	struct in_pktinfo info = {.ipi_spec_dst = addr_other(0).sin_addr};
+
+	ask(fd, IPPROTO_IP, IP_PKTINFO);
+	ret("bind", bind(asker, SA(at), sizeof(at)));
+	send_text("ask", asker, "who", addr_other(port(1)));
+	recv_control("asked", fd, 512);
+	send_cmsg("answer", fd, at, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	recv_text("got", asker, 0);
+	peer_go("udp_echo %d 1", id);
+	send_cmsg("net", fd, addr_peer(port(0)), IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	out("%.2s", peer_reply());
+	recv_at("back", fd);
+	info.ipi_spec_dst = none.sin_addr;
+	send_cmsg("nobody", fd, addr_peer(port(0)), IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	/* and still from the other one */
+	info.ipi_spec_dst = addr_server(0).sin_addr;
+	send_cmsg("own", fd, addr_peer(port(0)), IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	peer_show("got", "udp_show %d", id);
+}
+
+CASE(kernels_source_of_a_fresh_socket)
+{
+	int id = peer_udp(port(0)), fd = udp_socket();
+	struct in_pktinfo info = {.ipi_spec_dst = addr_other(0).sin_addr};
+
+	ask(fd, IPPROTO_IP, IP_PKTINFO);
+	peer_go("udp_echo %d 1", id);
+	send_cmsg("net", fd, addr_peer(port(0)), IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	out("%.2s", peer_reply());
+	recv_at("back", fd);
+}
+
+CASE(kernels_source_of_a_connected_socket)
+{
+	int id = peer_udp(port(0)), fd = udp_to_peer(port(0));
+	struct in_pktinfo info = {.ipi_spec_dst = addr_other(0).sin_addr};
+
+	send_cmsg_to("send", fd, NULL, 0, 0, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	peer_show("got", "udp_recv %d", id);
+	ret("plain", send(fd, "plain", 5, 0));
+	peer_show("got", "udp_show %d", id);
+	send_cmsg("named", fd, addr_peer(port(0)), IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	peer_show("got", "udp_recv %d", id);
+}
+
+CASE(kernels_source_of_a_cork)
+{
+	struct sockaddr_in to = addr_peer(port(0));
+	int id = peer_udp(port(0)), fd = udp_wild(port(1));
+	struct in_pktinfo info = {.ipi_spec_dst = addr_other(0).sin_addr};
+
+	ask(fd, IPPROTO_IP, IP_PKTINFO);
+	peer_go("udp_echo %d 1", id);
+	send_cmsg_to("first", fd, &to, sizeof(to), MSG_MORE, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	ret("rest", sendto(fd, "de", 2, 0, SA(to), sizeof(to)));
+	out("%.2s", peer_reply());
+	recv_at("back", fd);
+	/* what a later piece says comes too late */
+	ret("first", sendto(fd, "de", 2, MSG_MORE, SA(to), sizeof(to)));
+	send_cmsg("rest", fd, to, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	peer_show("got", "udp_show %d", id);
+}
+
+CASE(kernels_source_mapped)
+{
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port(1))}, to = a;
+	int id = peer_udp(port(0)), fd = socket(AF_INET6, SOCK_DGRAM, 0);
+	struct in_addr v4[] = {addr_peer(0).sin_addr, addr_other(0).sin_addr};
+	struct in6_pktinfo info = {0};
+
+	ret("bind", bind(fd, SA(a), sizeof(a)));
+	to.sin6_port = htons((uint16_t)port(0));
+	to.sin6_addr.s6_addr[10] = to.sin6_addr.s6_addr[11] = 0xff;
+	info.ipi6_addr = to.sin6_addr;
+	memcpy(to.sin6_addr.s6_addr + 12, &v4[0], 4);
+	memcpy(info.ipi6_addr.s6_addr + 12, &v4[1], 4);
+	ask(fd, IPPROTO_IP, IP_PKTINFO);
+	peer_go("udp_echo %d 1", id);
+	send_cmsg_to("send", fd, &to, sizeof(to), 0, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
+	out("%.2s", peer_reply());
+	recv_at("back", fd);
+}
+
+CASE(control_at_a_bad_address)
+{
+	struct sockaddr_in to = addr_peer(port(0));
+	struct iovec v = {"abc", 3};
+	struct msghdr m = {.msg_name = &to,
+	        .msg_namelen = sizeof(to),
+	        .msg_iov = &v,
+	        .msg_iovlen = 1,
+	        .msg_controllen = 64};
+	int id = peer_udp(port(0)), fd = udp_wild(port(1));
+
+	ret("null", sendmsg(fd, &m, 0));
+	m.msg_control = (void *)16;
+	ret("low", sendmsg(fd, &m, 0));
+	ret("fresh", sendmsg(udp_socket(), &m, 0));
+	ret("corked", sendto(fd, "de", 2, MSG_MORE, SA(to), sizeof(to)));
+	ret("rest", sendmsg(fd, &m, 0));
+	m.msg_controllen = 0;
+	ret("rest", sendmsg(fd, &m, 0));
 	peer_show("got", "udp_show %d", id);
 }
 

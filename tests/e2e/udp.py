@@ -1,6 +1,7 @@
 """udp.py - datagram programs for the end-to-end tests. Every program exits with 0 only when all was right.
 
   echo ADDRESS PORT                    a server that answers; says "serving"
+  echo_asked PORT                      a server at every address that answers from the one it was asked at
   ask ADDRESS PORT COUNT [SIZE]        a client: datagrams of random sizes up to SIZE, answers compared
   flood ADDRESS PORT COUNT             asks with 32 datagrams under way, answers matched by number
   threads ADDRESS PORT                 a server with four threads on one socket; says "serving"
@@ -26,6 +27,17 @@ def echo(address, port):
     while True:
         data, peer = s.recvfrom(65536)
         s.sendto(data, peer)
+
+
+def echo_asked(port):
+    ip_pktinfo = 8  # this module does not name it everywhere
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("", int(port)))
+    s.setsockopt(socket.IPPROTO_IP, ip_pktinfo, 1)
+    print("serving", flush=True)
+    while True:
+        data, control, _, peer = s.recvmsg(65536, 256)
+        s.sendmsg([data], control, 0, peer)
 
 
 def ask(address, port, count, size="1400"):

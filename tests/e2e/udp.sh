@@ -5,6 +5,8 @@
 #   - memcached -U: values set by TCP and read by UDP
 #   - iperf3 -u both ways, sockperf ping-pong
 #   - groups and broadcast both ways, each datagram once
+#   - the kernel has addresses on Pronk's interface, too: a server at every address answers there as well, and a datagram for all,
+#     or for an address that both have, is heard once
 #   - the service dies: a server at every address goes on answering loopback
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -116,16 +118,36 @@ group_to() { # HEARING_SIDE
 	grep -q "heard $if_s" "$work/hear.log" || because "$(tail -1 "$work/hear.log")"
 }
 
-broadcast_to() { # HEARING_SIDE ADDRESS
+broadcast_to() { # HEARING_SIDE ADDRESS [say]: with say a group's, not everybody's
 	local hear=$1 say=k if_s=$addr_k
 	[ "$hear" = p ] || { say=p if_s=$addr_p; }
 	spawn listen "$hear" "$python" "$udp" listen 6021 hello
 	local pid=$spawned
 	wait_until 10 grep -q listening "$work/listen.log" || because "not listening: $(tail -1 "$work/listen.log")" || return
-	asked "$say" shout "$2" 6021 hello || return
+	asked "$say" "${3:-shout}" "$2" 6021 ${3:+"$if_s"} hello || return
 	wait_until 20 process_gone "$pid" || because "nobody heard it" || return
 	wait "$pid" || because "$(tail -1 "$work/listen.log")" || return
 	grep -q "heard $if_s" "$work/listen.log" || because "$(tail -1 "$work/listen.log")"
+}
+
+# kernel_has ADDRESS FUNCTION [ARGUMENT...]: meanwhile the kernel has this address on the port's interface
+kernel_has() {
+	local address=$1 rc=0
+	shift
+	ip -n "$ns_p" addr add "$address/24" dev pkp || because "no address $address for the kernel" || return
+	"$@" || rc=$?
+	ip -n "$ns_p" addr del "$address/24" dev pkp
+	return $rc
+}
+kernels_address() { # ADDRESS
+	spawn echo-asked p "$python" "$udp" echo_asked 6022
+	local pid=$spawned
+	wait_until 10 grep -q serving "$work/echo-asked.log" || because "no server: $(tail -1 "$work/echo-asked.log")" || return
+	asked k ask "$1" 6022 300 || return
+	count_note udp_rx
+	asked k ask "$addr_p" 6022 300 || return
+	count_grew udp_rx 300 || return
+	app_end "$pid"
 }
 
 service_dies() {
@@ -158,6 +180,13 @@ for kind; do
 		scenario "$link: a group, heard from Pronk" group_to k
 		scenario "$link: broadcast, heard by Pronk" broadcast_to p "${addr_p%.*}.255"
 		scenario "$link: limited broadcast, heard from Pronk" broadcast_to k 255.255.255.255
+	fi
+	if [ "$link" = afpacket ]; then
+		other=${addr_p%.*}.3
+		scenario "$link: a server at the kernel's address and at Pronk's" kernel_has "$other" kernels_address "$other"
+		scenario "$link: broadcast, heard once, the kernel has an address" kernel_has "$other" broadcast_to p "${addr_p%.*}.255"
+		scenario "$link: a group, heard once, the kernel has an address" kernel_has "$other" broadcast_to p 224.0.0.1 say
+		scenario "$link: one datagram, heard once, the kernel has Pronk's" kernel_has "$addr_p" broadcast_to p "$addr_p"
 	fi
 	apps_end
 	scenario "$link: all memory comes back" memory_back
