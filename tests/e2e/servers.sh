@@ -36,7 +36,8 @@ apache_start() {
 		MaxKeepAliveRequests 0
 		StartServers 2
 		<IfModule mpm_event_module>
-			ThreadsPerChild 16
+			# more than there are clients: a child whose threads are all busy closes idle connections that ab may be using
+			ThreadsPerChild 32
 			MaxRequestWorkers 64
 		</IfModule>
 		<IfModule mpm_prefork_module>
