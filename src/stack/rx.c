@@ -197,6 +197,15 @@ void rx_resize(struct stack *s, struct conn *c, uint32_t size)
 	window_open(c, size);
 }
 
+void rx_reclaim_later(const struct stack *s, struct conn *c)
+{
+	if (c->rx_freed == c->rx_head || c->reclaim_armed)
+		return;
+	c->reclaim_armed = 1;
+	c->reclaim_wait = (uint16_t)LWIP_MIN(c->reclaim_wait * 2u, 1000u);
+	c->reclaim_due = s->now_ms + c->reclaim_wait;
+}
+
 void rx_reclaim(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep;
@@ -227,11 +236,7 @@ void rx_reclaim(struct stack *s, struct conn *c)
 		publish(s, c);
 	else
 		rx_ring_give(s, c);
-	if (c->rx_freed != c->rx_head && !c->reclaim_armed) {
-		c->reclaim_armed = 1;
-		c->reclaim_wait = (uint16_t)LWIP_MIN(c->reclaim_wait * 2u, 1000u);
-		c->reclaim_due = s->now_ms + c->reclaim_wait;
-	}
+	rx_reclaim_later(s, c);
 }
 
 bool rx_is_unread(struct stack *s, struct conn *c)

@@ -535,6 +535,8 @@ void tcp_info_fill(struct stack *s, const struct conn *c, struct conn_info *info
 /* Received bytes for the application; takes p. 0, or -ENOBUFS when some were lost and the connection must
  * end. */
 int rx_add(struct stack *s, struct conn *c, struct pbuf *p);
+/* Something is unread still: a timer looks after it, at growing distances. */
+void rx_reclaim_later(const struct stack *s, struct conn *c);
 void rx_reclaim(struct stack *s, struct conn *c);
 /* Gives a connection without a ring one; false when none is free. Takes the ring of one whose pieces were all
  * freed. */

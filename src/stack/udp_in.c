@@ -192,11 +192,7 @@ void udp_reclaim(struct stack *s, struct conn *c)
 		publish(s, c);
 	else
 		rx_ring_give(s, c);
-	if (c->rx_freed != c->rx_head && !c->reclaim_armed) {
-		c->reclaim_armed = 1;
-		c->reclaim_wait = (uint16_t)LWIP_MIN(c->reclaim_wait * 2u, 1000u);
-		c->reclaim_due = s->now_ms + c->reclaim_wait;
-	}
+	rx_reclaim_later(s, c);
 }
 
 void udp_publish_all(struct stack *s)
