@@ -1,7 +1,8 @@
 /* pronkctl.c - looks into a running service: arguments, attaching as an observer, and `pronkctl config`.
  *
  * An observer maps the service's memory read-only and takes part in nothing, so it can neither disturb nor be
- * disturbed. The tables are in show_stats.c and show_sockets.c.
+ * disturbed. What cannot be read there the service is asked for (`ask`). The tables are in show_stats.c and
+ * show_sockets.c.
  */
 #include <argp.h>
 #include <errno.h>
@@ -14,9 +15,73 @@
 
 enum { OPT_JSON = 0x100, OPT_ALL, ERR_SIZE = 512 };
 
+enum { WORD_MAX = 32 };
+
 struct args {
-	const char *config, *socket, *command;
-	bool json, all;
+	const char *config, *socket;
+	const struct ctl_command *command;
+	struct show show;
+	const char *word[WORD_MAX]; /* what follows the command */
+	int word_count;
+};
+
+/* One command. Runs with the service attached; 0, or -E after a message. */
+struct ctl_command {
+	const char *name;
+	int word_min, word_max;
+	const char *words; /* how they are called in messages */
+	int (*run)(struct attach *at, const struct args *args);
+};
+
+/* Has the service run the command with the words as they were given. */
+static int ask(struct attach *at, const struct args *args)
+{
+	char words[CTL_WORDS_MAX + 1], *text = malloc(CTL_TEXT_MAX + 1);
+	size_t used = (size_t)snprintf(words, sizeof(words), "%s", args->command->name);
+	int rc;
+
+	for (int i = 0; i < args->word_count && used < sizeof(words); i++)
+		used += (size_t)snprintf(words + used, sizeof(words) - used, " %s", args->word[i]);
+	rc = !text ? -ENOMEM : used >= sizeof(words) ? -E2BIG : 0;
+	if (!rc)
+		rc = attach_command(at, words, args->show.json, text, CTL_TEXT_MAX + 1);
+	if (rc < 0)
+		fprintf(stderr, "pronkctl: %s: %s\n", args->command->name,
+		        text && text[0] ? text : strerror(-rc));
+	else
+		fputs(text, stdout);
+	free(text);
+	return rc < 0 ? rc : 0;
+}
+
+static int run_config(struct attach *at, const struct args *args)
+{
+	char *text = malloc(CTL_TEXT_MAX + 1);
+	int rc = text ? attach_config_text(at, args->show.json, text, CTL_TEXT_MAX + 1) : -ENOMEM;
+
+	if (rc < 0)
+		fprintf(stderr, "pronkctl: the service does not tell its configuration: %s\n", strerror(-rc));
+	else
+		fputs(text, stdout);
+	free(text);
+	return rc < 0 ? rc : 0;
+}
+
+static int run_stats(struct attach *at, const struct args *args)
+{
+	return show_stats(at, &args->show);
+}
+
+static int run_sockets(struct attach *at, const struct args *args)
+{
+	return show_sockets(at, &args->show);
+}
+
+static const struct ctl_command commands[] = {
+        {"stats", 0, 0, "", run_stats},
+        {"sockets", 0, 0, "", run_sockets},
+        {"config", 0, 0, "", run_config},
+        {"set", 2, 2, "OPTION VALUE", ask},
 };
 
 const char *argp_program_version = "pronkctl " PRONK_VERSION;
@@ -29,9 +94,24 @@ static const struct argp_option options[] = {
         {0},
 };
 
+static error_t word_parse(struct args *args, const char *arg, struct argp_state *state)
+{
+	if (args->command) {
+		if (args->word_count == WORD_MAX || args->word_count == args->command->word_max)
+			argp_error(state, "too many words for %s", args->command->name);
+		args->word[args->word_count++] = arg;
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(arg, commands[i].name))
+			args->command = &commands[i];
+	if (!args->command)
+		argp_error(state, "unknown command \"%s\"", arg);
+	return 0;
+}
+
 static error_t option_parse(int key, char *arg, struct argp_state *state)
 {
-	static const char *const commands[] = {"stats", "sockets", "config"};
 	struct args *args = state->input;
 
 	switch (key) {
@@ -42,45 +122,28 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 		args->socket = arg;
 		return 0;
 	case OPT_JSON:
-		args->json = true;
+		args->show.json = true;
 		return 0;
 	case OPT_ALL:
-		args->all = true;
+		args->show.all = true;
 		return 0;
 	case ARGP_KEY_ARG:
-		if (args->command)
-			argp_error(state, "one command at a time");
-		for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-			if (!strcmp(arg, commands[i]))
-				args->command = commands[i];
-		if (!args->command)
-			argp_error(state, "unknown command \"%s\"", arg);
-		return 0;
+		return word_parse(args, arg, state);
 	case ARGP_KEY_END:
 		if (!args->command)
-			argp_error(state, "a command is missing: stats, sockets or config");
+			argp_error(state, "a command is missing");
+		if (args->word_count < args->command->word_min)
+			argp_error(state, "%s takes %s", args->command->name, args->command->words);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
 }
 
-static const struct argp argp = {options, option_parse, "stats|sockets|config",
-        "Shows what a running Pronk service does: its statistics, its sockets, its configuration.", NULL,
-        NULL, NULL};
-
-static int show_config(struct attach *at, bool json)
-{
-	char *text = malloc(CTL_TEXT_MAX + 1);
-	int rc = text ? attach_config_text(at, json, text, CTL_TEXT_MAX + 1) : -ENOMEM;
-
-	if (rc < 0)
-		fprintf(stderr, "pronkctl: the service does not tell its configuration: %s\n", strerror(-rc));
-	else
-		fputs(text, stdout);
-	free(text);
-	return rc < 0 ? rc : 0;
-}
+static const struct argp argp = {options, option_parse, "stats\nsockets\nconfig\nset OPTION VALUE",
+        "Shows what a running Pronk service does: its statistics, its sockets, its configuration; and "
+        "changes what may change while it runs.",
+        NULL, NULL, NULL};
 
 int main(int argc, char **argv)
 {
@@ -105,12 +168,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "pronkctl: %s\n", err);
 		return 1;
 	}
-	if (!strcmp(args.command, "stats"))
-		rc = show_stats(&at, args.json, args.all);
-	else if (!strcmp(args.command, "sockets"))
-		rc = show_sockets(&at, args.json);
-	else
-		rc = show_config(&at, args.json);
+	rc = args.command->run(&at, &args);
 	attach_leave(&at);
 	if (fflush(stdout) || ferror(stdout))
 		rc = -EIO;

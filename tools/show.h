@@ -6,9 +6,15 @@
 
 #include "attach.h"
 
+/* How it is to be shown: the options of the command line. */
+struct show {
+	bool json;
+	bool all; /* stats: those that are zero, too */
+};
+
 /* Prints text as a JSON string with its quotes; bytes that are no UTF-8 come out as U+FFFD. */
 void json_text(FILE *file, const char *text);
 
 /* The commands that walk tables (show_stats.c, show_sockets.c). 0, or -E after a message on stderr. */
-int show_stats(const struct attach *at, bool json, bool all);
-int show_sockets(const struct attach *at, bool json);
+int show_stats(const struct attach *at, const struct show *show);
+int show_sockets(const struct attach *at, const struct show *show);

@@ -317,9 +317,9 @@ static void print_json(const struct arena *a)
 	printf("\n  ]\n}\n");
 }
 
-int show_sockets(const struct attach *at, bool json)
+int show_sockets(const struct attach *at, const struct show *show)
 {
-	if (json)
+	if (show->json)
 		print_json(&at->arena);
 	else
 		print_table(&at->arena);

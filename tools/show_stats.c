@@ -92,7 +92,7 @@ static void print_table(const struct stat_view *view, bool all)
 	}
 }
 
-int show_stats(const struct attach *at, bool json, bool all)
+int show_stats(const struct attach *at, const struct show *show)
 {
 	struct stat_view view;
 	struct stat st;
@@ -107,10 +107,10 @@ int show_stats(const struct attach *at, bool json, bool all)
 	rc = stat_view_open(&view, base, (size_t)st.st_size);
 	if (rc)
 		fprintf(stderr, "pronkctl: cannot read the statistics segment: %s\n", strerror(-rc));
-	else if (json)
+	else if (show->json)
 		print_json(&view);
 	else
-		print_table(&view, all);
+		print_table(&view, show->all);
 	munmap(base, (size_t)st.st_size);
 	return rc;
 }

@@ -62,7 +62,7 @@ static void *thread_main(void *arg)
 
 /* --- what the control server asks of the stacks --- */
 
-static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
         _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
@@ -86,12 +86,12 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	return post_all(arg, stack_client_gone, client_idx, left);
+	return engine_post_all(arg, stack_client_gone, client_idx, left);
 }
 
 static int ops_barrier(void *arg, _Atomic uint32_t *left)
 {
-	return post_all(arg, stack_barrier, 0, left);
+	return engine_post_all(arg, stack_barrier, 0, left);
 }
 
 static int ops_config_text(void *arg, bool json, char *buf, size_t size)
@@ -292,7 +292,7 @@ static int stacks_wait(struct engine *e, char *err, size_t err_size)
 
 	if (left) {
 		atomic_store(left, e->stack_count);
-		rc = post_all(e, stack_barrier, 0, left);
+		rc = engine_post_all(e, stack_barrier, 0, left);
 	}
 	if (rc) {
 		snprintf(err, err_size, "out of memory");
@@ -362,7 +362,7 @@ static int ctl_start(struct engine *e, char *err, size_t err_size)
 	        .poller_fds = e->poller_fds,
 	        .stats_fd = e->stats.fd,
 	        .region_count = e->region_count,
-	        .ops = {ops_client_gone, ops_barrier, ops_config_text},
+	        .ops = {ops_client_gone, ops_barrier, ops_config_text, engine_command},
 	        .ops_arg = e,
 	};
 	int rc;

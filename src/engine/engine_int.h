@@ -44,6 +44,14 @@ struct engine {
 	} threads[ARENA_STACK_MAX];
 };
 
+/* Hands fn with arg to every stack, or to none; each takes one off *left when it has run it (left may be
+ * NULL). Control thread; does not wait. 0 or -ENOMEM. */
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        _Atomic uint32_t *left);
+
+/* What pronkctl has the service do (command.c): server_ops.command. Control thread; does not block. */
+int engine_command(void *engine, uint32_t uid, const char *words, bool json, char *buf, size_t size);
+
 /* engine_start without stack threads: there is one stack, and it is the calling thread's until that lets
  * others run it. */
 int engine_start_inline(struct engine **out, const struct cfg *cfg, char *err, size_t err_size);
