@@ -493,6 +493,12 @@ void engine_hang_up(struct engine *e)
 	server_hang_up(e->server);
 }
 
+const void *engine_stats(const struct engine *e, size_t *size)
+{
+	*size = e->stats.size;
+	return e->stats.base;
+}
+
 int engine_fd(const struct engine *e)
 {
 	return e->epoll_fd;
