@@ -62,6 +62,8 @@ static void name_make(const struct pronk_stats_entry *e, char *buf, size_t size)
 	} else if (!strcmp(e->unit, "bytes") && !ends_in(e->name, n, "_bytes")) {
 		n -= ends_in(e->name, n, "_octets") ? strlen("_octets") : 0;
 		unit = "_bytes";
+	} else if (e->kind != PRONK_STATS_COUNTER && ends_in(e->name, n, "_total")) {
+		n -= strlen("_total"); /* that is for what only grows */
 	}
 	snprintf(buf, size, "pronk_%.*s%s%s", (int)n, e->name, unit,
 	        e->kind == PRONK_STATS_COUNTER ? "_total" : "");
