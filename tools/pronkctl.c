@@ -1,8 +1,8 @@
 /* pronkctl.c - looks into a running service: arguments, attaching as an observer, and `pronkctl config`.
  *
  * An observer maps the service's memory read-only and takes part in nothing, so it can neither disturb nor be
- * disturbed. What cannot be read there the service is asked for (`ask`). The tables are in show_stats.c and
- * show_sockets.c.
+ * disturbed. What cannot be read there the service is asked for (`ask`). What is shown is in
+ * show_NAME.c.
  */
 #include <argp.h>
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include "libc.h"
 #include "show.h"
 
-enum { OPT_JSON = 0x100, OPT_ALL, ERR_SIZE = 512 };
+enum { OPT_JSON = 0x100, OPT_ALL, OPT_INTERVAL, OPT_COUNT, OPT_BATCH, ERR_SIZE = 512 };
 
 enum { WORD_MAX = 32 };
 
@@ -23,13 +23,18 @@ struct args {
 	struct show show;
 	const char *word[WORD_MAX]; /* what follows the command */
 	int word_count;
+	bool has_count;
 };
+
+/* Options that not every command has. */
+enum { TAKES_INTERVAL = 1, TAKES_COUNT = 2, TAKES_BATCH = 4 };
 
 /* One command. Runs with the service attached; 0, or -E after a message. */
 struct ctl_command {
 	const char *name;
 	int word_min, word_max;
 	const char *words; /* how they are called in messages */
+	unsigned takes;    /* TAKES_* */
 	int (*run)(struct attach *at, const struct args *args);
 };
 
@@ -77,11 +82,30 @@ static int run_sockets(struct attach *at, const struct args *args)
 	return show_sockets(at, &args->show);
 }
 
+static int run_proto(struct attach *at, const struct args *args)
+{
+	return show_proto(at, &args->show);
+}
+
+static int run_top(struct attach *at, const struct args *args)
+{
+	return show_top(at, &args->show);
+}
+
+static int run_export(struct attach *at, const struct args *args)
+{
+	return show_export(at, &args->show);
+}
+
 static const struct ctl_command commands[] = {
-        {"stats", 0, 0, "", run_stats},
-        {"sockets", 0, 0, "", run_sockets},
-        {"config", 0, 0, "", run_config},
-        {"set", 2, 2, "OPTION VALUE", ask},
+        {"stats", 0, WORD_MAX, "names", TAKES_INTERVAL | TAKES_COUNT, run_stats},
+        {"proto", 0, WORD_MAX, "protocols or names", TAKES_INTERVAL | TAKES_COUNT, run_proto},
+        {"top", 0, 0, "", TAKES_INTERVAL | TAKES_BATCH, run_top},
+        {"export", 0, 0, "", 0, run_export},
+        {"sockets", 0, 0, "", 0, run_sockets},
+        {"config", 0, 0, "", 0, run_config},
+        {"set", 2, 2, "OPTION VALUE", 0, ask},
+        {"reset", 1, 1, "the word peaks", 0, ask},
 };
 
 const char *argp_program_version = "pronkctl " PRONK_VERSION;
@@ -90,7 +114,11 @@ static const struct argp_option options[] = {
         {"config", 'c', "FILE", 0, "Configuration file that names the service (default: as pronkd's)", 0},
         {"socket", 's', "SOCKET", 0, "The service's socket, instead of a configuration file", 0},
         {"json", OPT_JSON, NULL, 0, "Print JSON", 0},
-        {"all", OPT_ALL, NULL, 0, "stats: print those that are zero, too", 0},
+        {"all", OPT_ALL, NULL, 0, "stats, proto: print those that are zero, too", 0},
+        {"interval", OPT_INTERVAL, "N[s]", 0,
+                "stats, proto: print rates every N seconds, until interrupted; top: look every N seconds", 0},
+        {"count", OPT_COUNT, "N", 0, "With --interval: end after N times", 0},
+        {"batch", OPT_BATCH, "N", 0, "top: print N times as text", 0},
         {0},
 };
 
@@ -110,6 +138,51 @@ static error_t word_parse(struct args *args, const char *arg, struct argp_state 
 	return 0;
 }
 
+enum { INTERVAL_LEAST_MS = 100, INTERVAL_MOST_S = 86400 };
+
+static double interval_parse(const char *text, struct argp_state *state)
+{
+	char *end;
+	double s = strtod(text, &end);
+
+	if (end == text || (*end && strcmp(end, "s") != 0) ||
+	        !(s >= INTERVAL_LEAST_MS / 1e3 && s <= INTERVAL_MOST_S))
+		argp_error(state,
+		        "--interval: \"%s\" is no interval (allowed: %.1f to %d seconds, as 2, 0.5 or 1s)",
+		        text, INTERVAL_LEAST_MS / 1e3, INTERVAL_MOST_S);
+	return s;
+}
+
+static uint32_t count_parse(const char *option, const char *text, struct argp_state *state)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || errno || n < 1 || n > 1000000000)
+		argp_error(state, "%s: \"%s\" is no count (allowed: 1 to 1000000000)", option, text);
+	return (uint32_t)n;
+}
+
+static void options_check(const struct args *args, struct argp_state *state)
+{
+	const struct ctl_command *c = args->command;
+
+	if (args->show.interval_s > 0 && !(c->takes & TAKES_INTERVAL))
+		argp_error(state, "%s takes no --interval", c->name);
+	if (args->has_count && !(c->takes & TAKES_COUNT))
+		argp_error(state, "%s takes no --count", c->name);
+	if (args->has_count && !(args->show.interval_s > 0))
+		argp_error(state, "--count needs --interval");
+	if (args->show.batch && !(c->takes & TAKES_BATCH))
+		argp_error(state, "%s takes no --batch", c->name);
+	if (args->show.json && c->run == run_export)
+		argp_error(state, "export has a format of its own");
+	if (args->show.json && c->run == run_top && !args->show.batch)
+		argp_error(state, "top --json needs --batch");
+}
+
 static error_t option_parse(int key, char *arg, struct argp_state *state)
 {
 	struct args *args = state->input;
@@ -127,6 +200,17 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 	case OPT_ALL:
 		args->show.all = true;
 		return 0;
+	case OPT_INTERVAL:
+		args->show.interval_s = interval_parse(arg, state);
+		return 0;
+	case OPT_COUNT:
+		args->show.count = count_parse("--count", arg, state);
+		args->has_count = true;
+		return 0;
+	case OPT_BATCH:
+		args->show.count = count_parse("--batch", arg, state);
+		args->show.batch = true;
+		return 0;
 	case ARGP_KEY_ARG:
 		return word_parse(args, arg, state);
 	case ARGP_KEY_END:
@@ -134,13 +218,17 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "a command is missing");
 		if (args->word_count < args->command->word_min)
 			argp_error(state, "%s takes %s", args->command->name, args->command->words);
+		options_check(args, state);
+		args->show.word = args->word;
+		args->show.word_count = args->word_count;
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
 }
 
-static const struct argp argp = {options, option_parse, "stats\nsockets\nconfig\nset OPTION VALUE",
+static const struct argp argp = {options, option_parse,
+        "stats [NAME...]\nproto [PROTOCOL|NAME...]\ntop\nexport\nsockets\nconfig\nset OPTION VALUE\nreset peaks",
         "Shows what a running Pronk service does: its statistics, its sockets, its configuration; and "
         "changes what may change while it runs.",
         NULL, NULL, NULL};

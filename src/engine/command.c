@@ -62,6 +62,24 @@ static int command_set(struct engine *e, const struct command_words *w, FILE *ou
 	return -EINVAL;
 }
 
+/* --- reset --- */
+
+static int command_reset(struct engine *e, const struct command_words *w, FILE *out)
+{
+	int rc;
+
+	if (w->count != 2 || strcmp(w->word[1], "peaks") != 0) {
+		fprintf(out, "reset takes the word peaks: counters are never set back");
+		return -EINVAL;
+	}
+	rc = engine_post_all(e, stack_peaks_reset, 0, NULL);
+	if (rc)
+		fprintf(out, "out of memory");
+	else
+		log_notice("peaks and lows begin anew, by user %u", w->uid);
+	return rc;
+}
+
 /* --- the table --- */
 
 static const struct {
@@ -69,6 +87,7 @@ static const struct {
 	bool is_change;
 	int (*run)(struct engine *e, const struct command_words *w, FILE *out);
 } commands[] = {
+        {"reset", true, command_reset},
         {"set", true, command_set},
 };
 

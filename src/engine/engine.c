@@ -226,7 +226,10 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	}
 	for (int i = 0; i < ARENA_POLLER_MAX; i++)
 		atomic_store_explicit(&e->poller_fds[i], -1, memory_order_relaxed);
-	return segment_create(&e->stats, e->stack_count, err, err_size);
+	rc = segment_create(&e->stats, e->stack_count, err, err_size);
+	if (!rc)
+		stat_segment_name(e->stats.base, cfg->name, h->device);
+	return rc;
 }
 
 /* That this process may use them was checked before. */
@@ -488,6 +491,12 @@ bool engine_is_mine(const struct engine *e)
 void engine_hang_up(struct engine *e)
 {
 	server_hang_up(e->server);
+}
+
+const void *engine_stats(const struct engine *e, size_t *size)
+{
+	*size = e->stats.size;
+	return e->stats.base;
 }
 
 int engine_fd(const struct engine *e)

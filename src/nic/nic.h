@@ -84,7 +84,9 @@ struct nic_queue_stats {
 	uint64_t drop_handoff_full; /* owner's ring was full */
 	uint64_t drop_tx_full;      /* the port took no more frames */
 	uint64_t drop_tx_nobuf;     /* no buffer for an outgoing frame */
+	uint64_t bad_cksum_ip, bad_cksum_tcp, bad_cksum_udp; /* of which header; drop_rx_cksum has all */
 	uint64_t rx_polls, rx_empty_polls;
+	uint64_t rx_full_polls; /* looks that found as much as the caller takes */
 };
 
 /* Brings up EAL and the port named by cfg->device with one queue pair (or software queue) per stack.

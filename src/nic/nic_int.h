@@ -337,6 +337,7 @@ struct frame_info {
 	bool has_owner; /* the tuple fields are set */
 	bool fragment;
 	uint8_t addr_size;    /* 4 or 16 */
+	uint8_t l4_proto;     /* with ports */
 	const uint8_t *addrs; /* source, destination */
 	const uint8_t *ports; /* source, destination; NULL: the 2-tuple decides */
 };

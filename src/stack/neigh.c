@@ -196,6 +196,10 @@ static void arp_send(
 	near_say(s, (struct near *)(d + ARP_SIZE));
 	nic_tx(s->queue, buf, d, ARP_FRAME);
 	COUNT(s, arp_tx, 1);
+	if (op == 1)
+		COUNT(s, arp_out_requests, 1);
+	else
+		COUNT(s, arp_out_replies, 1);
 }
 
 static void ask(struct stack *s, struct neigh *n)
@@ -301,6 +305,10 @@ void neigh_input(struct stack *s, const uint8_t *frame, uint32_t size)
 	if (size < ARP_SIZE || memcmp(frame + 14, want, sizeof(want)) != 0)
 		return;
 	op = frame[21];
+	if (s->idx == 0 && op == 1) /* the others get copies */
+		COUNT(s, arp_in_requests, 1);
+	else if (s->idx == 0 && op == 2)
+		COUNT(s, arp_in_replies, 1);
 	memcpy(&sender, frame + 28, 4);
 	memcpy(&target, frame + 38, 4);
 	if (!sender || sender == s->address || (frame[22] & 1))

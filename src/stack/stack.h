@@ -114,6 +114,8 @@ void stack_wake(struct stack *s);
 /* The eventfd that wakes the stack; constant. */
 int stack_event_fd(const struct stack *s);
 
-/* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier). */
+/* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier); begin peaks
+ * and lows of the statistics anew. */
 void stack_client_gone(struct stack *s, struct stack_msg *m);
 void stack_barrier(struct stack *s, struct stack_msg *m);
+void stack_peaks_reset(struct stack *s, struct stack_msg *m);
