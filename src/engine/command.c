@@ -15,6 +15,7 @@
 #include "attach.h"
 #include "command.h"
 #include "log.h"
+#include "report_cmd.h"
 
 LOG_MODULE("engine");
 
@@ -70,6 +71,7 @@ static const struct {
 	int (*run)(struct engine *e, const struct command_words *w, FILE *out);
 } commands[] = {
         {"set", true, command_set},
+        {"nic", false, report_nic},
 };
 
 static int command_run(struct engine *e, const struct command_words *w, FILE *out)
