@@ -187,9 +187,12 @@ static int value_parse(struct parser *p, struct filter_term *t)
 
 static int term_parse(struct parser *p)
 {
-	struct filter_term *t = &p->f->term[p->f->count];
+	struct filter_term *t;
 	int rc;
 
+	if (p->f->count == FILTER_TERM_MAX)
+		return BAD(p, "more than %d terms", FILTER_TERM_MAX);
+	t = &p->f->term[p->f->count];
 	*t = (struct filter_term){.kind = FILTER_KIND_COUNT};
 	for (int i = 0; i < FILTER_KIND_COUNT; i++)
 		if (!strcmp(p->token, kinds[i].name))
@@ -203,8 +206,6 @@ static int term_parse(struct parser *p)
 		        "unknown filter \"%.32s\" (known: state, sport, dport, src, dst, pid, fd, program, "
 		        "stack)",
 		        p->token);
-	if (p->f->count == FILTER_TERM_MAX)
-		return BAD(p, "more than %d terms", FILTER_TERM_MAX);
 	rc = op_take(p, t->kind, &t->op);
 	if (rc)
 		return rc;
