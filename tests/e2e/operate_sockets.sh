@@ -99,6 +99,27 @@ not_found() {
 	refused 'does not use, a service of Pronk' -p $$ sockets && refused 'no service named "nosuch"' -i nosuch sockets
 }
 
+# Another user sees what the socket gives, and no process's memory.
+as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+seen_by_others() {
+	as_nobody timeout 20 "$pronkctl" -c "$conf" instances >"$work/ctl.out" 2>"$work/ctl.err" && said "^p +$service_pid .* running" || return
+	as_nobody timeout 20 "$pronkctl" -c "$conf" sockets >"$work/ctl.out" 2>"$work/ctl.err" && said ":6379 "
+}
+hidden_from_others() {
+	! as_nobody timeout 20 "$pronkctl" -c "$conf" sockets >"$work/ctl.out" 2>"$work/ctl.err" || because "another user reads its memory" || return
+	grep -q "the memory of process $service_pid cannot be opened (Permission denied)" "$work/ctl.err" || because "says $(head -1 "$work/ctl.err")"
+}
+
+# Two services on this machine, at both ends of a memif.
+two_services() {
+	redis_start p 6379 && client_open || return
+	wait_until 5 eval '"$pronkctl" -c "$conf" arp | grep -qE "$addr_k .* 61504\$"' || because "no near neighbour: $("$pronkctl" -c "$conf" arp | tail -1)" || return
+	shows nic && said '^memif_peer +connected' && said '^memif_role +client' || return
+	ctl -i k sockets && said "ESTABLISHED +$addr_k:$port_k +$addr_p:6379 " || return
+	ctl -p "$peer_pid" sockets state listening && unsaid 6379 || return
+	shows instances && said "^k +$peer_pid " && said "^p +$service_pid "
+}
+
 # dumped FILE SECONDS: an archive is written, opens, and holds no environment
 dumped() {
 	rm -f "$1"
@@ -159,7 +180,13 @@ scenario "instances: by name, pid, client's pid, all" found "$service_pid" runni
 scenario "instances: neither pid nor name" not_found
 scenario "dump: everything, once" dump_whole
 scenario "pronkd is stopped: all that lies in memory is shown" stopped "$service_pid" seen_stopped "$service_pid" dedicated
+scenario "another user sees the service" seen_by_others
+scenario "another user sees nothing of one that is stopped" stopped "$service_pid" hidden_from_others
 scenario "pronkd goes on" goes_on
+link_down
+
+up memif
+scenario "two services: by name, by pid" two_services
 link_down
 
 mode=inline

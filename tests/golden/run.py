@@ -188,6 +188,9 @@ def main():
                 nic(golden, args[2])
                 stop(fixture.pid)
                 golden.cases(STOPPED)
+                os.kill(fixture.pid, signal.SIGUSR1)
+                os.kill(fixture.pid, signal.SIGCONT)
+                golden.cases([('silent-arp', ['arp'], None)])  # five seconds
             finally:
                 os.kill(fixture.pid, signal.SIGCONT)
                 fixture.stdin.close()

@@ -1,8 +1,9 @@
 /* fixture.c FOLDER - a service for the golden tests of pronkctl: a real control socket in front of an arena
  * and a statistics segment that are filled in by hand, with nothing behind them.
  *
- * Says "ready" when the socket FOLDER/golden.sock is there; ends with its standard input, or after two
- * minutes. Times are half a minute off a whole minute, so that a slow test reads the same minutes.
+ * Says "ready" when the socket FOLDER/golden.sock is there; serves nobody any more after SIGUSR1; ends with
+ * its standard input, or after two minutes. Times are half a minute off a whole minute, so that a slow test
+ * reads the same minutes.
  */
 #include <errno.h>
 #include <poll.h>
@@ -26,6 +27,7 @@ enum { REDIS, WORKER, ODD, CLIENTS };
 static struct arena arena;
 static struct segment stats;
 static uint32_t now_ms;
+static volatile sig_atomic_t is_silent;
 
 #define SET(field, value) atomic_store(&ep->field, (value))
 
@@ -262,6 +264,12 @@ static int command(void *arg, uint32_t uid, const char *words, bool json, char *
 	return -EINVAL;
 }
 
+static void silence(int sig)
+{
+	(void)sig;
+	is_silent = 1;
+}
+
 int main(int argc, char **argv)
 {
 	char path[108], err[256] = "";
@@ -283,6 +291,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	alarm(120);
+	signal(SIGUSR1, silence);
 	libc_init();
 	snprintf(path, sizeof(path), "%s/golden.sock", argv[1]);
 	now_ms = (uint32_t)(clock_now_ns() / CLOCK_NS_PER_MS);
@@ -301,9 +310,11 @@ int main(int argc, char **argv)
 	puts("ready");
 	fflush(stdout);
 	fds[1].fd = server_fd(s);
-	while (poll(fds, 2, -1) >= 0 || errno == EINTR) {
-		if (fds[0].revents)
+	while (poll(fds, is_silent ? 1 : 2, -1) >= 0 || errno == EINTR) {
+		if (fds[0].revents & (POLLIN | POLLHUP))
 			break;
+		if (is_silent || !fds[1].revents)
+			continue;
 		server_serve(s);
 	}
 	server_destroy(s);
