@@ -15,6 +15,7 @@
 #include "attach.h"
 #include "command.h"
 #include "log.h"
+#include "report_cmd.h"
 
 LOG_MODULE("engine");
 
@@ -89,6 +90,7 @@ static const struct {
 } commands[] = {
         {"reset", true, command_reset},
         {"set", true, command_set},
+        {"nic", false, report_nic},
 };
 
 static int command_run(struct engine *e, const struct command_words *w, FILE *out)

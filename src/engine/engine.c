@@ -209,6 +209,11 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	memcpy(h->gateway, e->gateway, 4);
 	h->has_gateway = e->has_gateway;
 	device_text(cfg, h->device, sizeof(h->device));
+	h->is_inline = e->is_inline;
+	h->stack_spin_us = cfg->stack_spin_us;
+	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
+	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
+	cfg_socket_path(cfg, h->socket, sizeof(h->socket));
 	h->start_time_ns = clock_wall_ns();
 
 	/* the service sees packet memory where the port has it; these are not mappings of the arena's own */

@@ -243,6 +243,7 @@ int stack_enter(struct stack *s)
 	stat_set(s->stats, STAT_endpoints_free, s->ep_free_count);
 	stat_set(s->stats, STAT_blocks_total, s->block_count);
 	stack_peaks_reset(s, NULL);
+	report_publish(s);
 	return 0;
 }
 
@@ -386,6 +387,7 @@ static void slow_tick(struct stack *s)
 		group_tick(s);
 	fragments_tick(s);
 	housekeeping(s);
+	report_publish(s);
 }
 
 bool stack_look(struct stack *s)
@@ -539,12 +541,19 @@ static void sleep_until_work(struct stack *s)
 	uint64_t ns;
 	struct timespec ts;
 	struct epoll_event ev;
+	int n;
 
 	if (!stack_sleep_begin(s))
 		return;
 	ns = stack_sleep_ns(s);
 	ts = (struct timespec){(time_t)(ns / CLOCK_NS_PER_S), (long)(ns % CLOCK_NS_PER_S)};
-	epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	n = epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	if (n > 0 && ev.data.fd == s->event_fd)
+		COUNT(s, wakes_request, 1);
+	else if (n > 0)
+		COUNT(s, wakes_port, 1);
+	else
+		COUNT(s, wakes_timer, 1);
 	stack_sleep_end(s);
 	stack_disarm(s);
 }

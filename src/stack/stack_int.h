@@ -690,6 +690,12 @@ void neigh_announce(struct stack *s);
 /* The longest frame that reaches dst in one piece, when that is a neighbour on our own link; else 0. */
 uint32_t neigh_big(struct stack *s, uint32_t dst);
 
+/* Fills in at most max entries of the table, for tools; how many. */
+uint32_t neigh_report(const struct stack *s, struct report_neigh *out, uint32_t max);
+
+/* --- report.c --- */
+void report_publish(struct stack *s);
+
 /* --- rand.c --- */
 void rand_init(struct stack *s);
 uint32_t stack_rand(void);

@@ -895,3 +895,19 @@ const struct nic_queue_stats *nic_stats(const struct nic_queue *q)
 {
 	return &q->stats;
 }
+
+void nic_report(struct nic *nic, struct nic_report *report)
+{
+	memset(report, 0, sizeof(*report));
+	nic_info_get(nic, &report->info);
+	report->kind = "fake";
+	report->rx_queues = report->tx_queues = (uint16_t)nic->stack_count;
+	report->stack_count = nic->stack_count;
+}
+
+int nic_xstats(struct nic *nic, void (*fn)(void *arg, const char *name, uint64_t value), void *arg)
+{
+	(void)nic;
+	fn(arg, "fake_packets", 0);
+	return 1;
+}
