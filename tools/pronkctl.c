@@ -13,7 +13,7 @@
 #include "libc.h"
 #include "show.h"
 
-enum { OPT_JSON = 0x100, OPT_ALL, ERR_SIZE = 512 };
+enum { OPT_JSON = 0x100, OPT_ALL, OPT_PLOT, OPT_SVG, OPT_INTERVAL, OPT_COUNT, ERR_SIZE = 512 };
 
 enum { WORD_MAX = 32 };
 
@@ -77,11 +77,19 @@ static int run_sockets(struct attach *at, const struct args *args)
 	return show_sockets(at, &args->show);
 }
 
+/* With a word the service changes something; without one the times are shown, whatever it does. */
+static int run_latency(struct attach *at, const struct args *args)
+{
+	return args->word_count ? ask(at, args) : show_latency(at, &args->show);
+}
+
 static const struct ctl_command commands[] = {
         {"stats", 0, 0, "", run_stats},
         {"sockets", 0, 0, "", run_sockets},
         {"config", 0, 0, "", run_config},
         {"set", 2, 2, "OPTION VALUE", ask},
+        {"latency", 0, 1, "[on|off|reset]", run_latency},
+        {"inject", 0, WORD_MAX - 1, "[off|rx FAULT VALUE... tx FAULT VALUE... seed NUMBER]", ask},
 };
 
 const char *argp_program_version = "pronkctl " PRONK_VERSION;
@@ -91,8 +99,25 @@ static const struct argp_option options[] = {
         {"socket", 's', "SOCKET", 0, "The service's socket, instead of a configuration file", 0},
         {"json", OPT_JSON, NULL, 0, "Print JSON", 0},
         {"all", OPT_ALL, NULL, 0, "stats: print those that are zero, too", 0},
+        {"interval", OPT_INTERVAL, "SECONDS", 0,
+                "latency: print what was counted in every such interval, until ended", 0},
+        {"count", OPT_COUNT, "NUMBER", 0, "End after so many intervals", 0},
+        {"plot", OPT_PLOT, NULL, 0, "latency: bars of text", 0},
+        {"svg", OPT_SVG, "FILE", 0, "latency: write a plot to FILE (-: to stdout)", 0},
         {0},
 };
+
+/* A number above 0, or an end with a message. */
+static double number_parse(const char *text, double max, const char *what, struct argp_state *state)
+{
+	char *end;
+	double n = strtod(text, &end);
+
+	if (end == text || *end || !(n > 0) || n > max)
+		argp_error(state, "%s: \"%s\" is not possible (allowed: numbers above 0, up to %.0f)", what,
+		        text, max);
+	return n;
+}
 
 static error_t word_parse(struct args *args, const char *arg, struct argp_state *state)
 {
@@ -127,6 +152,18 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 	case OPT_ALL:
 		args->show.all = true;
 		return 0;
+	case OPT_PLOT:
+		args->show.plot = true;
+		return 0;
+	case OPT_SVG:
+		args->show.svg = arg;
+		return 0;
+	case OPT_INTERVAL:
+		args->show.interval_s = number_parse(arg, 86400, "--interval", state);
+		return 0;
+	case OPT_COUNT:
+		args->show.count = (uint32_t)number_parse(arg, 1e9, "--count", state);
+		return 0;
 	case ARGP_KEY_ARG:
 		return word_parse(args, arg, state);
 	case ARGP_KEY_END:
@@ -140,9 +177,18 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 	}
 }
 
-static const struct argp argp = {options, option_parse, "stats\nsockets\nconfig\nset OPTION VALUE",
+static const struct argp argp = {options, option_parse,
+        "stats\nsockets\nconfig\nset OPTION VALUE\nlatency [on|off|reset]\n"
+        "inject [off|[rx FAULT VALUE...] [tx FAULT VALUE...] [seed NUMBER]]",
         "Shows what a running Pronk service does: its statistics, its sockets, its configuration; and "
-        "changes what may change while it runs.",
+        "changes what may change while it runs.\v"
+        "Faults of inject: loss, dup, reorder and corrupt with a share (1%, 0.05%), delay and jitter with a time (200us, 5ms, 1s).\n"
+        "Examples:\n"
+        "  pronkctl latency on; sleep 10; pronkctl latency\n"
+        "  pronkctl latency --interval 1\n"
+        "  pronkctl inject rx loss 1% delay 5ms jitter 1ms tx dup 0.5% reorder 2% seed 42\n"
+        "  pronkctl inject off\n"
+        "  pronkctl set delayed_ack_ms 0",
         NULL, NULL, NULL};
 
 int main(int argc, char **argv)
