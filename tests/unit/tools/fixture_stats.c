@@ -1,5 +1,5 @@
-/* fixture_stats.c - a service that is none: the real control server over a statistics segment and an arena whose
- *every value is written down here, so that what pronkctl prints of it is exact.
+/* fixture_stats.c - a service that is none: the real control server over a statistics segment and an arena
+ *whose every value is written down here, so that what pronkctl prints of it is exact.
  *
  *	fixture_stats SOCKET [moving]
  *
