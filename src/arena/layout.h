@@ -283,6 +283,9 @@ struct endpoint {
 	_Atomic uint32_t backlog;
 	_Atomic uint32_t creator;    /* client that opened it, or that accepted it */
 	_Atomic uint32_t info_drops; /* SOCK_DGRAM: datagrams that found the receive buffer full */
+	/* payload that the peer has acknowledged, or of datagrams that were sent; modulo 2^32. Positions in
+	 * the send ring do not tell: they jump when an idle ring gives its blocks back */
+	_Atomic uint32_t info_tx_bytes;
 
 	_Alignas(64) struct ep_opts opts;
 };
