@@ -288,6 +288,9 @@ struct endpoint {
 	_Atomic uint32_t info_drops; /* SOCK_DGRAM: datagrams that found the receive buffer full */
 	/* the timer that goes off next (enum report_timer), and when, in milliseconds of CLOCK_MONOTONIC */
 	_Atomic uint32_t info_timer, info_timer_ms;
+	/* payload that the peer has acknowledged, or of datagrams that were sent; modulo 2^32. Positions in
+	 * the send ring do not tell: they jump when an idle ring gives its blocks back */
+	_Atomic uint32_t info_tx_bytes;
 
 	_Alignas(64) struct ep_opts opts;
 };
