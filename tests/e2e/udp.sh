@@ -25,8 +25,11 @@ asked() {
 	"$side" timeout 90 "$python" "$udp" "$@" >"$work/ask.log" 2>&1 || because "$*: $(tail -1 "$work/ask.log")"
 }
 
-count_note() { noted=$(stat "$1"); }
-count_grew() { [ $(($(stat "$1") - noted)) -ge "$2" ] || because "$1 grew by $(($(stat "$1") - noted)), not by $2: Pronk had no part in it"; }
+count_note() { noted=$(count "$1"); }
+count_grew() {
+	local grown=$(($(count "$1") - noted))
+	[ "$grown" -ge "$2" ] || because "$1 grew by $grown, not by $2: Pronk had no part in it"
+}
 
 server_on_pronk() {
 	serve p 0.0.0.0 6001 || return
@@ -190,7 +193,9 @@ for kind; do
 	fi
 	apps_end
 	scenario "$link: all memory comes back" memory_back
+	host_begins
 	scenario "$link: after the service's death loopback goes on" service_dies
+	hosted=
 	link_down
 done
 finish
