@@ -16,7 +16,7 @@
 #define ARENA_MAGIC 0x4152454e4b4f5250ull /* "PRONKERA", little endian */
 
 enum {
-	ARENA_VERSION = 9,
+	ARENA_VERSION = 10,
 	ARENA_STACK_MAX = 16,
 	ARENA_CLIENT_MAX = 1024,
 	ARENA_LISTENER_MAX = 128,
@@ -492,6 +492,11 @@ struct arena_header {
 	uint32_t has_gateway;
 	uint32_t loopback; /* 1: 127.0.0.0/8 and the port's own address are served here */
 	uint32_t reserved;
+	/* address, prefix, MTU, and whether there is a gateway, as they are now: they follow the kernel's
+	 * interface (doc/threads.md, "The port's address"). One word (arena_net), so that nobody sees a part
+	 * of a change; the fields above are written beside it, for people to read. By the stack that takes a
+	 * change over last. */
+	_Atomic uint64_t net;
 	char device[128];
 	uint64_t start_time_ns;      /* CLOCK_REALTIME */
 	_Atomic uint32_t next_stack; /* round robin for outgoing connections */

@@ -62,8 +62,8 @@ static void *thread_main(void *arg)
 
 /* --- what the control server asks of the stacks --- */
 
-static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        _Atomic uint32_t *left)
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        void *ptr, _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
 
@@ -76,6 +76,7 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 		}
 		m[i]->fn = fn;
 		m[i]->arg = arg;
+		m[i]->ptr = ptr;
 		m[i]->done = left;
 		m[i]->is_heap = true;
 	}
@@ -86,12 +87,12 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	return post_all(arg, stack_client_gone, client_idx, left);
+	return engine_post_all(arg, stack_client_gone, client_idx, NULL, left);
 }
 
 static int ops_barrier(void *arg, _Atomic uint32_t *left)
 {
-	return post_all(arg, stack_barrier, 0, left);
+	return engine_post_all(arg, stack_barrier, 0, NULL, left);
 }
 
 static int ops_config_text(void *arg, bool json, char *buf, size_t size)
@@ -134,14 +135,19 @@ static int port_open(struct engine *e, char *err, size_t err_size)
 
 static int address_find(struct engine *e, char *err, size_t err_size)
 {
+	struct nic_address a;
 	uint32_t mask;
-	int rc = nic_kernel_address(&e->cfg, e->address, &e->prefix, e->gateway, &e->has_gateway);
+	int rc = nic_kernel_address(&e->cfg, &a);
 
 	if (rc) {
 		snprintf(err, err_size, "no IPv4 address for device %s (%s): set option address",
 		        e->cfg.device, strerror(-rc));
 		return rc;
 	}
+	memcpy(e->address, a.ip, 4);
+	memcpy(e->gateway, a.gateway, 4);
+	e->prefix = a.prefix;
+	e->has_gateway = a.has_gateway;
 	if (!cfg_host_valid(e->address, e->prefix)) {
 		snprintf(err, err_size,
 		        "%u.%u.%u.%u/%u cannot be the address of device %s: set option address",
@@ -202,12 +208,8 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	h->send_buffer = cfg->send_buffer;
 	h->receive_buffer = cfg->receive_buffer;
 	h->strict = cfg->strict;
-	h->mtu = e->mtu;
-	memcpy(h->address, e->address, 4);
-	h->prefix = e->prefix;
 	h->loopback = e->cfg.loopback;
-	memcpy(h->gateway, e->gateway, 4);
-	h->has_gateway = e->has_gateway;
+	follow_tell(e);
 	device_text(cfg, h->device, sizeof(h->device));
 	h->start_time_ns = clock_wall_ns();
 
@@ -292,7 +294,7 @@ static int stacks_wait(struct engine *e, char *err, size_t err_size)
 
 	if (left) {
 		atomic_store(left, e->stack_count);
-		rc = post_all(e, stack_barrier, 0, left);
+		rc = engine_post_all(e, stack_barrier, 0, NULL, left);
 	}
 	if (rc) {
 		snprintf(err, err_size, "out of memory");
@@ -383,6 +385,7 @@ static int ctl_start(struct engine *e, char *err, size_t err_size)
 		return rc;
 	if (epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, server_fd(e->server), &ev) < 0)
 		goto fail;
+	follow_open(e);
 	return 0;
 fail:
 	rc = -errno;
@@ -442,6 +445,7 @@ void engine_stop(struct engine *e)
 	if (!e)
 		return;
 	server_close(e->server);
+	follow_close(e);
 	atomic_store(&e->is_stopping, true);
 	for (uint32_t i = 0; i < e->stack_count; i++)
 		if (e->threads[i].is_running)
@@ -498,6 +502,7 @@ int engine_fd(const struct engine *e)
 int engine_serve(struct engine *e)
 {
 	server_serve(e->server);
+	follow_serve(e);
 	return atomic_load(&e->has_failed) ? -EIO : 0;
 }
 

@@ -33,7 +33,8 @@ struct engine {
 	int event_fd; /* a stack thread has ended by itself */
 	_Atomic bool is_stopping, has_failed;
 	uint32_t stack_count;
-	bool is_inline; /* one stack, which belongs to whoever holds the driver token */
+	struct follow *follow; /* the kernel's interface; NULL: the port has none */
+	bool is_inline;        /* one stack, which belongs to whoever holds the driver token */
 	struct stack *stacks[ARENA_STACK_MAX];
 	struct stack_thread {
 		struct engine *e;
@@ -43,6 +44,22 @@ struct engine {
 		pthread_t thread;
 	} threads[ARENA_STACK_MAX];
 };
+
+/* Posts a request to every stack: fn(s, m) with m->arg and m->ptr, then left counts down (it may be NULL). 0,
+ * or -ENOMEM and nothing was posted. */
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        void *ptr, _Atomic uint32_t *left);
+
+/* --- follow.c: the port's address, gateway, MTU and neighbours follow the kernel's interface --- */
+
+/* Writes what the port has at the start into the arena. */
+void follow_tell(struct engine *e);
+/* Begins to watch, when the stacks run and epoll_fd is there. Without the right or the means to it a line
+ * says so and the port keeps what it has. */
+void follow_open(struct engine *e);
+/* After epoll_fd was readable, or any time. Control thread, as all of these; short system calls. */
+void follow_serve(struct engine *e);
+void follow_close(struct engine *e);
 
 /* engine_start without stack threads: there is one stack, and it is the calling thread's until that lets
  * others run it. */
