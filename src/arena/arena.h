@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "layout.h"
+#include "report.h"
 
 #include <string.h>
 
@@ -31,6 +32,7 @@ struct arena {
 	uint8_t *blocks;
 	struct poller *pollers;
 	struct stack_shared *stacks;
+	struct stack_report *reports;
 	struct arena_region region[ARENA_REGION_MAX];
 	uint32_t region_count;
 };

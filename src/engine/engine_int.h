@@ -45,8 +45,8 @@ struct engine {
 	} threads[ARENA_STACK_MAX];
 };
 
-/* Posts a request to every stack: fn(s, m) with m->arg and m->ptr, then left counts down (it may be NULL). 0,
- * or -ENOMEM and nothing was posted. */
+/* Hands fn with arg and ptr to every stack, or to none; each takes one off *left when it has run it (left may
+ * be NULL). Control thread; does not wait. 0 or -ENOMEM. */
 int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
         void *ptr, _Atomic uint32_t *left);
 
@@ -60,6 +60,9 @@ void follow_open(struct engine *e);
 /* After epoll_fd was readable, or any time. Control thread, as all of these; short system calls. */
 void follow_serve(struct engine *e);
 void follow_close(struct engine *e);
+
+/* What pronkctl has the service do (command.c): server_ops.command. Control thread; does not block. */
+int engine_command(void *engine, uint32_t uid, const char *words, bool json, char *buf, size_t size);
 
 /* engine_start without stack threads: there is one stack, and it is the calling thread's until that lets
  * others run it. */

@@ -133,6 +133,8 @@ struct stack_net {
 /* Request body: m->ptr is a struct stack_net. */
 void stack_net_changed(struct stack *s, struct stack_msg *m);
 
-/* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier). */
+/* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier); begin peaks
+ * and lows of the statistics anew. */
 void stack_client_gone(struct stack *s, struct stack_msg *m);
 void stack_barrier(struct stack *s, struct stack_msg *m);
+void stack_peaks_reset(struct stack *s, struct stack_msg *m);
