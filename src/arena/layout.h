@@ -16,7 +16,7 @@
 #define ARENA_MAGIC 0x4152454e4b4f5250ull /* "PRONKERA", little endian */
 
 enum {
-	ARENA_VERSION = 9,
+	ARENA_VERSION = 10,
 	ARENA_STACK_MAX = 16,
 	ARENA_CLIENT_MAX = 1024,
 	ARENA_LISTENER_MAX = 128,
@@ -314,6 +314,7 @@ struct accept_ring {
 struct listener {
 	_Alignas(64) _Atomic uint32_t endpoint;
 	_Atomic uint32_t in_use;
+	_Atomic uint32_t watch_end; /* app: no watch from here on was ever claimed; raised before the claim */
 	struct watch watch[WATCH_LISTENER];
 	struct accept_ring ring[]; /* one per stack */
 };
