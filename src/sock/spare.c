@@ -65,7 +65,7 @@ static void spare_end(int i)
 /* What was set so far goes to the kernel's socket, which is the file's own now. */
 static void options_hand_over(struct file *f)
 {
-	if (f->opts == &file_no_opts)
+	if (f->opts == &file_no_opts || !atomic_load(&f->fd_count))
 		return;
 	opt_return(f, f->fd);
 	file_opts_drop(f);
@@ -272,8 +272,9 @@ void spare_back(struct file *f)
 		atomic_store(&f->spare, 0);
 		spares[i - 1].file = NULL;
 		spares_free |= 1ull << (i - 1);
-	} else if (i) {
-		spare_give_away((int)i - 1);
+	} else if (i) { /* nothing to be told: its number is closed, or another file's */
+		atomic_store(&f->spare, 0);
+		spare_end((int)i - 1);
 	}
 	spin_unlock(&spare_lock);
 }

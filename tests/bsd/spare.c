@@ -417,6 +417,23 @@ CASE(dups_stay_one_socket_with_the_kernel)
 	ret("end", read(l, (char[8]){0}, 8));
 }
 
+CASE(number_becomes_another_socket)
+{
+	int fd = fresh(), other = tcp_socket(), i;
+
+	ret("nodelay", set(fd, IPPROTO_TCP, TCP_NODELAY, 1));
+	ret("keepidle", set(other, IPPROTO_TCP, TCP_KEEPIDLE, 12));
+	ret("same", dup2(other, fd) == fd);
+	out("%d %d", value_of(fd, IPPROTO_TCP, TCP_NODELAY), value_of(fd, IPPROTO_TCP, TCP_KEEPIDLE));
+	for (i = 0; i < 3; i++) {
+		ret("nodelay", set(fd, IPPROTO_TCP, TCP_NODELAY, 1));
+		close(fd);
+		fd = tcp_socket();
+		out("%d", value_of(fd, IPPROTO_TCP, TCP_NODELAY));
+	}
+	out("%d", value_of(other, IPPROTO_TCP, TCP_KEEPIDLE));
+}
+
 CASE(refused_and_tried_again)
 {
 	int fd = fresh(), id;
