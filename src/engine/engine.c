@@ -62,8 +62,18 @@ static void *thread_main(void *arg)
 
 /* --- what the control server asks of the stacks --- */
 
-int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        _Atomic uint32_t *left)
+void engine_publish(struct engine *e)
+{
+	struct arena_header *h = e->arena.hdr;
+
+	atomic_store(&h->app_spin_us, e->cfg.app_spin_us);
+	atomic_store(&h->send_buffer, e->cfg.send_buffer);
+	atomic_store(&h->receive_buffer, e->cfg.receive_buffer);
+	atomic_store(&h->strict, e->cfg.strict);
+}
+
+static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        void *const *ptr, _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
 
@@ -76,12 +86,25 @@ int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 		}
 		m[i]->fn = fn;
 		m[i]->arg = arg;
+		m[i]->ptr = ptr ? ptr[i] : NULL;
 		m[i]->done = left;
 		m[i]->is_heap = true;
 	}
 	for (uint32_t i = 0; i < e->stack_count; i++)
 		stack_post(e->stacks[i], m[i]);
 	return 0;
+}
+
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        _Atomic uint32_t *left)
+{
+	return post_all(e, fn, arg, NULL, left);
+}
+
+int engine_post_each(
+        struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX])
+{
+	return post_all(e, fn, 0, ptr, NULL);
 }
 
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
@@ -198,10 +221,7 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 		        (unsigned long long)(e->arena.size >> 20));
 	h = e->arena.hdr;
 	h->service_pid = getpid();
-	h->app_spin_us = cfg->app_spin_us;
-	h->send_buffer = cfg->send_buffer;
-	h->receive_buffer = cfg->receive_buffer;
-	h->strict = cfg->strict;
+	engine_publish(e);
 	h->mtu = e->mtu;
 	memcpy(h->address, e->address, 4);
 	h->prefix = e->prefix;
@@ -209,6 +229,11 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	memcpy(h->gateway, e->gateway, 4);
 	h->has_gateway = e->has_gateway;
 	device_text(cfg, h->device, sizeof(h->device));
+	h->is_inline = e->is_inline;
+	h->stack_spin_us = cfg->stack_spin_us;
+	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
+	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
+	cfg_socket_path(cfg, h->socket, sizeof(h->socket));
 	h->start_time_ns = clock_wall_ns();
 
 	/* the service sees packet memory where the port has it; these are not mappings of the arena's own */
@@ -508,6 +533,11 @@ int engine_serve(struct engine *e)
 {
 	server_serve(e->server);
 	return atomic_load(&e->has_failed) ? -EIO : 0;
+}
+
+const struct cfg *engine_cfg(const struct engine *e)
+{
+	return &e->cfg;
 }
 
 uint32_t engine_client_count(const struct engine *e)

@@ -40,6 +40,9 @@ bool engine_is_mine(const struct engine *e);
  * service has ended, and frees nothing. */
 void engine_hang_up(struct engine *e);
 
+/* The configuration in force; pronkctl set changes it in engine_serve. */
+const struct cfg *engine_cfg(const struct engine *e);
+
 /* Processes that are attached or still being cleaned up after. */
 uint32_t engine_client_count(const struct engine *e);
 

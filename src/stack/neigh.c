@@ -346,3 +346,26 @@ void neigh_tick(struct stack *s)
 		}
 	}
 }
+
+uint32_t neigh_report(const struct stack *s, struct report_neigh *out, uint32_t max)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < NEIGH_COUNT && count < max; i++) {
+		const struct neigh *n = &s->neigh[i];
+		struct report_neigh *r = &out[count];
+
+		if (n->state == NEIGH_EMPTY)
+			continue;
+		memcpy(r->ip, &n->ip, sizeof(r->ip));
+		memcpy(r->mac, n->mac, sizeof(r->mac));
+		r->state = n->state == NEIGH_ASKING ? REPORT_NEIGH_ASKING : REPORT_NEIGH_KNOWN;
+		r->tries = n->tries;
+		r->is_used = n->is_used;
+		r->waiting = n->pending_count;
+		r->big = n->big;
+		r->time_ms = n->time_ms;
+		count++;
+	}
+	return count;
+}

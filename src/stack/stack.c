@@ -243,6 +243,7 @@ int stack_enter(struct stack *s)
 	stat_set(s->stats, STAT_endpoints_free, s->ep_free_count);
 	stat_set(s->stats, STAT_blocks_total, s->block_count);
 	stack_peaks_reset(s, NULL);
+	report_publish(s);
 	return 0;
 }
 
@@ -276,6 +277,24 @@ void conn_touch_last(struct stack *s, struct conn *c)
 
 /* --- the phases --- */
 
+void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos)
+{
+	if (s->timed_count < TIMED_MAX && latency_sent(s->arena, ep, pos, &s->timed[s->timed_count]))
+		s->timed_count++;
+}
+
+/* The port has what was sent, unless something waits for it. */
+static void timed_out(struct stack *s)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (s->tx_waiting)
+		return;
+	for (uint32_t i = 0; i < s->timed_count; i++)
+		latency_out(s->arena, s->idx, &s->timed[i], now_ns);
+	s->timed_count = 0;
+}
+
 static void phase_tx(struct stack *s)
 {
 	struct conn *c;
@@ -303,6 +322,8 @@ static void phase_tx(struct stack *s)
 			conn_put(s, c);
 	}
 	s->tx_waiting = nic_tx_flush(s->queue);
+	if (unlikely(s->timed_count))
+		timed_out(s);
 	if (unlikely(s->block_lent_count))
 		block_lent_return(s);
 	if (unlikely(s->tx_waiting) && nic_stats(s->queue)->tx_packets != s->tx_packets_seen) {
@@ -338,6 +359,14 @@ static void housekeeping(struct stack *s)
 	        {STAT_ip_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_ip)},
 	        {STAT_tcp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_tcp)},
 	        {STAT_udp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_udp)},
+#define ROW(dir, name) {STAT_inject_##dir##_##name, offsetof(struct nic_queue_stats, inject_##dir.name)}
+#define ROWS(dir)                                                                                            \
+	ROW(dir, lost), ROW(dir, duplicated), ROW(dir, reordered), ROW(dir, corrupted), ROW(dir, delayed),   \
+	        ROW(dir, overflow)
+	        ROWS(rx),
+	        ROWS(tx),
+#undef ROWS
+#undef ROW
 	};
 	uint32_t free_count, total;
 
@@ -386,6 +415,7 @@ static void slow_tick(struct stack *s)
 		group_tick(s);
 	fragments_tick(s);
 	housekeeping(s);
+	report_publish(s);
 }
 
 bool stack_look(struct stack *s)
@@ -539,12 +569,19 @@ static void sleep_until_work(struct stack *s)
 	uint64_t ns;
 	struct timespec ts;
 	struct epoll_event ev;
+	int n;
 
 	if (!stack_sleep_begin(s))
 		return;
 	ns = stack_sleep_ns(s);
 	ts = (struct timespec){(time_t)(ns / CLOCK_NS_PER_S), (long)(ns % CLOCK_NS_PER_S)};
-	epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	n = epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	if (n > 0 && ev.data.fd == s->event_fd)
+		COUNT(s, wakes_request, 1);
+	else if (n > 0)
+		COUNT(s, wakes_port, 1);
+	else
+		COUNT(s, wakes_timer, 1);
 	stack_sleep_end(s);
 	stack_disarm(s);
 }
@@ -557,7 +594,7 @@ void stack_announce(struct stack *s)
 
 void stack_run(struct stack *s)
 {
-	uint64_t spin_ns = s->cfg.stack_spin_us * 1000ull, now, yielded = 0;
+	uint64_t now, yielded = 0;
 
 	if (s->core >= 0 && cpu_pin((unsigned)s->core))
 		log_warning("cannot pin stack %u to core %d", s->idx, s->core);
@@ -579,7 +616,8 @@ void stack_run(struct stack *s)
 
 			stack_busy(s, end - now, 1);
 			s->last_work_ns = end;
-		} else if (now - s->last_work_ns >= spin_ns || !spin_may(&s->spin, now)) {
+		} else if (now - s->last_work_ns >= s->cfg.stack_spin_us * CLOCK_NS_PER_US ||
+		           !spin_may(&s->spin, now)) {
 			sleep_until_work(s);
 		} else {
 			/* whoever has work for us may want this very core: spinning on would make it wait

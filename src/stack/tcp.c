@@ -60,6 +60,7 @@ uint32_t ep_take(struct stack *s)
 	        LWIP_MIN(s->cfg.send_buffer, (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE), memory_order_relaxed);
 	atomic_store_explicit(&ep->app_flags, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_retransmits, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_timer, REPORT_TIMER_NONE, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_unsent, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tcp_state, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->app_fd, -1, memory_order_relaxed);

@@ -248,6 +248,8 @@ void udp_pump(struct stack *s, struct conn *c)
 		head = u->tx_end;
 	} else {
 		head = atomic_load_explicit(&stack_ep(s, c->ep)->tx_head, memory_order_acquire);
+		if (unlikely(s->is_timed))
+			latency_taken(s->arena, stack_ep(s, c->ep), head);
 		if (unlikely(!tx_take(s, c, head))) {
 			broken(s, c, __LINE__);
 			return;
@@ -276,6 +278,8 @@ void udp_pump(struct stack *s, struct conn *c)
 		c->bytes_sent += d.size;
 		c->tx_fed += sizeof(h) + DGRAM_ALIGN(h.size);
 	}
+	if (unlikely(s->is_timed) && !c->is_released)
+		stack_timed_sent(s, stack_ep(s, c->ep), c->tx_fed);
 	tx_done(s, c);
 	if (!c->is_released)
 		atomic_store_explicit(

@@ -1,255 +1,325 @@
-/* fixture.c - a service that is none: the real control server over a statistics segment and an arena whose
- *every value is written down here, so that what pronkctl prints of it is exact.
+/* fixture.c FOLDER - a service for the golden tests of pronkctl: a real control socket in front of an arena
+ * and a statistics segment that are filled in by hand, with nothing behind them.
  *
- *	fixture SOCKET [moving]
- *
- * Prints "ready" and serves until its standard input ends. moving: counters grow by ten at each look at the
- * clock, a hundred times a second or so. The segment has names of its own, not those of stats.def: a new
- * statistic changes nothing here.
+ * Says "ready" when the socket FOLDER/golden.sock is there; serves nobody any more after SIGUSR1; ends with
+ * its standard input, or after two minutes. Times are half a minute off a whole minute, so that a slow test
+ * reads the same minutes.
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "arena.h"
+#include "attach.h"
+#include "clock.h"
 #include "libc.h"
-#include "log.h"
+#include "segment.h"
 #include "server.h"
+#include "stat.h"
 
-enum { STACKS = 2, ENDPOINTS = 64, CLIENTS = 4, MOVE_MS = 10 };
+enum { STACKS = 2, ENDPOINTS = 128, MINUTE_MS = 60000, SPAN_MS = 119 * MINUTE_MS + MINUTE_MS / 2 };
+enum { REDIS, WORKER, ODD, CLIENTS };
 
-struct value {
-	const char *name, *unit, *group, *help;
-	uint32_t kind;
-	uint64_t of[STACKS];
-};
+static struct arena arena;
+static struct segment stats;
+static uint32_t now_ms;
+static volatile sig_atomic_t is_silent;
 
-enum {
-	COUNTER = PRONK_STATS_COUNTER,
-	GAUGE = PRONK_STATS_GAUGE,
-	PEAK = PRONK_STATS_PEAK,
-	LOW = PRONK_STATS_LOW
-};
+#define SET(field, value) atomic_store(&ep->field, (value))
 
-static const struct value values[] = {
-        {"rx_packets", "packets", "Port", "Frames taken from the port's receive queue.", COUNTER,
-                {1000, 500}},
-        {"rx_bytes", "bytes", "Port", "Bytes of the frames.", COUNTER, {64000, 123456789012}},
-        {"tx_packets", "packets", "Port", "Frames given to the port.", COUNTER, {900, 400}},
-        {"tx_bytes", "bytes", "Port", "Bytes of the frames given to the port.", COUNTER, {54000, 24000}},
-        {"rx_polls", "polls", "Port", "Looks.", COUNTER, {8000, 2000}},
-        {"rx_empty_polls", "polls", "Port", "Looks that found nothing.", COUNTER, {6000, 1500}},
-        {"rx_full_polls", "polls", "Port", "Looks that found as much as they take.", COUNTER, {10, 0}},
-        {"buffers_free", "buffers", "Port", "Free.", GAUGE, {3000, 0}},
-        {"buffers_low", "buffers", "Port", "Fewest free.", LOW, {2900, 2800}},
-        {"buffers_total", "buffers", "Port", "All.", GAUGE, {4096, 0}},
-        {"drop_rx_cksum", "packets", "Lost packets", "Bad checksum.", COUNTER, {3, 4}},
-        {"drop_tx_full", "packets", "Lost packets", "The port was full.", COUNTER, {0, 0}},
-        {"ip_in_packets", "packets", "IP", "IPv4 packets.", COUNTER, {990, 490}},
-        {"ip_in_octets", "bytes", "IP", "Their bytes.", COUNTER, {50000, 20000}},
-        {"ip_in_bad_cksum", "packets", "IP", "Bad header checksum.", COUNTER, {1, 0}},
-        {"tcp_curr_estab", "connections", "TCP", "Open.", GAUGE, {2, 1}},
-        {"tcp_out_segs", "segments", "TCP", "Sent.", COUNTER, {800, 300}},
-        {"tcp_out_again", "segments", "TCP", "Sent again.", COUNTER, {5, 2}},
-        {"tcp_in_bad_cksum", "segments", "TCP", "Bad checksum.", COUNTER, {2, 4}},
-        {"tcp_established", "connections", "TCP", "Established.", GAUGE, {2, 1}},
-        {"tcp_rx_predicted", "segments", "TCP", "Predicted.", COUNTER, {700, 200}},
-        {"tcp_rx_general", "segments", "TCP", "General.", COUNTER, {70, 20}},
-        {"udp_in_bad_cksum", "datagrams", "UDP", "Bad checksum.", COUNTER, {0, 0}},
-        {"drop_rx_short", "packets", "Lost packets", "Cut: \"\\\" in a help text.", COUNTER, {0, 2}},
-        {"endpoints_used", "endpoints", "Memory", "Sockets.", GAUGE, {2, 1}},
-        {"busy_ns", "ns", "Run loop", "Busy.", COUNTER, {0, 0}},
-        {"worst_turn_ns", "ns", "Run loop", "Longest turn.", PEAK, {1500000001, 90000}},
-        {"requests", "requests", "Run loop", "Requests.", COUNTER, {77, 33}},
-        {"wakeups_sent", "events", "Run loop", "Wake-ups.", COUNTER, {12, 0}},
-        {"blocks_free", "blocks", "Memory", "Free.", GAUGE, {100, 100}},
-        {"blocks_total", "blocks", "Memory", "All.", GAUGE, {128, 128}},
-        {"clients_attached", "processes", "Clients", "Attached.", GAUGE, {2, 0}},
-};
-
-enum { VALUES = sizeof(values) / sizeof(values[0]) };
-
-struct segment {
-	struct pronk_stats_header header;
-	struct pronk_stats_entry entry[VALUES];
-	uint64_t value[STACKS][VALUES];
-};
-
-static struct segment *segment_make(int *fd)
+static struct sock_addr addr4(const char *ip, uint16_t port)
 {
-	struct segment *s;
+	struct sock_addr a = {.family = AF_INET, .port = port};
+	unsigned b[4];
 
-	*fd = memfd_create("fixture-stats", MFD_CLOEXEC);
-	if (*fd < 0 || ftruncate(*fd, sizeof(*s)) < 0)
-		return NULL;
-	s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-	if (s == MAP_FAILED)
-		return NULL;
-	s->header = (struct pronk_stats_header){.version_major = PRONK_STATS_VERSION_MAJOR,
-	        .version_minor = PRONK_STATS_VERSION_MINOR,
-	        .header_size = sizeof(s->header),
-	        .stack_count = STACKS,
-	        .counter_count = VALUES,
-	        .entry_size = sizeof(s->entry[0]),
-	        .entry_offset = offsetof(struct segment, entry),
-	        .block_offset = offsetof(struct segment, value),
-	        .block_stride = sizeof(s->value[0]),
-	        .segment_size = sizeof(*s),
-	        .start_wall_ns = 1700000000123456789,
-	        .writer_pid = 4711,
-	        .instance = "fixture",
-	        .device = "tap:fix\"ture\\0"};
-	for (int i = 0; i < VALUES; i++) {
-		strcpy(s->entry[i].name, values[i].name);
-		strcpy(s->entry[i].unit, values[i].unit);
-		strcpy(s->entry[i].help, values[i].help);
-		strcpy(s->entry[i].group, values[i].group);
-		s->entry[i].kind = values[i].kind;
-		for (int k = 0; k < STACKS; k++)
-			s->value[k][i] = values[i].of[k];
-	}
-	__atomic_store_n(&s->header.magic, PRONK_STATS_MAGIC, __ATOMIC_RELEASE);
-	return s;
+	if (sscanf(ip, "%u.%u.%u.%u", &b[0], &b[1], &b[2], &b[3]) != 4)
+		abort();
+	for (int i = 0; i < 4; i++)
+		a.ip[i] = (uint8_t)b[i];
+	return a;
 }
 
-static void move(struct segment *s, struct arena *a)
+static struct endpoint *endpoint(uint32_t idx, uint32_t state, uint32_t client, int fd)
 {
-	for (int i = 0; i < VALUES; i++)
-		for (int k = 0; k < STACKS && values[i].kind == COUNTER; k++)
-			__atomic_fetch_add(&s->value[k][i], 10, __ATOMIC_RELAXED);
-	atomic_fetch_add(&a->endpoints[1].rx_bytes, 100);
-	atomic_fetch_add(&a->endpoints[1].rx_read, 100);
-	atomic_fetch_add(&a->endpoints[1].info_tx_bytes, 300);
+	struct endpoint *ep = &arena.endpoints[idx];
+
+	ep->stack_idx = (uint16_t)(idx / (ENDPOINTS / STACKS));
+	ep->kind = state == EP_DGRAM ? SOCK_DGRAM : SOCK_STREAM;
+	ep->listener = UINT32_MAX;
+	SET(app_fd, fd);
+	SET(creator, client);
+	SET(tx_limit, 524288);
+	SET(opts.v[EPO_TTL], 64);
+	SET(opts.v[EPO_RCVLOWAT], 1);
+	if (client < CLIENTS)
+		hold_set(&arena, client, idx);
+	SET(state, state);
+	return ep;
 }
 
-static struct sock_addr address(uint8_t last, uint16_t port)
+static void connection(struct endpoint *ep, uint32_t tcp_state, const char *remote, uint16_t port)
 {
-	return (struct sock_addr){.family = AF_INET, .port = port, .ip = {198, 18, 0, last}};
+	ep->local = addr4("198.18.0.2", 6379);
+	ep->remote = addr4(remote, port);
+	SET(tcp_state, tcp_state);
+	SET(info_cwnd, 14600);
+	SET(info_ssthresh, 65535);
+	SET(info_snd_wnd, 64240);
+	SET(info_rcv_wnd, 262144);
+	SET(info_rtt_us, 1234);
+	SET(info_rto_ms, 21);
+	SET(info_mss, 1460);
 }
 
-/* A listener, two connections of a program and one that nobody has any more. */
-static void arena_fill(struct arena *a)
+static void client(uint32_t idx, int pid, const char *program)
 {
-	struct endpoint *ep = a->endpoints;
-	struct client *c = arena_client(a, 0);
+	struct client *c = arena_client(&arena, idx);
 
-	atomic_store(&c->pid, 1234);
-	strcpy(c->program, "my server");
+	client_seen(&arena, idx);
+	atomic_store(&c->pid, pid);
+	atomic_store(&c->uid, 1000);
+	snprintf(c->program, sizeof(c->program), "%s", program);
 	atomic_store(&c->state, CLIENT_ACTIVE);
-	for (uint32_t i = 0; i < 4; i++) {
-		ep[i].gen = 1;
-		ep[i].stack_idx = (uint16_t)(i % STACKS);
-		ep[i].kind = SOCK_STREAM;
-		ep[i].listener = UINT32_MAX;
-		ep[i].parent = ENDPOINT_NONE;
-		ep[i].local = address(2, 80);
-		ep[i].remote = address(1, (uint16_t)(40000 + i));
-		atomic_store(&ep[i].app_fd, (int32_t)(5 + i));
-		atomic_store(&ep[i].creator, 0);
-		atomic_store(&ep[i].tx_map, BLOCK_NONE);
-		atomic_store(&ep[i].tcp_state, 4);
-		atomic_store(&ep[i].rx_bytes, 1000 * i);
-		atomic_store(&ep[i].rx_read, 900 * i);
-		atomic_store(&ep[i].tx_head, 500 * i);
-		atomic_store(&ep[i].tx_tail, 450 * i);
-		atomic_store(&ep[i].info_tx_bytes, 7000 * i);
-		atomic_store(&ep[i].info_rtt_us, 1500 * i);
-		atomic_store(&ep[i].info_retransmits, i);
-		if (i < 3)
-			hold_set(a, 0, i);
-		atomic_store(&ep[i].state, i ? EP_ESTABLISHED : EP_LISTEN);
+}
+
+static void fallback(uint32_t client_idx, int fd, uint16_t family, uint16_t type, const char *reason)
+{
+	struct fallback *f = &arena_client(&arena, client_idx)->fallback[fd % FALLBACK_COUNT];
+
+	f->family = family;
+	f->type = type;
+	snprintf(f->reason, sizeof(f->reason), "%s", reason);
+	atomic_store(&f->fd, fd);
+}
+
+static void port_taken(_Atomic uint32_t *map, uint32_t port)
+{
+	atomic_fetch_or(&map[port / 32], 1u << port % 32);
+}
+
+static void sockets_fill(void)
+{
+	struct endpoint *ep;
+
+	client(REDIS, 4711, "redis-server");
+	client(WORKER, 4712, "redis-server");
+	client(ODD, 4800, "o\"dd \x01prog\xff");
+
+	ep = endpoint(0, EP_LISTEN, REDIS, 6); /* with three that wait, shared by two processes */
+	ep->local = addr4("0.0.0.0", 6379);
+	ep->listener = 0;
+	SET(backlog, 511);
+	SET(opts.flag, 1ull << EPF_REUSEADDR);
+	atomic_store(&arena_listener(&arena, 0)->ring[0].head, 2);
+	atomic_store(&arena_listener(&arena, 0)->ring[1].head, 1);
+	hold_set(&arena, WORKER, 0);
+	port_taken(arena.hdr->port_used, 6379);
+	port_taken(arena.hdr->port_listen, 6379);
+
+	ep = endpoint(1, EP_ESTABLISHED, REDIS, 7);
+	connection(ep, 4, "198.18.0.1", 40001);
+	SET(rx_bytes, 300);
+	SET(rx_read, 100);
+	SET(tx_head, 9000);
+	SET(tx_tail, 4000);
+	SET(tx_unsent, 1000);
+	SET(info_retransmits, 3);
+	SET(info_timer, REPORT_TIMER_REXMIT);
+	SET(info_timer_ms, now_ms - 1000);
+	SET(opts.flag, 1ull << EPF_NODELAY | 1ull << EPF_KEEPALIVE | 1ull << EPF_LINGER);
+	SET(opts.v[EPO_LINGER_S], 5);
+	SET(opts.v[EPO_KEEPIDLE], 300);
+	SET(app_flags, APP_NONBLOCK);
+
+	ep = endpoint(65, EP_ESTABLISHED, WORKER, 8);
+	connection(ep, 4, "198.18.1.77", 40002);
+	SET(info_timer, REPORT_TIMER_KEEPALIVE);
+	SET(info_timer_ms, now_ms + SPAN_MS);
+	SET(opts.flag, 1ull << EPF_CORK | 1ull << EPF_SNDBUF_SET);
+	SET(opts.v[EPO_SNDBUF], 65536);
+
+	ep = endpoint(66, EP_CONNECTING, ODD, 9);
+	connection(ep, 2, "198.18.0.9", 80);
+	ep->local.port = 50000;
+	SET(info_timer, 9999); /* of a later version */
+	SET(info_timer_ms, now_ms - 1000);
+
+	ep = endpoint(67, EP_ESTABLISHED, CLIENTS, -1); /* closed by its program */
+	connection(ep, 6, "198.18.0.1", 40003);
+	SET(info_timer, REPORT_TIMER_FIN_WAIT);
+	SET(info_timer_ms, now_ms + SPAN_MS);
+
+	ep = endpoint(2, EP_DGRAM, ODD, 10);
+	ep->local = addr4("198.18.0.2", 53);
+	SET(info_drops, 12);
+	SET(opts.flag, 1ull << EPF_BROADCAST);
+	port_taken(arena.hdr->udp_used, 53);
+
+	ep = endpoint(3, EP_BOUND, ODD, 11);
+	ep->local = addr4("198.18.0.2", 8080);
+	port_taken(arena.hdr->port_used, 8080);
+	port_taken(arena.hdr->port_used, 50000); /* by the connection alone */
+
+	endpoint(4, EP_CLOSED, ODD, 12);
+	fallback(ODD, 13, AF_INET6, SOCK_STREAM, "IPv6 is not accelerated");
+	fallback(ODD, 14, AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, "bound to \"lo\"");
+	fallback(REDIS, 15, AF_UNIX, SOCK_STREAM, "only TCP and UDP are accelerated");
+}
+
+static void neighbour(struct stack_report *r, const char *ip, uint8_t state, uint8_t tries, uint16_t big)
+{
+	struct report_neigh *n = &r->neigh[r->neigh_count++];
+	struct sock_addr a = addr4(ip, 0);
+
+	memcpy(n->ip, a.ip, 4);
+	memcpy(n->mac, (uint8_t[]){2, 0, 0, 0, 0, a.ip[3]}, 6);
+	n->state = state;
+	n->tries = tries;
+	n->is_used = tries == 0;
+	n->waiting = state == REPORT_NEIGH_ASKING ? 2 : 0;
+	n->big = big;
+	n->time_ms = now_ms - SPAN_MS;
+}
+
+static void stacks_fill(void)
+{
+	for (uint32_t i = 0; i < STACKS; i++) {
+		struct stack_report *r = &arena.reports[i];
+		struct stat_block *s = stat_segment_block(stats.base, i);
+
+		report_begin(r);
+		r->core = (int32_t)i + 2;
+		r->tid = 4000 + (int32_t)i;
+		r->event_fd = 20 + (int32_t)i;
+		r->nap_us = 100;
+		r->wait_fd_count = i == 0;
+		r->wait_fd[0] = 17;
+		r->is_spin_off = i == 1;
+		neighbour(r, "198.18.0.1", REPORT_NEIGH_KNOWN, 0, i ? 61504 : 0);
+		if (i == 0) {
+			neighbour(r, "198.18.0.9", REPORT_NEIGH_ASKING, 2, 0);
+			neighbour(r, "198.18.0.10", REPORT_NEIGH_KNOWN, 1, 0);
+		}
+		report_end(r);
+		atomic_store(&arena.stacks[i].is_idle, i);
+		stat_set(s, STAT_sleeps, 10 + i);
+		stat_set(s, STAT_wakes_port, 6);
+		stat_set(s, STAT_wakes_request, 3 + i);
+		stat_set(s, STAT_time_wait, 4);
+		stat_set(s, STAT_naps, i * 7);
 	}
-	client_seen(a, 0);
 }
 
-/* --- the service --- */
-
-static int fake_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
+static void header_fill(const char *path)
 {
-	(void)arg, (void)client_idx;
-	atomic_store(left, 0);
-	return 0;
+	struct arena_header *h = arena.hdr;
+
+	h->service_pid = INT32_MAX; /* nobody's: what depends on the machine cannot be read */
+	h->app_spin_us = 20;
+	h->stack_spin_us = 50;
+	h->mtu = 1500;
+	memcpy(h->address, (uint8_t[]){198, 18, 0, 2}, 4);
+	h->prefix = 24;
+	memcpy(h->gateway, (uint8_t[]){198, 18, 0, 1}, 4);
+	h->has_gateway = 1;
+	h->loopback = 1;
+	snprintf(h->device, sizeof(h->device), "memif:/run/x.sock");
+	snprintf(h->name, sizeof(h->name), "golden");
+	snprintf(h->socket, sizeof(h->socket), "%s", path);
+	snprintf(h->log_file, sizeof(h->log_file), "/nonexistent/golden.log");
 }
 
-static int fake_barrier(void *arg, _Atomic uint32_t *left)
+/* --- the control server's questions --- */
+
+static int no_stacks(void *arg, _Atomic uint32_t *left)
 {
 	(void)arg;
 	atomic_store(left, 0);
 	return 0;
 }
 
-static int fake_config(void *arg, bool json, char *buf, size_t size)
+static int no_client(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	(void)arg;
-	return snprintf(buf, size, json ? "{}\n" : "name = \"fixture\";\n");
+	(void)client_idx;
+	return no_stacks(arg, left);
 }
 
-/* Says what it was told. */
-static int fake_command(void *arg, uint32_t uid, const char *words, bool json, char *buf, size_t size)
+static int config_text(void *arg, bool json, char *buf, size_t size)
 {
-	(void)arg, (void)uid, (void)json;
-	return snprintf(buf, size, "%s\n", words);
+	(void)arg;
+	return snprintf(buf, size, json ? "{}\n" : "# no options\n");
+}
+
+static int command(void *arg, uint32_t uid, const char *words, bool json, char *buf, size_t size)
+{
+	(void)arg;
+	(void)uid;
+	if (strncmp(words, "set ", 4) != 0)
+		return snprintf(buf, size, json ? "{\"command\": \"%s\"}\n" : "command %s\n", words);
+	snprintf(buf, size, "nothing can be set here");
+	return -EINVAL;
+}
+
+static void silence(int sig)
+{
+	(void)sig;
+	is_silent = 1;
 }
 
 int main(int argc, char **argv)
 {
-	static struct stat_block own; /* what the server counts */
-	static _Atomic int poller_fds[ARENA_POLLER_MAX];
-	struct arena arena;
-	struct arena_spec spec = {.name = "fixture",
+	char path[108], err[256] = "";
+	struct arena_spec spec = {.name = "pronk-arena",
 	        .stack_count = STACKS,
 	        .endpoint_count = ENDPOINTS,
-	        .client_count = CLIENTS,
-	        .block_memory = 1 << 20,
+	        .client_count = 8,
+	        .block_memory = 4 << 20,
 	        .huge = -1};
-	struct server_spec ss = {.arena = &arena,
-	        .stats = &own,
+	static _Atomic int poller_fds[ARENA_POLLER_MAX];
+	struct server_spec server = {.socket_path = path,
+	        .arena = &arena,
 	        .poller_fds = poller_fds,
-	        .ops = {fake_gone, fake_barrier, fake_config, fake_command}};
-	bool is_huge, is_moving = argc > 2 && !strcmp(argv[2], "moving");
-	struct segment *segment;
-	struct server *server;
-	char err[256] = "", drop[16];
+	        .ops = {no_client, no_stacks, config_text, command}};
+	struct pollfd fds[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.events = POLLIN}};
+	struct server *s;
+	bool is_huge;
 
-	if (argc < 2)
+	if (argc != 2)
 		return 2;
+	alarm(120);
+	signal(SIGUSR1, silence);
 	libc_init();
-	log_level_set(LOG_LEVEL_ERROR);
-	segment = segment_make(&ss.stats_fd);
-	for (int i = 0; i < ARENA_POLLER_MAX; i++)
-		atomic_store(&poller_fds[i], -1);
+	snprintf(path, sizeof(path), "%s/golden.sock", argv[1]);
+	now_ms = (uint32_t)(clock_now_ns() / CLOCK_NS_PER_MS);
+	if (arena_create(&arena, &spec, &is_huge, err, sizeof(err)) ||
+	        segment_create(&stats, STACKS, err, sizeof(err)))
+		goto fail;
+	header_fill(path);
+	sockets_fill();
+	stacks_fill();
+	server.stats = stat_segment_block(stats.base, 0);
+	server.stats_fd = stats.fd;
 	for (int i = 0; i < STACKS; i++)
-		ss.stack_fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ss.socket_path = argv[1];
-	if (!segment || arena_create(&arena, &spec, &is_huge, err, sizeof(err)) ||
-	        server_create(&server, &ss, err, sizeof(err))) {
-		fprintf(stderr, "fixture: %s\n", err);
-		return 1;
-	}
-	arena_fill(&arena);
-	printf("ready\n");
+		server.stack_fd[i] = eventfd(0, EFD_CLOEXEC);
+	if (server_create(&s, &server, err, sizeof(err)))
+		goto fail;
+	puts("ready");
 	fflush(stdout);
-	for (;;) {
-		struct pollfd fds[] = {
-		        {.fd = STDIN_FILENO, .events = POLLIN}, {.fd = server_fd(server), .events = POLLIN}};
-
-		if (poll(fds, 2, is_moving ? MOVE_MS : -1) < 0 && errno != EINTR)
-			return 1;
-		if (fds[0].revents && read(STDIN_FILENO, drop, sizeof(drop)) <= 0)
+	fds[1].fd = server_fd(s);
+	while (poll(fds, is_silent ? 1 : 2, -1) >= 0 || errno == EINTR) {
+		if (fds[0].revents & (POLLIN | POLLHUP))
 			break;
-		server_serve(server);
-		if (is_moving)
-			move(segment, &arena);
+		if (is_silent || !fds[1].revents)
+			continue;
+		server_serve(s);
 	}
-	server_close(server);
-	server_destroy(server);
-	arena_close(&arena);
-	munmap(segment, sizeof(*segment));
+	server_destroy(s);
 	return 0;
+fail:
+	fprintf(stderr, "fixture: %s\n", err);
+	return 1;
 }
