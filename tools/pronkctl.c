@@ -108,14 +108,15 @@ static const struct argp_option options[] = {
 };
 
 /* A number above 0, or an end with a message. */
-static double number_parse(const char *text, double max, const char *what, struct argp_state *state)
+static double number_parse(
+        const char *text, double max, bool is_whole, const char *what, struct argp_state *state)
 {
 	char *end;
 	double n = strtod(text, &end);
 
-	if (end == text || *end || !(n > 0) || n > max)
-		argp_error(state, "%s: \"%s\" is not possible (allowed: numbers above 0, up to %.0f)", what,
-		        text, max);
+	if (end == text || *end || !(n > 0) || n > max || (is_whole && n != (double)(uint32_t)n))
+		argp_error(state, "%s: \"%s\" is not possible (allowed: %snumbers above 0, up to %.0f)", what,
+		        text, is_whole ? "whole " : "", max);
 	return n;
 }
 
@@ -159,10 +160,10 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 		args->show.svg = arg;
 		return 0;
 	case OPT_INTERVAL:
-		args->show.interval_s = number_parse(arg, 86400, "--interval", state);
+		args->show.interval_s = number_parse(arg, 86400, false, "--interval", state);
 		return 0;
 	case OPT_COUNT:
-		args->show.count = (uint32_t)number_parse(arg, 1e9, "--count", state);
+		args->show.count = (uint32_t)number_parse(arg, 1e9, true, "--count", state);
 		return 0;
 	case ARGP_KEY_ARG:
 		return word_parse(args, arg, state);
