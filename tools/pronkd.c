@@ -21,6 +21,7 @@
 #include "cfg.h"
 #include "clock.h"
 #include "engine.h"
+#include "pronkd_metrics.h"
 #include "log.h"
 
 enum { FIRST_CLIENT_S = 30, ERR_SIZE = 512 };
@@ -262,6 +263,9 @@ int main(int argc, char **argv)
 	struct args args = {0};
 	struct cfg cfg;
 	struct engine *engine = NULL;
+	struct metrics *metrics = NULL;
+	const void *segment;
+	size_t segment_size;
 	char err[ERR_SIZE] = "", path[CFG_PATH_MAX + 64], text[512];
 	const char *config, *log_path = NULL;
 	int report_fd = -1, signal_fd, rc;
@@ -317,6 +321,15 @@ int main(int argc, char **argv)
 		daemon_report(&report_fd, err);
 		return 1;
 	}
+	segment = engine_stats(engine, &segment_size);
+	rc = metrics_start(&metrics, &cfg, segment, segment_size, err, sizeof(err));
+	if (rc) {
+		if (report_fd < 0 || log_path)
+			log_error("%s", err);
+		engine_stop(engine);
+		daemon_report(&report_fd, err);
+		return 1;
+	}
 	engine_describe(engine, text, sizeof(text));
 	log_notice("ready: %s", text);
 	daemon_report(&report_fd, "ready");
@@ -325,6 +338,7 @@ int main(int argc, char **argv)
 	/* should an orderly end ever hang, a second signal ends it the hard way */
 	signal(SIGHUP, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &saved, NULL);
+	metrics_stop(metrics);
 	engine_stop(engine);
 	log_close();
 	close(signal_fd);

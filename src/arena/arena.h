@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "layout.h"
+#include "report.h"
 
 struct arena_region {
 	const uint8_t *base; /* read-only in clients */
@@ -30,6 +31,7 @@ struct arena {
 	struct poller *pollers;
 	struct stack_shared *stacks;
 	struct latency *latency; /* one for each stack */
+	struct stack_report *reports;
 	struct arena_region region[ARENA_REGION_MAX];
 	uint32_t region_count;
 };

@@ -286,6 +286,8 @@ struct endpoint {
 	_Atomic uint32_t backlog;
 	_Atomic uint32_t creator;    /* client that opened it, or that accepted it */
 	_Atomic uint32_t info_drops; /* SOCK_DGRAM: datagrams that found the receive buffer full */
+	/* the timer that goes off next (enum report_timer), and when, in milliseconds of CLOCK_MONOTONIC */
+	_Atomic uint32_t info_timer, info_timer_ms;
 
 	_Alignas(64) struct ep_opts opts;
 };
@@ -507,7 +509,7 @@ struct arena_header {
 	uint32_t block_count;
 	uint32_t rx_ring_count;
 	uint64_t endpoints_off, rx_rings_off, tx_maps_off, listeners_off, pollers_off, clients_off, holds_off,
-	        stacks_off, latency_off, blocks_off;
+	        stacks_off, latency_off, blocks_off, reports_off;
 	uint32_t listener_stride, client_stride, holds_stride;
 	uint32_t huge;
 	/* constant after start: what a client must know to decide "ours or libc" */
@@ -524,9 +526,14 @@ struct arena_header {
 	uint32_t prefix;
 	uint8_t gateway[4];
 	uint32_t has_gateway;
-	uint32_t loopback; /* 1: 127.0.0.0/8 and the port's own address are served here */
+	uint32_t loopback;  /* 1: 127.0.0.0/8 and the port's own address are served here */
+	uint32_t is_inline; /* the service is in one of the applications */
+	uint32_t stack_spin_us;
 	uint32_t reserved;
 	char device[128];
+	char name[32];               /* of the service */
+	char socket[112];            /* its control socket's path */
+	char log_file[256];          /* "stderr", or a path */
 	uint64_t start_time_ns;      /* CLOCK_REALTIME */
 	_Atomic uint32_t next_stack; /* round robin for outgoing connections */
 	/* Client slots that were ever taken: a bit is set by who takes a slot, before it holds anything, and

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <stdio.h>
 
 /* One id for each option: OPTION_device, OPTION_address, ... */
@@ -185,6 +186,11 @@ int cfg_parse_cores(const char *text, uint16_t *cores, unsigned max);
 
 /* The kind of a device and the rest of its text (*arg points into text, or to a constant for "auto"). */
 int cfg_parse_device(const char *text, enum cfg_device *device, const char **arg);
+
+/* Where to listen: ADDRESS:PORT, [ADDRESS]:PORT for IPv6, or the absolute path of a unix socket, which fits
+ * into a struct sockaddr_un. to may be NULL. 0; -EINVAL; or -EADDRNOTAVAIL when the address is not a loopback
+ * address. Pure. */
+int cfg_parse_listen(const char *text, struct sockaddr_storage *to, uint32_t *size);
 
 /* Whether addr can be a host's address in a network of that prefix: not 0/8, loopback, multicast, reserved,
  * or (prefix up to 30) the network's own or broadcast address. Pure. */

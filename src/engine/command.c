@@ -14,6 +14,28 @@
 
 #include "attach.h"
 #include "command.h"
+#include "log.h"
+#include "report_cmd.h"
+
+LOG_MODULE("engine");
+
+/* --- reset --- */
+
+static int command_reset(struct engine *e, const struct command_words *w, FILE *out)
+{
+	int rc;
+
+	if (w->count != 2 || strcmp(w->word[1], "peaks") != 0) {
+		fprintf(out, "reset takes the word peaks: counters are never set back");
+		return -EINVAL;
+	}
+	rc = engine_post_all(e, stack_peaks_reset, 0, NULL);
+	if (rc)
+		fprintf(out, "out of memory");
+	else
+		log_notice("peaks and lows begin anew, by user %u", w->uid);
+	return rc;
+}
 
 /* --- the table --- */
 
@@ -24,7 +46,9 @@ static const struct {
 } commands[] = {
         {"inject", false, command_inject},
         {"latency", true, command_latency},
+        {"reset", true, command_reset},
         {"set", true, command_set},
+        {"nic", false, report_nic},
 };
 
 int command_may(const struct command_words *w, FILE *out)

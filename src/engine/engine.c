@@ -229,6 +229,11 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	memcpy(h->gateway, e->gateway, 4);
 	h->has_gateway = e->has_gateway;
 	device_text(cfg, h->device, sizeof(h->device));
+	h->is_inline = e->is_inline;
+	h->stack_spin_us = cfg->stack_spin_us;
+	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
+	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
+	cfg_socket_path(cfg, h->socket, sizeof(h->socket));
 	h->start_time_ns = clock_wall_ns();
 
 	/* the service sees packet memory where the port has it; these are not mappings of the arena's own */
@@ -246,7 +251,10 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	}
 	for (int i = 0; i < ARENA_POLLER_MAX; i++)
 		atomic_store_explicit(&e->poller_fds[i], -1, memory_order_relaxed);
-	return segment_create(&e->stats, e->stack_count, err, err_size);
+	rc = segment_create(&e->stats, e->stack_count, err, err_size);
+	if (!rc)
+		stat_segment_name(e->stats.base, cfg->name, h->device);
+	return rc;
 }
 
 /* That this process may use them was checked before. */
@@ -508,6 +516,12 @@ bool engine_is_mine(const struct engine *e)
 void engine_hang_up(struct engine *e)
 {
 	server_hang_up(e->server);
+}
+
+const void *engine_stats(const struct engine *e, size_t *size)
+{
+	*size = e->stats.size;
+	return e->stats.base;
 }
 
 int engine_fd(const struct engine *e)

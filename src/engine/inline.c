@@ -709,6 +709,8 @@ static void *thread_main(void *arg UNUSED)
 		sem_post(&in.started);
 		return NULL;
 	}
+	if (in.cfg.metrics_listen[0])
+		log_warning("metrics_listen is for pronkd: with mode = \"inline\" use pronkctl export");
 	engine_describe(in.e, text, sizeof(text));
 	log_info("the stack runs in this program: %s", text);
 	sem_post(&in.started);

@@ -5,6 +5,7 @@
  *	kernel.c  the kernel's view of an interface (nic_kernel.h)          control thread
  *	pool.c    the buffer pool and its shareable regions                 control thread
  *	port.c    nic_open and nic_close                                    control thread
+ *	report.c  what a port tells of itself, for tools                  control thread
  *	wait.c    descriptors to sleep on                                   control thread, queue's thread
  *	memif.c   the receive interrupt of a memif link                     queue's thread
  *	intr.c    a driver's callbacks, where the process may go on as a copy  its own thread
@@ -176,6 +177,8 @@ struct nic {
 	uint32_t stack_count;
 	uint16_t port;
 	uint16_t hw_count;
+	uint16_t rx_ring, tx_ring; /* descriptors of each queue */
+	uint64_t rx_offloads, tx_offloads;
 	bool rss_hw;
 	bool accept_partial;
 	void (*wake)(void *arg, uint32_t stack_idx);
@@ -355,6 +358,7 @@ struct frame_info {
 	bool has_owner; /* the tuple fields are set */
 	bool fragment;
 	uint8_t addr_size;    /* 4 or 16 */
+	uint8_t l4_proto;     /* with ports */
 	const uint8_t *addrs; /* source, destination */
 	const uint8_t *ports; /* source, destination; NULL: the 2-tuple decides */
 };

@@ -396,6 +396,10 @@ static void info_fill(struct opening *o)
 	snprintf(nic->info.name, sizeof(nic->info.name), "%.63s", o->cfg->device);
 	nic->info.mtu = (uint16_t)o->mtu;
 	nic->info.queue_count = nic->hw_count;
+	nic->rx_ring = o->rx_desc;
+	nic->tx_ring = o->tx_desc;
+	nic->rx_offloads = o->conf.rxmode.offloads;
+	nic->tx_offloads = o->conf.txmode.offloads;
 	nic->info.rss_hw = nic->rss_hw;
 	nic->info.frame_big = nic->queues[0].frame_big;
 	nic->info.numa_node = rte_eth_dev_socket_id(nic->port);

@@ -95,6 +95,17 @@ static uint32_t frame_owner(const struct nic_queue *q, const struct frame_info *
 	return rss_stack(rss, hash);
 }
 
+static void count_bad(struct nic_queue *q, const struct frame_info *info)
+{
+	q->stats.drop_rx_cksum++;
+	if (info->ports == NULL)
+		q->stats.bad_cksum_ip++;
+	else if (info->l4_proto == IPPROTO_TCP)
+		q->stats.bad_cksum_tcp++;
+	else
+		q->stats.bad_cksum_udp++;
+}
+
 /* Decides about one frame from the port: true if this stack takes it, otherwise m is consumed. */
 static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woken)
 {
@@ -121,7 +132,7 @@ static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woke
 	case CKSUM_PARTIAL:
 		cksum_tell_partial(q->nic);
 		if (!q->nic->accept_partial) {
-			q->stats.drop_rx_cksum++;
+			count_bad(q, &info);
 			goto drop;
 		}
 		q->stats.rx_partial_cksum++;
@@ -132,7 +143,7 @@ static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woke
 		q->stats.drop_rx_short++;
 		goto drop;
 	case CKSUM_BAD:
-		q->stats.drop_rx_cksum++;
+		count_bad(q, &info);
 		goto drop;
 	}
 	if (q->stack_count == 1)
@@ -366,6 +377,8 @@ out:
 		wake_all(q->nic, woken);
 	if (filled == 0)
 		q->stats.rx_empty_polls++;
+	else if (unlikely(filled == max))
+		q->stats.rx_full_polls++;
 	return filled;
 }
 

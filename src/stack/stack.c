@@ -225,6 +225,7 @@ int stack_enter(struct stack *s)
 	s->last_work_ns = s->now_ns;
 	lwip_init();
 	conn_ext_init();
+	mib_enter(s);
 	if (netif_setup(s) || loop_setup(s) || nic_lend(s->queue, s->block_count))
 		return -ENOMEM;
 	ev.data.fd = s->event_fd;
@@ -241,6 +242,8 @@ int stack_enter(struct stack *s)
 	}
 	stat_set(s->stats, STAT_endpoints_free, s->ep_free_count);
 	stat_set(s->stats, STAT_blocks_total, s->block_count);
+	stack_peaks_reset(s, NULL);
+	report_publish(s);
 	return 0;
 }
 
@@ -351,7 +354,11 @@ static void housekeeping(struct stack *s)
 	        ROW(drop_tx_full),
 	        ROW(rx_polls),
 	        ROW(rx_empty_polls),
+	        ROW(rx_full_polls),
 #undef ROW
+	        {STAT_ip_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_ip)},
+	        {STAT_tcp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_tcp)},
+	        {STAT_udp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_udp)},
 #define ROW(dir, name) {STAT_inject_##dir##_##name, offsetof(struct nic_queue_stats, inject_##dir.name)}
 #define ROWS(dir)                                                                                            \
 	ROW(dir, lost), ROW(dir, duplicated), ROW(dir, reordered), ROW(dir, corrupted), ROW(dir, delayed),   \
@@ -366,6 +373,7 @@ static void housekeeping(struct stack *s)
 	for (size_t i = 0; i < ARRAY_COUNT(map); i++)
 		stat_set(s->stats, map[i].id, *(const uint64_t *)((const char *)q + map[i].off));
 	nic_buf_levels(s->queue, &free_count, &total);
+	stat_low(s->stats, STAT_buffers_low, free_count);
 	if (s->idx == 0) { /* the pool is everybody's, and readers add the stacks up */
 		stat_set(s->stats, STAT_buffers_free, free_count);
 		stat_set(s->stats, STAT_buffers_total, total);
@@ -375,6 +383,7 @@ static void housekeeping(struct stack *s)
 	stat_set(s->stats, STAT_tcp_established, s->established_count);
 	stat_set(s->stats, STAT_time_wait, s->time_wait_count);
 	stat_set(s->stats, STAT_turns, s->turn);
+	mib_publish(s);
 	block_starved_wake(s);
 }
 
@@ -406,6 +415,7 @@ static void slow_tick(struct stack *s)
 		group_tick(s);
 	fragments_tick(s);
 	housekeeping(s);
+	report_publish(s);
 }
 
 bool stack_look(struct stack *s)
@@ -446,6 +456,7 @@ uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 	if (unlikely(s->udp_fresh != NULL)) /* what was sent to everybody, ourselves among them */
 		udp_publish_all(s);
 	notify_flush(s);
+	stat_low(s->stats, STAT_blocks_low, s->block_free_count);
 	if (s->has_loop)
 		atomic_store_explicit(&s->shared->turn, (uint32_t)s->turn + 1, memory_order_release);
 	if (++s->turn % HOUSEKEEPING_TURNS == 0)
@@ -558,12 +569,19 @@ static void sleep_until_work(struct stack *s)
 	uint64_t ns;
 	struct timespec ts;
 	struct epoll_event ev;
+	int n;
 
 	if (!stack_sleep_begin(s))
 		return;
 	ns = stack_sleep_ns(s);
 	ts = (struct timespec){(time_t)(ns / CLOCK_NS_PER_S), (long)(ns % CLOCK_NS_PER_S)};
-	epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	n = epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	if (n > 0 && ev.data.fd == s->event_fd)
+		COUNT(s, wakes_request, 1);
+	else if (n > 0)
+		COUNT(s, wakes_port, 1);
+	else
+		COUNT(s, wakes_timer, 1);
 	stack_sleep_end(s);
 	stack_disarm(s);
 }

@@ -80,6 +80,8 @@ struct conn {
 	bool is_quick : 1;       /* TCP_QUICKACK: no delayed acknowledgements */
 	bool is_probing : 1;     /* of a closed window */
 	bool is_deferred : 1;    /* TCP_DEFER_ACCEPT: the handshake is over, the queue is not told yet */
+	bool is_estab : 1;       /* counted as ESTABLISHED or CLOSE_WAIT (RFC 4022, tcpCurrEstab) */
+	bool fin_out : 1;        /* a FIN has left, at least once */
 	bool is_asked : 1;       /* in TIME_WAIT: a SYN of its past was answered, the peer may disown it */
 	uint8_t syn_tries;
 	uint8_t clean_acks;   /* acknowledgements without a time-out, modulo 256 */
@@ -213,6 +215,15 @@ struct fan_out {
 	uint8_t tries;
 };
 
+enum { MIB_LWIP_COUNT = 10 }; /* counters taken over from lwIP */
+
+/* What packets raise without a look at the statistics segment (mib.c). */
+struct mib {
+	uint64_t ip_in_packets, ip_in_octets, ip_out_octets, tcp_out_segs;
+	uint32_t curr_estab; /* connections in ESTABLISHED or CLOSE_WAIT */
+	uint32_t lwip_seen[MIB_LWIP_COUNT];
+};
+
 struct stack {
 	/* constant after start */
 	uint32_t idx, count;
@@ -241,6 +252,7 @@ struct stack {
 	uint32_t now_ms;
 	uint32_t slow_ms; /* of the last slow tick */
 	uint64_t turn;
+	struct mib mib;
 	struct conn *dirty, **dirty_tail; /* in the order of their requests: who wrote first sends first */
 	struct conn **hash;
 	uint32_t hash_mask, conn_count;
@@ -392,6 +404,7 @@ static inline void buf_levels(struct stack *s, uint32_t *free_count, uint32_t *t
 	if (unlikely(s->bufs_turn != s->turn + 1)) {
 		s->bufs_turn = s->turn + 1;
 		nic_buf_levels(s->queue, &s->bufs_free, &s->bufs_total);
+		stat_low(s->stats, STAT_buffers_low, s->bufs_free);
 	}
 	*free_count = s->bufs_free;
 	*total = s->bufs_total;
@@ -402,6 +415,21 @@ uint64_t stack_real_ns(struct stack *s);
 
 /* Bytes of the endpoint's ring up to pos have gone to the port's queue (times are taken). */
 void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos);
+
+/* --- mib.c: the counters of the RFCs --- */
+/* Once, before the first packet. */
+void mib_enter(struct stack *s);
+/* Housekeeping: what was counted privately, and by lwIP. */
+void mib_publish(struct stack *s);
+/* An ICMP packet came or goes. */
+void mib_icmp(struct stack *s, uint8_t type, bool is_out);
+
+/* An IPv4 packet comes in, whole. */
+static inline void mib_ip_in(struct stack *s, const uint8_t *ip)
+{
+	s->mib.ip_in_packets++;
+	s->mib.ip_in_octets += (uint32_t)ip[2] << 8 | ip[3];
+}
 
 /* --- notify.c: telling applications --- */
 /* Queues the watches of an endpoint that want one of events (EPOLL bits). The wake-ups go out in the wake
@@ -672,6 +700,12 @@ void neigh_tick(struct stack *s);
 void neigh_announce(struct stack *s);
 /* The longest frame that reaches dst in one piece, when that is a neighbour on our own link; else 0. */
 uint32_t neigh_big(struct stack *s, uint32_t dst);
+
+/* Fills in at most max entries of the table, for tools; how many. */
+uint32_t neigh_report(const struct stack *s, struct report_neigh *out, uint32_t max);
+
+/* --- report.c --- */
+void report_publish(struct stack *s);
 
 /* --- rand.c --- */
 void rand_init(struct stack *s);

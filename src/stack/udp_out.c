@@ -154,9 +154,11 @@ static void send_cut(struct stack *s, const struct conn *c, const struct dgram *
 		ip_head(d, ip, IP_HLEN + n, id, off / 8 | (off + n < total ? IP_MF : 0));
 		memcpy(ip + IP_HLEN, head, in_head);
 		ring_copy(s, c, d->pos + off + in_head - UDP_HLEN, ip + IP_HLEN + in_head, n - in_head);
+		COUNT(s, ip_frag_creates, 1);
 		if (netif_send(s, d->dst, buf, ip, IP_HLEN + n))
 			return;
 	}
+	COUNT(s, ip_frag_oks, 1);
 }
 
 static void send_whole(struct stack *s, const struct conn *c, const struct dgram *d)
@@ -192,7 +194,8 @@ static void send_to_own(struct stack *s, const struct conn *c, const struct dgra
 	memcpy(m.from.ip, &d->src, 4);
 	memcpy(m.to.ip, &d->dst, 4);
 	m.time_ns = stack_real_ns(s);
-	udp_deliver_all(s, &m, p);
+	if (udp_deliver_all(s, &m, p))
+		COUNT(s, udp_copies, 1); /* the first one, too, did not come from outside */
 }
 
 static void send_one(struct stack *s, const struct conn *c, const struct dgram *d)

@@ -273,6 +273,7 @@ static bool frame_check(struct nic_queue *q, const struct parsed *p, struct nic_
 	}
 	if (p->family == AF_INET && sum_bytes(0, p->ip, p->ip_header) != 0xffff) {
 		q->stats.drop_rx_cksum++;
+		q->stats.bad_cksum_ip++;
 		return false;
 	}
 	if (p->fragment)
@@ -289,6 +290,10 @@ static bool frame_check(struct nic_queue *q, const struct parsed *p, struct nic_
 		return true;
 	}
 	q->stats.drop_rx_cksum++;
+	if (p->proto == IPPROTO_TCP)
+		q->stats.bad_cksum_tcp++;
+	else
+		q->stats.bad_cksum_udp++;
 	return false;
 }
 
@@ -634,6 +639,8 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 	}
 	if (count == 0)
 		q->stats.rx_empty_polls++;
+	else if (count == max)
+		q->stats.rx_full_polls++;
 	if (nic->wait_fd >= 0 && count != 0 && q->arrived.count == 0) {
 		uint64_t drop;
 
@@ -911,4 +918,20 @@ void nic_buf_levels(struct nic_queue *q, uint32_t *free_count, uint32_t *total_c
 const struct nic_queue_stats *nic_stats(const struct nic_queue *q)
 {
 	return &q->stats;
+}
+
+void nic_report(struct nic *nic, struct nic_report *report)
+{
+	memset(report, 0, sizeof(*report));
+	nic_info_get(nic, &report->info);
+	report->kind = "fake";
+	report->rx_queues = report->tx_queues = (uint16_t)nic->stack_count;
+	report->stack_count = nic->stack_count;
+}
+
+int nic_xstats(struct nic *nic, void (*fn)(void *arg, const char *name, uint64_t value), void *arg)
+{
+	(void)nic;
+	fn(arg, "fake_packets", 0);
+	return 1;
 }

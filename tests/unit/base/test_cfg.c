@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -785,6 +786,51 @@ static bool line_read(const char *path, char *line, size_t size)
 	return ok;
 }
 
+static void listen_parser_takes_loopback_addresses_and_paths_only(void **state)
+{
+	static const struct {
+		const char *text;
+		int rc, family;
+		uint16_t port;
+	} cases[] = {
+	        {"127.0.0.1:9464", 0, AF_INET, 9464},
+	        {"127.255.0.9:1", 0, AF_INET, 1},
+	        {"[::1]:65535", 0, AF_INET6, 65535},
+	        {"/run/x", 0, AF_UNIX, 0},
+	        {"", -EINVAL, 0, 0},
+	        {"/", -EINVAL, 0, 0},
+	        {":9464", -EINVAL, 0, 0},
+	        {"::1:9464", -EINVAL, 0, 0},
+	        {"[::1]", -EINVAL, 0, 0},
+	        {"[]:1", -EINVAL, 0, 0},
+	        {"]:1", -EINVAL, 0, 0},
+	        {"127.0.0.1:", -EINVAL, 0, 0},
+	        {"127.0.0.1:99999999999", -EINVAL, 0, 0},
+	        {"127.0.0.1:94 64", -EINVAL, 0, 0},
+	        {"127.0.0.1:+1", -EINVAL, 0, 0},
+	        {"128.0.0.1:9464", -EADDRNOTAVAIL, 0, 0},
+	        {"[::]:9464", -EADDRNOTAVAIL, 0, 0},
+	        {"[::ffff:127.0.0.1]:9464", -EADDRNOTAVAIL, 0, 0},
+	};
+	char path[200] = "/";
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct sockaddr_storage to = {0};
+		uint32_t size = 0;
+
+		assert_int_equal(cfg_parse_listen(cases[i].text, &to, &size), cases[i].rc);
+		assert_int_equal(to.ss_family, cases[i].family);
+		assert_int_equal(size != 0, cases[i].rc == 0);
+		if (to.ss_family == AF_INET || to.ss_family == AF_INET6)
+			assert_int_equal(ntohs(((struct sockaddr_in *)&to)->sin_port), cases[i].port);
+	}
+	memset(path + 1, 'x', 106);
+	assert_int_equal(cfg_parse_listen(path, NULL, NULL), 0); /* 107 bytes: as long as may be */
+	path[107] = 'x';
+	assert_int_equal(cfg_parse_listen(path, NULL, NULL), -EINVAL);
+}
+
 static void badconf_files_give_exactly_their_messages(void **state)
 {
 	unsigned count = 0, wrong = 0;
@@ -900,6 +946,7 @@ int main(void)
 	        cmocka_unit_test(sample_conf_with_all_comments_removed_gives_defaults),
 	        cmocka_unit_test(example_confs_load),
 	        cmocka_unit_test(what_the_machine_does_not_have_is_refused),
+	        cmocka_unit_test(listen_parser_takes_loopback_addresses_and_paths_only),
 	        cmocka_unit_test(badconf_files_give_exactly_their_messages),
 	        cmocka_unit_test(damaged_files_never_crash_and_always_explain),
 	};
