@@ -23,11 +23,11 @@ struct show {
 	double interval_s; /* between two outputs; 0: one output, of what was counted since the start */
 	uint32_t count;    /* outputs with an interval; 0: until somebody ends it */
 	bool batch;        /* top: text, one output after the other */
+	bool plot;         /* latency: bars of text */
+	const char *svg;   /* latency: the file to draw to; NULL: none */
 	struct show_sockets sockets;
 	const char *const *word; /* what follows the command */
 	int word_count;
-	bool plot;       /* latency: bars of text */
-	const char *svg; /* latency: the file to draw to; NULL: none */
 };
 
 /* Prints text as a JSON string with its quotes; bytes that are no UTF-8 come out as U+FFFD. */
@@ -63,8 +63,8 @@ uint64_t stat_total(const struct attach *at, const char *name);
 int show_stats(const struct attach *at, const struct show *show);
 int show_proto(const struct attach *at, const struct show *show);
 int show_sockets(const struct attach *at, const struct show *show);
-int show_latency(const struct attach *at, const struct show *show);
 int show_top(const struct attach *at, const struct show *show);
+int show_latency(const struct attach *at, const struct show *show);
 int show_export(const struct attach *at, const struct show *show);
 int show_arp(const struct attach *at, const struct show *show);
 int show_routes(const struct attach *at, const struct show *show);

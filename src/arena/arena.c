@@ -82,8 +82,8 @@ static void view(struct arena *a)
 	a->blocks = a->base + h->blocks_off;
 	a->pollers = (struct poller *)(a->base + h->pollers_off);
 	a->stacks = (struct stack_shared *)(a->base + h->stacks_off);
-	a->latency = (struct latency *)(a->base + h->latency_off);
 	a->reports = (struct stack_report *)(a->base + h->reports_off);
+	a->latency = (struct latency *)(a->base + h->latency_off);
 }
 
 int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size)

@@ -30,8 +30,8 @@ struct arena {
 	uint8_t *blocks;
 	struct poller *pollers;
 	struct stack_shared *stacks;
-	struct latency *latency; /* one for each stack */
 	struct stack_report *reports;
+	struct latency *latency; /* one for each stack */
 	struct arena_region region[ARENA_REGION_MAX];
 	uint32_t region_count;
 };

@@ -288,6 +288,9 @@ struct endpoint {
 	_Atomic uint32_t info_drops; /* SOCK_DGRAM: datagrams that found the receive buffer full */
 	/* the timer that goes off next (enum report_timer), and when, in milliseconds of CLOCK_MONOTONIC */
 	_Atomic uint32_t info_timer, info_timer_ms;
+	/* payload that the peer has acknowledged, or of datagrams that were sent; modulo 2^32. Positions in
+	 * the send ring do not tell: they jump when an idle ring gives its blocks back */
+	_Atomic uint32_t info_tx_bytes;
 
 	_Alignas(64) struct ep_opts opts;
 };
@@ -526,9 +529,9 @@ struct arena_header {
 	uint32_t prefix;
 	uint8_t gateway[4];
 	uint32_t has_gateway;
-	uint32_t loopback;  /* 1: 127.0.0.0/8 and the port's own address are served here */
-	uint32_t is_inline; /* the service is in one of the applications */
-	uint32_t stack_spin_us;
+	uint32_t loopback;              /* 1: 127.0.0.0/8 and the port's own address are served here */
+	uint32_t is_inline;             /* the service is in one of the applications */
+	_Atomic uint32_t stack_spin_us; /* control thread, also later */
 	uint32_t reserved;
 	char device[128];
 	char name[32];               /* of the service */

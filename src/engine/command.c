@@ -44,9 +44,9 @@ static const struct {
 	bool is_change; /* whatever its words are; else it asks command_may for those that change something */
 	int (*run)(struct engine *e, const struct command_words *w, FILE *out);
 } commands[] = {
+        {"reset", true, command_reset},
         {"inject", false, command_inject},
         {"latency", true, command_latency},
-        {"reset", true, command_reset},
         {"set", true, command_set},
         {"nic", false, report_nic},
 };

@@ -27,7 +27,8 @@
 LOG_MODULE("engine");
 
 enum {
-	LOCK_WAIT_MS = 8000, /* for a service that is just ending, or one that is just starting */
+	COUNTED_LINE_MAX = 900, /* the text of a line of the log */
+	LOCK_WAIT_MS = 8000,    /* for a service that is just ending, or one that is just starting */
 	READY_WAIT_MS = 10000,
 	HUGE_PAGE_MIN = 2 << 20,
 };
@@ -66,6 +67,7 @@ void engine_publish(struct engine *e)
 {
 	struct arena_header *h = e->arena.hdr;
 
+	atomic_store(&h->stack_spin_us, e->cfg.stack_spin_us);
 	atomic_store(&h->app_spin_us, e->cfg.app_spin_us);
 	atomic_store(&h->send_buffer, e->cfg.send_buffer);
 	atomic_store(&h->receive_buffer, e->cfg.receive_buffer);
@@ -230,7 +232,6 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	h->has_gateway = e->has_gateway;
 	device_text(cfg, h->device, sizeof(h->device));
 	h->is_inline = e->is_inline;
-	h->stack_spin_us = cfg->stack_spin_us;
 	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
 	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
 	cfg_socket_path(cfg, h->socket, sizeof(h->socket));
@@ -500,6 +501,29 @@ void engine_stop(struct engine *e)
 void engine_close(struct engine *e)
 {
 	server_close(e->server);
+}
+
+void engine_counted(const struct engine *e)
+{
+	char line[COUNTED_LINE_MAX];
+	size_t used = 0;
+	struct stat_view view;
+
+	if (stat_view_open(&view, e->stats.base, e->stats.size))
+		return;
+	for (uint32_t i = 0; i < view.counter_count; i++) {
+		const struct pronk_stats_entry *entry = stat_view_entry(&view, i);
+		uint64_t value = stat_view_total(&view, i);
+
+		if (value && entry->kind == PRONK_STATS_COUNTER)
+			used += (size_t)snprintf(line + used, sizeof(line) - used, "%s%s %llu",
+			        used ? "," : "", entry->name, (unsigned long long)value);
+		/* some in a line: the log's are not longer */
+		if (used && (used > sizeof(line) / 2 || i + 1 == view.counter_count)) {
+			log_notice("counted until the end: %s", line);
+			used = 0;
+		}
+	}
 }
 
 void engine_owner_changed(struct engine *e)

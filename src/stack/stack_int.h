@@ -413,9 +413,6 @@ static inline void buf_levels(struct stack *s, uint32_t *free_count, uint32_t *t
 /* CLOCK_REALTIME of this turn. */
 uint64_t stack_real_ns(struct stack *s);
 
-/* Bytes of the endpoint's ring up to pos have gone to the port's queue (times are taken). */
-void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos);
-
 /* --- mib.c: the counters of the RFCs --- */
 /* Once, before the first packet. */
 void mib_enter(struct stack *s);
@@ -430,6 +427,8 @@ static inline void mib_ip_in(struct stack *s, const uint8_t *ip)
 	s->mib.ip_in_packets++;
 	s->mib.ip_in_octets += (uint32_t)ip[2] << 8 | ip[3];
 }
+/* Bytes of the endpoint's ring up to pos have gone to the port's queue (times are taken). */
+void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos);
 
 /* --- notify.c: telling applications --- */
 /* Queues the watches of an endpoint that want one of events (EPOLL bits). The wake-ups go out in the wake

@@ -167,10 +167,19 @@ polls_without_sleep() {
 	sleep 0.05
 	[ $(($(stat rx_polls) - polls)) -ge 200 ] && [ "$(stat sleeps)" = "$sleeps" ]
 }
+# Who has given up spinning sleeps whatever the options say (spin.h): then there is nothing to be seen.
+too_busy() {
+	awk -v most=$((2 * $(nproc))) '{ exit !($1 > most) }' /proc/loadavg && remark "not seen at load $(cut -d ' ' -f 1 /proc/loadavg)"
+}
+# spins_are STACK_US APP_US: what the stack and programs go by
+spins_are() {
+	ctl --json interrupts >"$work/json.out"
+	[ "$(json "{(s['stack_spin_us'], s['app_spin_us']) for s in d['stacks']}")" = "{($1, $2)}" ] || because "interrupts: $(json "d['stacks']")"
+}
 stack_spin() {
-	ctl set stack_spin_us 10000000 || because "set failed" || return
+	ctl set stack_spin_us 10000000 && spins_are 10000000 0 || because "set failed" || return
 	redis_cli p 7001 ping >/dev/null
-	wait_until 30 polls_without_sleep || because "the stack sleeps with stack_spin_us = 10 s" || return
+	wait_until 15 polls_without_sleep || too_busy || because "the stack sleeps with stack_spin_us = 10 s" || return
 	ctl set stack_spin_us 0 || because "set failed" || return
 	wait_until 30 sleeps_again || because "the stack does not sleep with stack_spin_us = 0"
 }
@@ -187,8 +196,8 @@ wakeups() {
 app_spin() {
 	ctl set app_spin_us 0 || because "set failed" || return
 	[ "$(wakeups)" -ge 1 ] || because "nobody was woken with app_spin_us = 0" || return
-	ctl set app_spin_us 10000000 || because "set failed" || return
-	wait_until 30 eval '[ "$(wakeups)" = 0 ]' || because "the program sleeps with app_spin_us = 10 s" || return
+	ctl set app_spin_us 10000000 && spins_are 0 10000000 || because "set failed" || return
+	wait_until 15 eval '[ "$(wakeups)" = 0 ]' || too_busy || because "the program sleeps with app_spin_us = 10 s" || return
 	ctl set profile balanced || because "set profile failed" || return
 	ctl --json config >"$work/json.out"
 	[ "$(json "d['stack_spin_us']['value'], d['app_spin_us']['value'], d['app_spin_us']['origin'], d['profile']['origin']")" = \
@@ -246,7 +255,8 @@ linger() {
 import socket
 s = socket.socket(); s.bind(('$addr_p', 7320)); s.listen()" || because "the program failed" || return
 	[ -S "$socket" ] || because "no service was started" || return
-	pid=$(sed -n 's/^.*"pid": \([0-9]*\),$/\1/p' <(ctl --json stats)) || because "no pid" || return
+	pid=$("$pronk" status -c "$conf" | sed -n 's/^running: pid \([0-9]*\),.*/\1/p')
+	[ -n "$pid" ] || because "no service runs" || return
 	pids+=("$pid")
 	ctl set linger_s 1 || because "set failed" || return
 	wait_until 20 process_gone "$pid" || because "the service does not end with linger_s = 1"
