@@ -121,11 +121,13 @@ delay_is_seen() {
 	remark "rx_stack $(($(stage rx_stack p50_ns) / 1000)) us"
 }
 
-stopped_reader_is_seen() {
-	local client wake
-	ctl set app_spin_us 0 || because "set app_spin_us failed" || return
-	# it sleeps now, and has been asked once since
-	redis_cli p 7001 ping >/dev/null || because "no answer" || return
+# Nobody is connected, and redis-server sleeps: but for its own timer, ten times a second.
+redis_sleeps() { stat_is tcp_established 0 && grep -q '^State:[[:space:]]*S' "/proc/$redis_pid/status"; }
+
+# stop_reader: false when it was not asleep just then, or with a reason
+stop_reader() {
+	local client
+	wait_until 20 redis_sleeps || because "redis-server does not sleep" || return
 	ctl latency reset
 	kill -STOP "$redis_pid"
 	redis_cli p 7001 ping >"$work/stopped.out" 2>&1 &
@@ -137,11 +139,18 @@ stopped_reader_is_seen() {
 	kill -CONT "$redis_pid"
 	wait "$client" && grep -qx PONG "$work/stopped.out" || because "no answer after SIGCONT" || return
 	wait_until 10 stage_has rx 1 || because "nothing was counted" || return
-	wake=$(stage rx_wake max_ns)
-	[ "$wake" -ge 300000000 ] || because "rx_wake: $wake ns, after 300 ms" || return
-	[ "$(stage rx max_ns)" -ge "$wake" ] || because "rx: $(stage rx max_ns) ns, less than rx_wake's $wake" || return
-	[ "$(stage rx_read max_ns)" -lt "$wake" ] || because "rx_read has it, too: $(stage rx_read max_ns) ns" || return
-	remark "rx_wake $((wake / 1000)) us"
+	[ "$(stage rx max_ns)" -ge 300000000 ] || because "rx: $(stage rx max_ns) ns, after 300 ms" || return
+	[ "$(stage rx_wake max_ns)" -ge 300000000 ]
+}
+stopped_reader_is_seen() {
+	ctl set app_spin_us 0 || because "set app_spin_us failed" || return
+	# it may have been awake for its timer
+	stop_reader || [ -n "$reason" ] || stop_reader || [ -n "$reason" ] || stop_reader ||
+		because "rx_wake: $(stage rx_wake max_ns) ns, after 300 ms" || return
+	[ -z "$reason" ] || return
+	[ "$(stage rx max_ns)" -ge "$(stage rx_wake max_ns)" ] || because "rx: $(stage rx max_ns) ns, less than rx_wake's" || return
+	[ "$(stage rx_read max_ns)" -lt "$(stage rx_wake max_ns)" ] || because "rx_read has it, too: $(stage rx_read max_ns) ns" || return
+	remark "rx_wake $(($(stage rx_wake max_ns) / 1000)) us"
 }
 
 shown_in_every_way() {
