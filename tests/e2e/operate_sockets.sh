@@ -83,7 +83,7 @@ nic_shown() {
 interrupts_shown() {
 	shows interrupts && said 'sleeps by +descriptor' && said '/dev/net/tun' && said 'wakes_port +[1-9]'
 }
-repeated() { ctl --interval 0.02 --count 3 sockets --summary && [ "$(grep -c ^Total "$work/ctl.out")" = 3 ] || because "not three times"; }
+repeated() { ctl --interval 0.1 --count 3 sockets --summary && [ "$(grep -c ^Total "$work/ctl.out")" = 3 ] || because "not three times"; }
 # found PID STATE MODE: whose service it is, by name, by the service's process and by a client's
 found() {
 	shows instances && said "^p +$1 .* $2 +$3 .*$work/run/p.sock" || return
