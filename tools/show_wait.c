@@ -75,7 +75,7 @@ static void stack_table(
 	if (r->wait_fd_count)
 		printf("; port's ");
 	fds_show(h, r, false);
-	printf("\n  spins before       %u us, applications %u us%s\n", h->stack_spin_us, h->app_spin_us,
+	printf("\n  spins before       %u us, applications %u us%s\n", r->spin_us, h->app_spin_us,
 	        r->is_spin_off ? "; not at present: others want its core" : "");
 	for (uint32_t k = 0; k < COUNTED; k++)
 		printf("  %-18s %" PRIu64 "\n", counted[k], counter(view, i, k));
@@ -92,8 +92,8 @@ static void stack_json(const struct attach *at, const struct stat_view *view, ui
 	        atomic_load(&at->arena.stacks[i].is_idle) ? "true" : "false",
 	        r->wait_fd_count ? "descriptor" : "nap", r->nap_us, r->event_fd);
 	fds_show(h, r, true);
-	printf("], \"stack_spin_us\": %u, \"app_spin_us\": %u, \"spin_off\": %s", h->stack_spin_us,
-	        h->app_spin_us, r->is_spin_off ? "true" : "false");
+	printf("], \"stack_spin_us\": %u, \"app_spin_us\": %u, \"spin_off\": %s", r->spin_us, h->app_spin_us,
+	        r->is_spin_off ? "true" : "false");
 	for (uint32_t k = 0; k < COUNTED; k++)
 		printf(", \"%s\": %" PRIu64, counted[k], counter(view, i, k));
 	printf("}");

@@ -531,7 +531,6 @@ struct arena_header {
 	uint32_t has_gateway;
 	uint32_t loopback;  /* 1: 127.0.0.0/8 and the port's own address are served here */
 	uint32_t is_inline; /* the service is in one of the applications */
-	uint32_t stack_spin_us;
 	uint32_t reserved;
 	char device[128];
 	char name[32];               /* of the service */

@@ -231,7 +231,6 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	h->has_gateway = e->has_gateway;
 	device_text(cfg, h->device, sizeof(h->device));
 	h->is_inline = e->is_inline;
-	h->stack_spin_us = cfg->stack_spin_us;
 	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
 	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
 	cfg_socket_path(cfg, h->socket, sizeof(h->socket));
