@@ -1,6 +1,6 @@
 /* show_net.c - `pronkctl arp`, `routes` and `ports`: from the arena alone, so that nobody need be asked.
  */
-#include "show.h"
+#include "sample.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -319,6 +319,8 @@ int show_ports(const struct attach *at, const struct show *show)
 	struct row *rows = NULL, r;
 	uint32_t named[65536 / 32] = {0}, count = 0, room = 0, unnamed;
 	const char *before = "\n";
+	struct source src;
+	uint64_t time_wait = 0;
 
 	for (uint32_t i = 0; i < a->endpoint_count; i++) {
 		if (!row_read(a, i, now_ms_get(), &r) || !row_has_port(&r))
@@ -349,9 +351,15 @@ int show_ports(const struct attach *at, const struct show *show)
 	if (show->json)
 		printf("\n  ],\n  \"held_by_connections\": [");
 	unnamed = ports_unnamed(a, named, show->json);
+	if (!source_open(&src, at)) {
+		int idx = stat_view_find(&src.view, "time_wait");
+
+		time_wait = idx < 0 ? 0 : stat_view_total(&src.view, (uint32_t)idx);
+		source_close(&src);
+	}
 	printf(show->json ? "],\n  \"time_wait\": %" PRIu64 "\n}\n"
 	                  : "Connections in TIME_WAIT: %" PRIu64 "\n",
-	        stat_total(at, "time_wait"));
+	        time_wait);
 	if (!show->json && unnamed)
 		printf("Further TCP ports held by connections: %u\n", unnamed);
 	return 0;

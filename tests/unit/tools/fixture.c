@@ -195,6 +195,7 @@ static void stacks_fill(void)
 		r->core = (int32_t)i + 2;
 		r->tid = 4000 + (int32_t)i;
 		r->event_fd = 20 + (int32_t)i;
+		r->spin_us = 50;
 		r->nap_us = 100;
 		r->wait_fd_count = i == 0;
 		r->wait_fd[0] = 17;
@@ -220,7 +221,6 @@ static void header_fill(const char *path)
 
 	h->service_pid = INT32_MAX; /* nobody's: what depends on the machine cannot be read */
 	h->app_spin_us = 20;
-	h->stack_spin_us = 50;
 	h->mtu = 1500;
 	memcpy(h->address, (uint8_t[]){198, 18, 0, 2}, 4);
 	h->prefix = 24;
