@@ -289,7 +289,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 			return SOCK_LIBC;
 		}
 		if (!proc_attach() || proc_is_dead())
-			return proc.strict ? -ENETDOWN : SOCK_LIBC;
+			return proc_is_strict() ? -ENETDOWN : SOCK_LIBC;
 		if (!is_local && route_is_own(&to) && proc.at.arena.hdr->loopback) {
 			if (!local_connect(f, fd, &to))
 				return SOCK_LIBC;
@@ -305,7 +305,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 	} else if (!rc && addr->sa_family != f->domain) {
 		rc = f->domain == AF_INET6 && len < sizeof(struct sockaddr_in6) - 4 ? -EINVAL : -EAFNOSUPPORT;
 	} else if (!rc && route_is_any(&to) && proc.at.arena.hdr->loopback) {
-		memcpy(to.ip, proc.at.arena.hdr->address, 4); /* where the socket is bound */
+		route_own(to.ip); /* where the socket is bound */
 	}
 	bad = rc;
 	spin_lock(&f->lock);
