@@ -20,13 +20,6 @@ enum { TURN_MS = 2 };
 
 static struct engine *e;
 
-int nic_kernel_address(const struct cfg *cfg, uint8_t addr[4], unsigned *prefix, uint8_t gw[4], bool *has_gw)
-{
-	(void)gw;
-	*has_gw = false;
-	return cfg_parse_ipv4_prefix(cfg->address, addr, prefix);
-}
-
 /* Of every stage a hundred values, a hundred microseconds apart in the middle, and a long one; of the
  * wake-ups none. */
 static void times_fill(void)
