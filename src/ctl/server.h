@@ -26,6 +26,9 @@ struct server_ops {
 	int (*barrier)(void *arg, _Atomic uint32_t *left);
 	/* Writes the effective configuration into buf, ended by NUL; returns its size without that, or -E. */
 	int (*config_text)(void *arg, bool json, char *buf, size_t size);
+	/* Runs a command of a tool whose effective user is uid. Text in buf, ended by NUL: what there is to
+	 * show, or why it is refused. The text's size, or -E. */
+	int (*command)(void *arg, uint32_t uid, const char *words, bool json, char *buf, size_t size);
 };
 
 /* Everything the server needs; copied. What it points to, and the descriptors, stay the caller's and must

@@ -100,6 +100,22 @@ static int fake_config(void *arg, bool json, char *buf, size_t size)
 	return snprintf(buf, size, json ? "{}" : "device = \"auto\";\n");
 }
 
+/* Says back what it was asked; "refuse" is refused, "long" fills the answer. */
+static int fake_command(void *arg, uint32_t uid, const char *words, bool json, char *buf, size_t size)
+{
+	assert_ptr_equal(arg, &fx);
+	if (!strcmp(words, "refuse")) {
+		snprintf(buf, size, "not today");
+		return -EPERM;
+	}
+	if (!strcmp(words, "long")) {
+		memset(buf, 'x', size - 1);
+		buf[size - 1] = 0;
+		return (int)size - 1;
+	}
+	return snprintf(buf, size, "%u %d %s", uid, json, words);
+}
+
 /* Lets every stack run what it was given, and one stack only when all is false. */
 static void stacks_run(bool all)
 {
@@ -135,8 +151,9 @@ static int setup(void **state)
 	        .client_count = CLIENTS,
 	        .block_memory = 1 << 20,
 	        .huge = -1};
-	struct server_spec ss = {
-	        .arena = &fx.arena, .ops = {fake_gone, fake_barrier, fake_config}, .ops_arg = &fx};
+	struct server_spec ss = {.arena = &fx.arena,
+	        .ops = {fake_gone, fake_barrier, fake_config, fake_command},
+	        .ops_arg = &fx};
 	char err[256] = "";
 	bool is_huge;
 
@@ -330,6 +347,50 @@ static void observer_can_read_and_cannot_write(void **state)
 	assert_int_equal(stat_read(STAT_clients_attached), 0);
 	for (uint32_t i = 0; i < CLIENTS; i++)
 		assert_int_equal(client_state(i), CLIENT_FREE);
+	attach_leave(&at);
+}
+
+static void command_of_an_observer_is_answered_with_text(void **state)
+{
+	static char words[CTL_WORDS_MAX + 2], text[CTL_TEXT_MAX + 1];
+	char err[256] = "", expected[64];
+	struct attach at;
+
+	(void)state;
+	assert_int_equal(attach_join(&at, fx.path, CTL_OBSERVER, err, sizeof(err)), 0);
+	snprintf(expected, sizeof(expected), "%u 0 set a b", geteuid());
+	assert_int_equal(attach_command(&at, "set a b", false, text, sizeof(text)), strlen(expected));
+	assert_string_equal(text, expected);
+	snprintf(expected, sizeof(expected), "%u 1 ", geteuid());
+	assert_int_equal(attach_command(&at, "", true, text, sizeof(text)), strlen(expected));
+	assert_string_equal(text, expected);
+	assert_int_equal(attach_command(&at, "refuse", false, text, sizeof(text)), -EPERM);
+	assert_string_equal(text, "not today");
+	assert_int_equal(attach_command(&at, "long", false, text, sizeof(text)), CTL_TEXT_MAX - 1);
+	assert_int_equal(attach_command(&at, "refuse", false, text, 4), -EPERM);
+	assert_string_equal(text, "not");
+	memset(words, 'w', CTL_WORDS_MAX + 1);
+	assert_int_equal(attach_command(&at, words, false, text, sizeof(text)), -E2BIG);
+	words[CTL_WORDS_MAX] = 0;
+	assert_true(attach_command(&at, words, false, text, sizeof(text)) > CTL_WORDS_MAX);
+	assert_memory_equal(strchr(text, 'w'), words, CTL_WORDS_MAX + 1);
+	attach_leave(&at);
+}
+
+static void command_of_a_client_or_with_a_wrong_size_ends_the_connection(void **state)
+{
+	struct ctl_request req = request(CTL_COMMAND, 0);
+	struct attach at;
+	char err[256] = "", text[64];
+
+	(void)state;
+	assert_int_equal(attach_join(&at, fx.path, CTL_CLIENT, err, sizeof(err)), 0);
+	assert_int_equal(attach_command(&at, "set a b", false, text, sizeof(text)), -ECONNRESET);
+	attach_leave(&at);
+	assert_int_equal(attach_join(&at, fx.path, CTL_OBSERVER, err, sizeof(err)), 0);
+	req.value = 5; /* and no words follow */
+	assert_int_equal(send(at.ctl_fd, &req, sizeof(req), MSG_NOSIGNAL), sizeof(req));
+	WAIT_FOR(attach_check_dead(&at));
 	attach_leave(&at);
 }
 
@@ -818,7 +879,7 @@ static void stale_socket_is_replaced(void **state)
 	        .stats = stat_segment_block(fx.stats.base, 0),
 	        .stats_fd = fx.stats.fd,
 	        .poller_fds = fx.poller_fds,
-	        .ops = {fake_gone, fake_barrier, fake_config},
+	        .ops = {fake_gone, fake_barrier, fake_config, fake_command},
 	        .ops_arg = &fx};
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	char path[108], err[256] = "";
@@ -849,6 +910,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        TEST(client_join_gives_slot_memory_and_descriptors),
 	        TEST(observer_can_read_and_cannot_write),
+	        TEST(command_of_an_observer_is_answered_with_text),
+	        TEST(command_of_a_client_or_with_a_wrong_size_ends_the_connection),
 	        TEST(other_version_is_told_so),
 	        TEST(no_free_slot_gives_eusers_until_one_leaves),
 	        TEST(poller_fd_reaches_the_stacks),
