@@ -4,6 +4,7 @@
  * Says "ready" when the socket FOLDER/fixture.sock is there; ends with its standard input. One thread: it
  * serves the control socket and plays the one stack.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,11 +21,23 @@ enum { TURN_MS = 2 };
 
 static struct engine *e;
 
-int nic_kernel_address(const struct cfg *cfg, uint8_t addr[4], unsigned *prefix, uint8_t gw[4], bool *has_gw)
+int nic_kernel_address(const struct cfg *cfg, struct nic_address *a)
 {
-	(void)gw;
-	*has_gw = false;
-	return cfg_parse_ipv4_prefix(cfg->address, addr, prefix);
+	memset(a, 0, sizeof(*a));
+	return cfg_parse_ipv4_prefix(cfg->address, a->ip, &a->prefix);
+}
+
+/* no interface of the kernel's is behind the fake port */
+int nic_kernel_interface(const struct cfg *cfg)
+{
+	(void)cfg;
+	return -EINVAL;
+}
+
+int nic_kernel_choose(const struct cfg *cfg, const struct iface *iface, struct nic_address *a)
+{
+	(void)cfg, (void)iface, (void)a;
+	return -EINVAL;
 }
 
 /* Of every stage a hundred values, a hundred microseconds apart in the middle, and a long one; of the
