@@ -4,6 +4,7 @@
  * Says "ready" when the socket FOLDER/fixture.sock is there; ends with its standard input. One thread: it
  * serves the control socket and plays the one stack.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
