@@ -73,8 +73,9 @@ void engine_publish(struct engine *e)
 	atomic_store(&h->strict, e->cfg.strict);
 }
 
+/* ptr: one for all; each: one for each stack. */
 static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        void *const *ptr, _Atomic uint32_t *left)
+        void *ptr, void *const *each, _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
 
@@ -87,7 +88,7 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 		}
 		m[i]->fn = fn;
 		m[i]->arg = arg;
-		m[i]->ptr = ptr ? ptr[i] : NULL;
+		m[i]->ptr = each ? each[i] : ptr;
 		m[i]->done = left;
 		m[i]->is_heap = true;
 	}
@@ -97,25 +98,25 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 }
 
 int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        _Atomic uint32_t *left)
+        void *ptr, _Atomic uint32_t *left)
 {
-	return post_all(e, fn, arg, NULL, left);
+	return post_all(e, fn, arg, ptr, NULL, left);
 }
 
 int engine_post_each(
         struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX])
 {
-	return post_all(e, fn, 0, ptr, NULL);
+	return post_all(e, fn, 0, NULL, ptr, NULL);
 }
 
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_client_gone, client_idx, left);
+	return engine_post_all(arg, stack_client_gone, client_idx, NULL, left);
 }
 
 static int ops_barrier(void *arg, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_barrier, 0, left);
+	return engine_post_all(arg, stack_barrier, 0, NULL, left);
 }
 
 static int ops_config_text(void *arg, bool json, char *buf, size_t size)
@@ -158,14 +159,19 @@ static int port_open(struct engine *e, char *err, size_t err_size)
 
 static int address_find(struct engine *e, char *err, size_t err_size)
 {
+	struct nic_address a;
 	uint32_t mask;
-	int rc = nic_kernel_address(&e->cfg, e->address, &e->prefix, e->gateway, &e->has_gateway);
+	int rc = nic_kernel_address(&e->cfg, &a);
 
 	if (rc) {
 		snprintf(err, err_size, "no IPv4 address for device %s (%s): set option address",
 		        e->cfg.device, strerror(-rc));
 		return rc;
 	}
+	memcpy(e->address, a.ip, 4);
+	memcpy(e->gateway, a.gateway, 4);
+	e->prefix = a.prefix;
+	e->has_gateway = a.has_gateway;
 	if (!cfg_host_valid(e->address, e->prefix)) {
 		snprintf(err, err_size,
 		        "%u.%u.%u.%u/%u cannot be the address of device %s: set option address",
@@ -223,12 +229,8 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	h = e->arena.hdr;
 	h->service_pid = getpid();
 	engine_publish(e);
-	h->mtu = e->mtu;
-	memcpy(h->address, e->address, 4);
-	h->prefix = e->prefix;
 	h->loopback = e->cfg.loopback;
-	memcpy(h->gateway, e->gateway, 4);
-	h->has_gateway = e->has_gateway;
+	follow_tell(e);
 	device_text(cfg, h->device, sizeof(h->device));
 	h->is_inline = e->is_inline;
 	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
@@ -320,7 +322,7 @@ static int stacks_wait(struct engine *e, char *err, size_t err_size)
 
 	if (left) {
 		atomic_store(left, e->stack_count);
-		rc = engine_post_all(e, stack_barrier, 0, left);
+		rc = engine_post_all(e, stack_barrier, 0, NULL, left);
 	}
 	if (rc) {
 		snprintf(err, err_size, "out of memory");
@@ -411,6 +413,7 @@ static int ctl_start(struct engine *e, char *err, size_t err_size)
 		return rc;
 	if (epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, server_fd(e->server), &ev) < 0)
 		goto fail;
+	follow_open(e);
 	return 0;
 fail:
 	rc = -errno;
@@ -470,6 +473,7 @@ void engine_stop(struct engine *e)
 	if (!e)
 		return;
 	server_close(e->server);
+	follow_close(e);
 	atomic_store(&e->is_stopping, true);
 	for (uint32_t i = 0; i < e->stack_count; i++)
 		if (e->threads[i].is_running)
@@ -555,6 +559,7 @@ int engine_fd(const struct engine *e)
 int engine_serve(struct engine *e)
 {
 	server_serve(e->server);
+	follow_serve(e);
 	return atomic_load(&e->has_failed) ? -EIO : 0;
 }
 
