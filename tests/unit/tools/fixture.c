@@ -218,14 +218,14 @@ static void stacks_fill(void)
 static void header_fill(const char *path)
 {
 	struct arena_header *h = arena.hdr;
+	struct arena_net net = {.prefix = 24, .mtu = 1500, .has_gateway = true, .is_usable = true};
+	uint32_t gateway;
 
 	h->service_pid = INT32_MAX; /* nobody's: what depends on the machine cannot be read */
 	h->app_spin_us = 20;
-	h->mtu = 1500;
-	memcpy(h->address, (uint8_t[]){198, 18, 0, 2}, 4);
-	h->prefix = 24;
-	memcpy(h->gateway, (uint8_t[]){198, 18, 0, 1}, 4);
-	h->has_gateway = 1;
+	memcpy(&net.address, (uint8_t[]){198, 18, 0, 2}, 4);
+	memcpy(&gateway, (uint8_t[]){198, 18, 0, 1}, 4);
+	arena_net_set(h, &net, gateway);
 	h->loopback = 1;
 	snprintf(h->device, sizeof(h->device), "memif:/run/x.sock");
 	snprintf(h->name, sizeof(h->name), "golden");
