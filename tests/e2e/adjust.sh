@@ -180,11 +180,11 @@ polls_without_sleep() {
 too_busy() {
 	awk -v most=$((2 * $(nproc))) '{ exit !($1 > most) }' /proc/loadavg && remark "not seen at load $(cut -d ' ' -f 1 /proc/loadavg)"
 }
-# spins_are STACK_US APP_US: what the stack and programs go by
-spins_are() {
-	ctl --json interrupts >"$work/json.out"
-	[ "$(json "{(s['stack_spin_us'], s['app_spin_us']) for s in d['stacks']}")" = "{($1, $2)}" ] || because "interrupts: $(json "d['stacks']")"
+# spins_are STACK_US APP_US: what the stack and programs go by; the stack hears of it in its next turn
+spins_shown() {
+	ctl --json interrupts >"$work/json.out" && json "{(s['stack_spin_us'], s['app_spin_us']) for s in d['stacks']}"
 }
+spins_are() { wait_until 10 eval "[ \"\$(spins_shown)\" = '{($1, $2)}' ]" || because "interrupts: $(spins_shown), not {($1, $2)}"; }
 stack_spin() {
 	ctl set stack_spin_us 10000000 && spins_are 10000000 0 || because "set failed" || return
 	redis_cli p 7001 ping >/dev/null
