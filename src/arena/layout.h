@@ -34,7 +34,8 @@ enum {
 	CALL_COUNT = 32,         /* synchronous requests a client may have at a time */
 	GRANT_RING_SIZE = 1024,  /* send blocks granted to a client and not yet used; power of two */
 	FALLBACK_COUNT = 128,    /* remembered sockets per client that the kernel serves */
-	TICKET_SIZE = 1024,      /* what a socket is, on its way to another process */
+	FALLBACK_REASON_SIZE = 88,
+	TICKET_SIZE = 1024, /* what a socket is, on its way to another process */
 };
 
 #define BLOCK_NONE UINT32_MAX
@@ -425,7 +426,7 @@ enum {
 struct fallback {
 	_Atomic int32_t fd; /* -1 = no entry */
 	uint16_t family, type;
-	char reason[88];
+	char reason[FALLBACK_REASON_SIZE];
 };
 
 enum client_state { CLIENT_FREE, CLIENT_FORKING, CLIENT_ACTIVE, CLIENT_DEAD };
