@@ -116,6 +116,24 @@ unit() {
 	remark "exposure $exposure"
 }
 
+# the service as the unit runs it, as far as capabilities go: root, with no others than its
+unit_rights() {
+	local wanted one dropped=()
+	wanted=" $(sed -n 's/^CapabilityBoundingSet=//p' "$unit_built" | tr 'A-Z' 'a-z') "
+	[[ $wanted == *cap_net_admin* ]] || because "the unit bounds no capabilities" || return
+	for one in $(setpriv --list-caps); do
+		[[ $wanted == *" cap_$one "* ]] || dropped+=("-$one")
+	done
+	rm -rf "$work/run" # of another user; without CAP_DAC_OVERRIDE it is closed to root, too
+	: >"$work/service.log"
+	ip netns exec "$ns_p" setpriv --inh-caps=-all --bounding-set="$(IFS=,; echo "${dropped[*]}")" "$pronkd" -c "$conf" >"$work/service.log" 2>&1 &
+	service_pid=$!
+	pids+=("$service_pid")
+	wait_until 20 eval "grep -q 'ready: ' '$work/service.log' || process_gone $service_pid"
+	grep -q 'ready: ' "$work/service.log" || because "it does not start: $(tail -1 "$work/service.log")" || return
+	service_stop
+}
+
 # as_user CAPABILITIES CONF: a service of user 65534 with these and no other capabilities; its id is in $service_pid
 as_user() {
 	local given=() one
@@ -167,17 +185,21 @@ begin "standard error that leads to the journal" journal_by_stderr
 begin "a journal that is not there" no_journal
 begin "log_rate holds lines back" rate
 begin "the unit and its sandbox" unit
+begin "tap: with the rights that the unit leaves" unit_rights
 begin "tap: as an ordinary user" ordinary_user net_admin
 link_down
 link_up afpacket
+begin "afpacket: with the rights that the unit leaves" unit_rights
 begin "afpacket: as an ordinary user" ordinary_user "net_admin net_raw"
 link_down
 link_up afxdp
+begin "afxdp: with the rights that the unit leaves" unit_rights
 begin "afxdp: as an ordinary user" ordinary_user "net_admin net_raw sys_admin ipc_lock"
 link_down
 ns_p=${pke}p ns_k=${pke}p link=memif
 ip netns add "$ns_p"
 conf_write "$conf" "device = \"memif:$work/run/memif.sock\";" 'memif_role = "server";' 'address = "198.18.54.2/24";' 'gateway = "none";' 'name = "p";'
+begin "memif: with the rights that the unit leaves" unit_rights
 begin "memif: as an ordinary user" ordinary_user ""
 link_down
 finish
