@@ -23,12 +23,14 @@
 #include "clock.h"
 #include "compiler.h"
 #include "engine.h"
+#include "pronkd_metrics.h"
 #include "log.h"
+#include "nic.h"
 #include "systemd.h"
 
 enum { FIRST_CLIENT_S = 30, ERR_SIZE = 512 };
 
-enum { OPT_DAEMONIZE = 0x100, OPT_AUTOSTARTED, OPT_CHECK };
+enum { OPT_DAEMONIZE = 0x100, OPT_AUTOSTARTED, OPT_CHECK, OPT_DRIVERS };
 
 struct args {
 	const char *config;
@@ -46,6 +48,8 @@ static const struct argp_option options[] = {
         {"daemonize", OPT_DAEMONIZE, NULL, 0, "Go to the background; return when the service is ready", 0},
         {"autostarted", OPT_AUTOSTARTED, NULL, 0,
                 "Started for a program: end linger_s after the last client has left", 0},
+        {"drivers", OPT_DRIVERS, NULL, 0,
+                "Print the driver library's version and where its drivers are, and end", 0},
         {"check", OPT_CHECK, NULL, 0, "Check the configuration, also against this machine, and end", 0},
         {0},
 };
@@ -70,6 +74,9 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 	case OPT_CHECK:
 		args->check = true;
 		return 0;
+	case OPT_DRIVERS:
+		printf("%s\n%s\n", nic_library_version(), nic_driver_folder());
+		exit(0);
 	case ARGP_KEY_ARG:
 		argp_error(state, "unexpected argument \"%s\"", arg);
 		return EINVAL;
@@ -272,8 +279,7 @@ static bool signal_take(int fd, const struct cfg *cfg, const char *log_path)
 	return false;
 }
 
-static int run(
-        const struct args *args, const struct cfg *cfg, struct engine *e, int signal_fd, const char *log_path)
+static int run(const struct args *args, struct engine *e, int signal_fd, const char *log_path)
 {
 	uint64_t idle_since_ns = clock_now_ns();
 	bool had_client = false;
@@ -281,14 +287,15 @@ static int run(
 	for (;;) {
 		struct pollfd fds[] = {
 		        {.fd = signal_fd, .events = POLLIN}, {.fd = engine_fd(e), .events = POLLIN}};
-		uint64_t left_ns = engine_client_count(e) ? UINT64_MAX
-		                                          : linger_left(args, cfg, idle_since_ns, had_client);
+		uint64_t left_ns = engine_client_count(e)
+		                           ? UINT64_MAX
+		                           : linger_left(args, engine_cfg(e), idle_since_ns, had_client);
 		int timeout = left_ns == UINT64_MAX ? -1 : (int)(left_ns / CLOCK_NS_PER_MS + 1);
 		int n = poll(fds, 2, left_ns ? timeout : 0);
 
 		if (n < 0 && errno != EINTR)
 			return 1;
-		if (fds[0].revents && signal_take(signal_fd, cfg, log_path))
+		if (fds[0].revents && signal_take(signal_fd, engine_cfg(e), log_path))
 			return 0;
 		if (engine_serve(e)) {
 			log_error("ending: a stack thread has stopped");
@@ -298,7 +305,8 @@ static int run(
 			had_client = true;
 			idle_since_ns = clock_now_ns();
 		} else if (!left_ns && n == 0) {
-			log_notice("ending: no client for %u s", had_client ? cfg->linger_s : FIRST_CLIENT_S);
+			log_notice("ending: no client for %u s",
+			        had_client ? engine_cfg(e)->linger_s : FIRST_CLIENT_S);
 			return 0;
 		}
 	}
@@ -309,6 +317,9 @@ int main(int argc, char **argv)
 	struct args args = {0};
 	struct cfg cfg;
 	struct engine *engine = NULL;
+	struct metrics *metrics = NULL;
+	const void *segment;
+	size_t segment_size;
 	char err[ERR_SIZE] = "", path[CFG_PATH_MAX + 64], text[512];
 	const char *config, *log_path = NULL;
 	int report_fd = -1, signal_fd, rc;
@@ -355,16 +366,26 @@ int main(int argc, char **argv)
 		daemon_report(&report_fd, err);
 		return 1;
 	}
+	segment = engine_stats(engine, &segment_size);
+	rc = metrics_start(&metrics, &cfg, segment, segment_size, err, sizeof(err));
+	if (rc) {
+		if (report_fd < 0 || log_path)
+			log_error("%s", err);
+		engine_stop(engine);
+		daemon_report(&report_fd, err);
+		return 1;
+	}
 	engine_describe(engine, text, sizeof(text));
 	log_notice("ready: %s", text);
 	daemon_report(&report_fd, "ready");
 	manager_tell("READY=1\nSTATUS=%s", text);
 
-	rc = run(&args, &cfg, engine, signal_fd, log_path);
+	rc = run(&args, engine, signal_fd, log_path);
 	manager_tell("STOPPING=1");
 	/* should an orderly end ever hang, a second signal ends it the hard way */
 	signal(SIGHUP, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &saved, NULL);
+	metrics_stop(metrics);
 	engine_stop(engine);
 	log_close();
 	close(signal_fd);

@@ -29,6 +29,8 @@ static void layout(struct arena_header *h)
 
 	h->stacks_off = off;
 	off += align_up((uint64_t)h->stack_count * sizeof(struct stack_shared), 4096);
+	h->latency_off = off;
+	off += align_up((uint64_t)h->stack_count * sizeof(struct latency), 4096);
 	h->pollers_off = off;
 	off += align_up((uint64_t)h->poller_count * sizeof(struct poller), 4096);
 	h->listener_stride =
@@ -48,6 +50,8 @@ static void layout(struct arena_header *h)
 	off += align_up((uint64_t)h->rx_ring_count * RX_RING_SIZE * sizeof(struct rx_desc), 4096);
 	h->tx_maps_off = off;
 	off += align_up((uint64_t)h->block_count * TX_BLOCK_COUNT * sizeof(uint32_t), 4096);
+	h->reports_off = off;
+	off += align_up((uint64_t)h->stack_count * sizeof(struct stack_report), 4096);
 	h->blocks_off = align_up(off, TX_BLOCK_SIZE);
 	off = h->blocks_off + (uint64_t)h->block_count * TX_BLOCK_SIZE;
 	h->size = align_up(off, HUGE_SIZE);
@@ -78,9 +82,11 @@ static void view(struct arena *a)
 	a->blocks = a->base + h->blocks_off;
 	a->pollers = (struct poller *)(a->base + h->pollers_off);
 	a->stacks = (struct stack_shared *)(a->base + h->stacks_off);
+	a->reports = (struct stack_report *)(a->base + h->reports_off);
+	a->latency = (struct latency *)(a->base + h->latency_off);
 }
 
-int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size)
+static struct arena_header header_of(const struct arena_spec *spec)
 {
 	struct arena_header h = {
 	        .magic = ARENA_MAGIC,
@@ -93,15 +99,26 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	        .poller_count = ARENA_POLLER_MAX,
 	        .block_count = (uint32_t)(spec->block_memory / TX_BLOCK_SIZE),
 	};
-	int rc = 0;
 
 	h.rx_ring_count = spec->rx_ring_count && spec->rx_ring_count < h.endpoint_count
 	                          ? (uint32_t)align_up(spec->rx_ring_count, spec->stack_count)
 	                          : h.endpoint_count;
+	layout(&h);
+	return h;
+}
+
+uint64_t arena_size(const struct arena_spec *spec)
+{
+	return header_of(spec).size;
+}
+
+int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size)
+{
+	struct arena_header h = header_of(spec);
+	int rc = 0;
 
 	memset(a, 0, sizeof(*a));
 	a->fd = -1;
-	layout(&h);
 	*is_huge = false;
 	if (spec->huge >= 0) {
 		a->fd = memfd_create(
@@ -191,6 +208,7 @@ int arena_map(struct arena *a, int fd, bool writable)
 	        want.holds_off != h->holds_off || want.listeners_off != h->listeners_off ||
 	        want.pollers_off != h->pollers_off || want.rx_rings_off != h->rx_rings_off ||
 	        want.tx_maps_off != h->tx_maps_off || want.stacks_off != h->stacks_off ||
+	        want.reports_off != h->reports_off || want.latency_off != h->latency_off ||
 	        want.client_stride != h->client_stride || want.listener_stride != h->listener_stride ||
 	        want.holds_stride != h->holds_stride)
 		goto out;

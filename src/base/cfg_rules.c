@@ -478,7 +478,7 @@ void cfg_rules_print(const struct cfg *cfg, FILE *file, bool json)
 	if (json) {
 		fprintf(file, "], \"origin\": \"%s\", \"place\": ", cfg_origin_name(cfg->rules_origin));
 		cfg_quoted_print(file, place);
-		fputs("}\n", file);
+		fputs(", \"can_change\": false}\n", file);
 	} else {
 		fputs("\n);\n", file);
 	}

@@ -31,6 +31,9 @@ int engine_serve(struct engine *e);
 /* Takes no more clients; those that are attached stay. */
 void engine_close(struct engine *e);
 
+/* Writes what the stacks have counted to the log: nobody can ask them any more. */
+void engine_counted(const struct engine *e);
+
 /* The calling process is a copy of the one that has started the engine, and goes on with it: tools and that
  * one see it as the service from now on. Whether the calling process is the one they see. */
 void engine_owner_changed(struct engine *e);
@@ -40,8 +43,14 @@ bool engine_is_mine(const struct engine *e);
  * service has ended, and frees nothing. */
 void engine_hang_up(struct engine *e);
 
+/* The configuration in force; pronkctl set changes it in engine_serve. */
+const struct cfg *engine_cfg(const struct engine *e);
+
 /* Processes that are attached or still being cleaned up after. */
 uint32_t engine_client_count(const struct engine *e);
+
+/* The statistics segment, for whoever only reads it; constant until engine_stop. Any thread. */
+const void *engine_stats(const struct engine *e, size_t *size);
 
 /* One line on what runs: device, address, stacks, memory, socket. */
 void engine_describe(const struct engine *e, char *buf, size_t size);

@@ -109,7 +109,7 @@ unsigned int dgram_ifindex(void)
 uint32_t dgram_mtu(const struct sock_addr *to)
 {
 	/* the kernel's loopback interface has 65,536, and says IP_MAX_MTU */
-	return route_is_loopback(to) || route_is_own(to) ? 65535 : proc.at.arena.hdr->mtu;
+	return route_is_loopback(to) || route_is_own(to) ? 65535 : route_mtu();
 }
 
 bool dgram_attach(const struct sock_addr *to)
@@ -145,7 +145,7 @@ static uint32_t own_address(void)
 {
 	uint32_t ip;
 
-	memcpy(&ip, proc.at.arena.hdr->address, sizeof(ip));
+	route_own((uint8_t *)&ip);
 	return ntohl(ip);
 }
 
@@ -369,7 +369,7 @@ static const char *bind_wants(struct file *f, int fd, const struct sock_addr *a,
 static int bind_kernel(
         struct file *f, int fd, const struct sockaddr *addr, socklen_t len, const char *why, bool is_fault)
 {
-	if (is_fault && proc.strict) {
+	if (is_fault && proc_is_strict()) {
 		log_limited_error("strict: fd %d is refused: %s", fd, why);
 		return -ENETDOWN;
 	}
@@ -748,7 +748,8 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 	spin_lock(&f->lock);
 	was_open = atomic_load(&f->mode) == MODE_OPEN;
 	if (was_open && !is_pronk) {
-		if (proc.strict && !route_is_loopback(&to) && !route_is_any(&to) && to.family == AF_INET) {
+		if (proc_is_strict() && !route_is_loopback(&to) && !route_is_any(&to) &&
+		        to.family == AF_INET) {
 			rc = -ENETDOWN;
 		} else if (!(rc = (int)RAW(SYS_connect, fd, addr, len))) {
 			d->kernel_peer = true;

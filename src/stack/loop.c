@@ -19,7 +19,7 @@ enum { ETH_SIZE = 14, LOOP_MTU_MAX = 65535 };
 
 bool loop_serves(const struct stack *s, uint32_t ip)
 {
-	return s->has_loop && (ip4_is_loopback(ip) || ip == s->address);
+	return s->has_loop && (ip4_is_loopback(ip) || (ip == s->address && ip));
 }
 
 struct netif *lwip_hook_route(const ip4_addr_t *src, const ip4_addr_t *dest)
@@ -80,6 +80,7 @@ void loop_input(struct stack *s, struct nic_buf *buf, void *priv, uint8_t *ip, u
 {
 	struct pbuf *p = rx_buf_wrap(buf, priv, ip, (uint16_t)size);
 
+	mib_ip_in(s, ip);
 	/* lwIP takes what is addressed to the interface: any address that got here is */
 	memcpy(&s->lo.ip_addr.addr, ip + 16, 4);
 	ip4_input(p, &s->lo);
