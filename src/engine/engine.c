@@ -67,7 +67,6 @@ void engine_publish(struct engine *e)
 {
 	struct arena_header *h = e->arena.hdr;
 
-	atomic_store(&h->stack_spin_us, e->cfg.stack_spin_us);
 	atomic_store(&h->app_spin_us, e->cfg.app_spin_us);
 	atomic_store(&h->send_buffer, e->cfg.send_buffer);
 	atomic_store(&h->receive_buffer, e->cfg.receive_buffer);
