@@ -37,8 +37,8 @@ enum {
 	GRANT_RING_SIZE = 1024,  /* send blocks granted to a client and not yet used; power of two */
 	FALLBACK_COUNT = 128,    /* remembered sockets per client that the kernel serves */
 	FALLBACK_REASON_SIZE = 88,
-	TICKET_SIZE = 1024,      /* what a socket is, on its way to another process */
-	LATENCY_MARKS = 1024,    /* samples under way for each stack and direction; power of two */
+	TICKET_SIZE = 1024,   /* what a socket is, on its way to another process */
+	LATENCY_MARKS = 1024, /* samples under way for each stack and direction; power of two */
 };
 
 #define BLOCK_NONE UINT32_MAX
