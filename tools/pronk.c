@@ -158,7 +158,7 @@ static int run(const struct cfg *cfg, const char *config, char **argv)
 	}
 	/* mode inline: the program starts what it needs itself */
 	rc = cfg->mode == CFG_MODE_INLINE ? 0 : service_ensure(cfg, config, err, sizeof(err));
-	if (!rc && cfg->mode != CFG_MODE_INLINE)
+	if (!rc)
 		differences_tell(cfg);
 	if (!rc)
 		rc = preload_set(err, sizeof(err));

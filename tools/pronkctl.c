@@ -16,7 +16,7 @@
 #include "locate.h"
 #include "show.h"
 
-enum { OPT_JSON = 0x100, OPT_ALL, OPT_INTERVAL, OPT_COUNT, OPT_BATCH, ERR_SIZE = 512 };
+enum { OPT_JSON = 0x100, OPT_ALL, OPT_PLOT, OPT_SVG, OPT_INTERVAL, OPT_COUNT, OPT_BATCH, ERR_SIZE = 512 };
 
 enum { WORD_MAX = 32 };
 
@@ -36,7 +36,8 @@ enum {
 	TAKES_BATCH = 4,
 	TAKES_REPEAT = 8, /* --interval runs it again and again; the others see to that themselves */
 	IS_REPEATED = TAKES_INTERVAL | TAKES_COUNT | TAKES_REPEAT,
-	IS_GENERAL = 16, /* about no service in particular: at is NULL */
+	TAKES_PLOT = 16,
+	IS_GENERAL = 32, /* about no service in particular: at is NULL */
 };
 
 /* One command. Runs with the service attached; 0, or -E after a message. */
@@ -152,6 +153,12 @@ static int run_dump(struct attach *at, const struct args *args)
 	return dump_write(at, args->word_count ? args->word[0] : NULL);
 }
 
+/* With a word the service changes something; without one the times are shown, whatever it does. */
+static int run_latency(struct attach *at, const struct args *args)
+{
+	return args->word_count ? ask(at, args) : show_latency(at, &args->show);
+}
+
 static const struct ctl_command commands[] = {
         {"stats", 0, WORD_MAX, "names", TAKES_INTERVAL | TAKES_COUNT, run_stats},
         {"proto", 0, WORD_MAX, "protocols or names", TAKES_INTERVAL | TAKES_COUNT, run_proto},
@@ -165,6 +172,8 @@ static const struct ctl_command commands[] = {
         {"interrupts", 0, 0, "", IS_REPEATED, run_interrupts},
         {"config", 0, 0, "", 0, run_config},
         {"set", 2, 2, "OPTION VALUE", 0, ask},
+        {"latency", 0, 1, "[on|off|reset]", TAKES_INTERVAL | TAKES_COUNT | TAKES_PLOT, run_latency},
+        {"inject", 0, WORD_MAX - 1, "[off|rx FAULT VALUE... tx FAULT VALUE... seed NUMBER]", 0, ask},
         {"reset", 1, 1, "the word peaks", 0, ask},
         {"instances", 0, 0, "", IS_REPEATED | IS_GENERAL, run_instances},
         {"dump", 0, 1, "", 0, run_dump},
@@ -189,11 +198,14 @@ const char *argp_program_version = "pronkctl " PRONK_VERSION;
 
 static const struct argp_option options[] = {
         {"json", OPT_JSON, NULL, 0, "Print JSON", 0},
-        {"all", OPT_ALL, NULL, 0, "stats, proto: print those that are zero, too", 0},
+        {"all", OPT_ALL, NULL, 0, "stats, proto, latency: print those that are zero, too", 0},
         {"interval", OPT_INTERVAL, "N[s]", 0,
-                "Print again every N seconds, until interrupted; stats, proto: rates; top: look so often", 0},
+                "Print again every N seconds, until interrupted; stats, proto, latency: what was counted meanwhile; top: look so often",
+                0},
         {"count", OPT_COUNT, "N", 0, "With --interval: end after N times", 0},
         {"batch", OPT_BATCH, "N", 0, "top: print N times as text", 0},
+        {"plot", OPT_PLOT, NULL, 0, "latency: bars of text", 0},
+        {"svg", OPT_SVG, "FILE", 0, "latency: write a plot to FILE (-: to stdout)", 0},
         {0},
 };
 
@@ -250,6 +262,8 @@ static void options_check(const struct args *args, struct argp_state *state)
 		argp_error(state, "--count needs --interval");
 	if (args->show.batch && !(c->takes & TAKES_BATCH))
 		argp_error(state, "%s takes no --batch", c->name);
+	if ((args->show.plot || args->show.svg) && !(c->takes & TAKES_PLOT))
+		argp_error(state, "%s takes no --plot and no --svg", c->name);
 	if (args->show.json && c->run == run_export)
 		argp_error(state, "export has a format of its own");
 	if (args->show.json && c->run == run_top && !args->show.batch)
@@ -284,6 +298,12 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 		args->show.count = count_parse("--batch", arg, state);
 		args->show.batch = true;
 		return 0;
+	case OPT_PLOT:
+		args->show.plot = true;
+		return 0;
+	case OPT_SVG:
+		args->show.svg = arg;
+		return 0;
 	case ARGP_KEY_ARG:
 		return word_parse(args, arg, state);
 	case ARGP_KEY_END:
@@ -305,16 +325,23 @@ static const struct argp_child children[] = {
 
 static const struct argp argp = {options, option_parse,
         "stats [NAME...]\nproto [PROTOCOL|NAME...]\ntop\nexport\nsockets [FILTER...]\narp\nroutes\nports\nnic\n"
-        "interrupts\nconfig\nset OPTION VALUE\nreset peaks\ninstances\ndump [FILE]",
+        "interrupts\nconfig\nset OPTION VALUE\nlatency [on|off|reset]\n"
+        "inject [off|[rx FAULT VALUE...] [tx FAULT VALUE...] [seed NUMBER]]\nreset peaks\ninstances\ndump [FILE]",
         "Shows what a running Pronk service does: its statistics, its sockets, its port, its configuration; and "
         "changes what may change while it runs. A service that is stopped in a debugger is shown from its "
         "memory.\v"
         "FILTER is one or more of: state STATE, sport [OP] PORT, dport [OP] PORT, src ADDRESS[/PREFIX], "
         "dst ADDRESS[/PREFIX], pid N, fd N, program NAME, stack N. All must hold; OP is = != < <= > >=.\n\n"
+        "FAULT is loss, dup, reorder or corrupt with a share (1%, 0.05%), delay or jitter with a time (200us, 5ms, 1s).\n\n"
         "Examples:\n"
         "  pronkctl sockets --wide state established dport = 6379\n"
         "  pronkctl sockets --kernel program redis-server\n"
         "  pronkctl -p $(pidof redis-server) ports\n"
+        "  pronkctl latency on; sleep 10; pronkctl latency\n"
+        "  pronkctl latency --interval 1\n"
+        "  pronkctl inject rx loss 1% delay 5ms jitter 1ms tx dup 0.5% reorder 2% seed 42\n"
+        "  pronkctl inject off\n"
+        "  pronkctl set delayed_ack_ms 0\n"
         "  pronkctl dump /tmp/pronk.tar.gz",
         children, NULL, NULL};
 

@@ -19,10 +19,12 @@ struct show_sockets {
 /* How it is to be shown: the options of the command line. */
 struct show {
 	bool json;
-	bool all;          /* stats, proto: those that are zero, too */
+	bool all;          /* stats, proto, latency: those that are zero, too */
 	double interval_s; /* between two outputs; 0: one output, of what was counted since the start */
 	uint32_t count;    /* outputs with an interval; 0: until somebody ends it */
 	bool batch;        /* top: text, one output after the other */
+	bool plot;         /* latency: bars of text */
+	const char *svg;   /* latency: the file to draw to; NULL: none */
 	struct show_sockets sockets;
 	const char *const *word; /* what follows the command */
 	int word_count;
@@ -62,6 +64,7 @@ int show_stats(const struct attach *at, const struct show *show);
 int show_proto(const struct attach *at, const struct show *show);
 int show_sockets(const struct attach *at, const struct show *show);
 int show_top(const struct attach *at, const struct show *show);
+int show_latency(const struct attach *at, const struct show *show);
 int show_export(const struct attach *at, const struct show *show);
 int show_arp(const struct attach *at, const struct show *show);
 int show_routes(const struct attach *at, const struct show *show);

@@ -148,8 +148,8 @@ static void draw_help(void)
 	        "  space        look now\n"
 	        "\n"
 	        "BUSY% is the time that a stack had something to do. DROPS/S adds up all statistics that begin with\n"
-	        "drop_ (pronkctl stats drop_). RX and TX of a TCP socket are bytes received and bytes written;\n"
-	        "those of a UDP socket have 64 bytes more for each datagram.\n",
+	        "drop_ (pronkctl stats drop_). RX are bytes received (of a UDP socket 64 more\n"
+	        "for each datagram), TX bytes that the peer has acknowledged, or that were sent by UDP.\n",
 	        false);
 	refresh();
 }

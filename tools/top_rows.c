@@ -127,7 +127,7 @@ static bool row_read(struct top *t, uint32_t idx, struct top_row *r)
 	else
 		snprintf(r->peer, sizeof(r->peer), "*");
 	rx = atomic_load(&ep->rx_bytes);
-	tx = READ(tx_head);
+	tx = READ(info_tx_bytes);
 	if (past->is_known && past->gen == gen && t->seconds > 0) {
 		r->rx = (double)(uint32_t)(rx - past->rx) / t->seconds;
 		r->tx = (double)(uint32_t)(tx - past->tx) / t->seconds;

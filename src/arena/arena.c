@@ -29,6 +29,8 @@ static void layout(struct arena_header *h)
 
 	h->stacks_off = off;
 	off += align_up((uint64_t)h->stack_count * sizeof(struct stack_shared), 4096);
+	h->latency_off = off;
+	off += align_up((uint64_t)h->stack_count * sizeof(struct latency), 4096);
 	h->pollers_off = off;
 	off += align_up((uint64_t)h->poller_count * sizeof(struct poller), 4096);
 	h->listener_stride =
@@ -81,6 +83,7 @@ static void view(struct arena *a)
 	a->pollers = (struct poller *)(a->base + h->pollers_off);
 	a->stacks = (struct stack_shared *)(a->base + h->stacks_off);
 	a->reports = (struct stack_report *)(a->base + h->reports_off);
+	a->latency = (struct latency *)(a->base + h->latency_off);
 }
 
 static struct arena_header header_of(const struct arena_spec *spec)
@@ -205,8 +208,9 @@ int arena_map(struct arena *a, int fd, bool writable)
 	        want.holds_off != h->holds_off || want.listeners_off != h->listeners_off ||
 	        want.pollers_off != h->pollers_off || want.rx_rings_off != h->rx_rings_off ||
 	        want.tx_maps_off != h->tx_maps_off || want.stacks_off != h->stacks_off ||
-	        want.reports_off != h->reports_off || want.client_stride != h->client_stride ||
-	        want.listener_stride != h->listener_stride || want.holds_stride != h->holds_stride)
+	        want.reports_off != h->reports_off || want.latency_off != h->latency_off ||
+	        want.client_stride != h->client_stride || want.listener_stride != h->listener_stride ||
+	        want.holds_stride != h->holds_stride)
 		goto out;
 	a->base = p;
 	a->hdr = p;

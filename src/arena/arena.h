@@ -33,6 +33,7 @@ struct arena {
 	struct poller *pollers;
 	struct stack_shared *stacks;
 	struct stack_report *reports;
+	struct latency *latency; /* one for each stack */
 	struct arena_region region[ARENA_REGION_MAX];
 	uint32_t region_count;
 };

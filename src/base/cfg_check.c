@@ -43,6 +43,9 @@ int cfg_refuse(const struct cfg *cfg, enum option_id id, char *err, size_t err_s
 		upper[i] = '\0';
 		snprintf(err, err_size, "environment PRONK_%s: %s", upper, reason);
 		break;
+	case CFG_ORIGIN_TOOL:
+		snprintf(err, err_size, "%s: %s", key, reason);
+		break;
 	default:
 		snprintf(err, err_size, "default %s: %s", key, reason);
 		break;
@@ -56,7 +59,8 @@ int cfg_refuse(const struct cfg *cfg, enum option_id id, char *err, size_t err_s
 
 static bool is_set(const struct checker *c, enum option_id id)
 {
-	return c->cfg->origin[id] == CFG_ORIGIN_FILE || c->cfg->origin[id] == CFG_ORIGIN_ENVIRONMENT;
+	return c->cfg->origin[id] == CFG_ORIGIN_FILE || c->cfg->origin[id] == CFG_ORIGIN_ENVIRONMENT ||
+	       c->cfg->origin[id] == CFG_ORIGIN_TOOL;
 }
 
 static int texts_check(struct checker *c)

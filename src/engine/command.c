@@ -19,50 +19,6 @@
 
 LOG_MODULE("engine");
 
-/* --- set --- */
-
-static int set_log_level(struct engine *e, const char *text, FILE *out)
-{
-	int level = cfg_choice_find(OPTION_log_level, text);
-
-	if (level < 0) {
-		fprintf(out, "log_level: unknown choice \"%.32s\" (allowed: %s)", text,
-		        cfg_options[OPTION_log_level].choices);
-		return -EINVAL;
-	}
-	e->cfg.log_level = (uint32_t)level;
-	log_level_set((enum log_level)level);
-	return 0;
-}
-
-static int command_set(struct engine *e, const struct command_words *w, FILE *out)
-{
-	static const struct {
-		const char *key;
-		int (*set)(struct engine *e, const char *text, FILE *out);
-	} keys[] = {{"log_level", set_log_level}};
-
-	if (w->count != 3) {
-		fprintf(out, "set takes an option and its value");
-		return -EINVAL;
-	}
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		int rc;
-
-		if (strcmp(w->word[1], keys[i].key) != 0)
-			continue;
-		rc = keys[i].set(e, w->word[2], out);
-		if (!rc)
-			log_notice("%s = %s, by user %u", w->word[1], w->word[2], w->uid);
-		return rc;
-	}
-	fprintf(out,
-	        cfg_option_find(w->word[1]) < 0 ? "%.32s: unknown option"
-	                                        : "%.32s cannot change while the service runs",
-	        w->word[1]);
-	return -EINVAL;
-}
-
 /* --- reset --- */
 
 static int command_reset(struct engine *e, const struct command_words *w, FILE *out)
@@ -73,7 +29,7 @@ static int command_reset(struct engine *e, const struct command_words *w, FILE *
 		fprintf(out, "reset takes the word peaks: counters are never set back");
 		return -EINVAL;
 	}
-	rc = engine_post_all(e, stack_peaks_reset, 0, NULL, NULL);
+	rc = engine_post_all(e, stack_peaks_reset, 0, NULL);
 	if (rc)
 		fprintf(out, "out of memory");
 	else
@@ -85,13 +41,23 @@ static int command_reset(struct engine *e, const struct command_words *w, FILE *
 
 static const struct {
 	const char *name;
-	bool is_change;
+	bool is_change; /* whatever its words are; else it asks command_may for those that change something */
 	int (*run)(struct engine *e, const struct command_words *w, FILE *out);
 } commands[] = {
         {"reset", true, command_reset},
+        {"inject", false, command_inject},
+        {"latency", true, command_latency},
         {"set", true, command_set},
         {"nic", false, report_nic},
 };
+
+int command_may(const struct command_words *w, FILE *out)
+{
+	if (w->uid == 0 || w->uid == geteuid())
+		return 0;
+	fprintf(out, "only root and user %u, who runs the service, may do that", geteuid());
+	return -EPERM;
+}
 
 static int command_run(struct engine *e, const struct command_words *w, FILE *out)
 {
@@ -102,11 +68,7 @@ static int command_run(struct engine *e, const struct command_words *w, FILE *ou
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(w->word[0], commands[i].name) != 0)
 			continue;
-		if (commands[i].is_change && w->uid != 0 && w->uid != geteuid()) {
-			fprintf(out, "only root and user %u, who runs the service, may do that", geteuid());
-			return -EPERM;
-		}
-		return commands[i].run(e, w, out);
+		return commands[i].is_change && command_may(w, out) ? -EPERM : commands[i].run(e, w, out);
 	}
 	fprintf(out, "the service knows no command \"%.32s\"", w->word[0]);
 	return -ENOTSUP;

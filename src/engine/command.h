@@ -17,3 +17,12 @@ struct command_words {
 	uint32_t uid; /* effective user of who asks */
 	bool json;    /* what is shown shall be one JSON value; reasons for refusals are plain text */
 };
+
+/* Whether who asks may change anything: 0, or -EPERM with the reason in out. */
+int command_may(const struct command_words *w, FILE *out);
+
+/* The commands. Control thread. 0 with what is to be shown in out; or -E with the reason there, and then
+ * nothing was changed. */
+int command_inject(struct engine *e, const struct command_words *w, FILE *out);
+int command_latency(struct engine *e, const struct command_words *w, FILE *out);
+int command_set(struct engine *e, const struct command_words *w, FILE *out);

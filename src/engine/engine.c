@@ -27,7 +27,8 @@
 LOG_MODULE("engine");
 
 enum {
-	LOCK_WAIT_MS = 8000, /* for a service that is just ending, or one that is just starting */
+	COUNTED_LINE_MAX = 900, /* the text of a line of the log */
+	LOCK_WAIT_MS = 8000,    /* for a service that is just ending, or one that is just starting */
 	READY_WAIT_MS = 10000,
 	HUGE_PAGE_MIN = 2 << 20,
 };
@@ -62,8 +63,18 @@ static void *thread_main(void *arg)
 
 /* --- what the control server asks of the stacks --- */
 
-int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        void *ptr, _Atomic uint32_t *left)
+void engine_publish(struct engine *e)
+{
+	struct arena_header *h = e->arena.hdr;
+
+	atomic_store(&h->app_spin_us, e->cfg.app_spin_us);
+	atomic_store(&h->send_buffer, e->cfg.send_buffer);
+	atomic_store(&h->receive_buffer, e->cfg.receive_buffer);
+	atomic_store(&h->strict, e->cfg.strict);
+}
+
+static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        void *const *ptr, _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
 
@@ -76,7 +87,7 @@ int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 		}
 		m[i]->fn = fn;
 		m[i]->arg = arg;
-		m[i]->ptr = ptr;
+		m[i]->ptr = ptr ? ptr[i] : NULL;
 		m[i]->done = left;
 		m[i]->is_heap = true;
 	}
@@ -85,14 +96,26 @@ int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 	return 0;
 }
 
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        _Atomic uint32_t *left)
+{
+	return post_all(e, fn, arg, NULL, left);
+}
+
+int engine_post_each(
+        struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX])
+{
+	return post_all(e, fn, 0, ptr, NULL);
+}
+
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_client_gone, client_idx, NULL, left);
+	return engine_post_all(arg, stack_client_gone, client_idx, left);
 }
 
 static int ops_barrier(void *arg, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_barrier, 0, NULL, left);
+	return engine_post_all(arg, stack_barrier, 0, left);
 }
 
 static int ops_config_text(void *arg, bool json, char *buf, size_t size)
@@ -204,10 +227,7 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 		        (unsigned long long)(e->arena.size >> 20));
 	h = e->arena.hdr;
 	h->service_pid = getpid();
-	h->app_spin_us = cfg->app_spin_us;
-	h->send_buffer = cfg->send_buffer;
-	h->receive_buffer = cfg->receive_buffer;
-	h->strict = cfg->strict;
+	engine_publish(e);
 	h->loopback = e->cfg.loopback;
 	follow_tell(e);
 	device_text(cfg, h->device, sizeof(h->device));
@@ -302,7 +322,7 @@ static int stacks_wait(struct engine *e, char *err, size_t err_size)
 
 	if (left) {
 		atomic_store(left, e->stack_count);
-		rc = engine_post_all(e, stack_barrier, 0, NULL, left);
+		rc = engine_post_all(e, stack_barrier, 0, left);
 	}
 	if (rc) {
 		snprintf(err, err_size, "out of memory");
@@ -486,6 +506,29 @@ void engine_close(struct engine *e)
 	server_close(e->server);
 }
 
+void engine_counted(const struct engine *e)
+{
+	char line[COUNTED_LINE_MAX];
+	size_t used = 0;
+	struct stat_view view;
+
+	if (stat_view_open(&view, e->stats.base, e->stats.size))
+		return;
+	for (uint32_t i = 0; i < view.counter_count; i++) {
+		const struct pronk_stats_entry *entry = stat_view_entry(&view, i);
+		uint64_t value = stat_view_total(&view, i);
+
+		if (value && entry->kind == PRONK_STATS_COUNTER)
+			used += (size_t)snprintf(line + used, sizeof(line) - used, "%s%s %llu",
+			        used ? "," : "", entry->name, (unsigned long long)value);
+		/* some in a line: the log's are not longer */
+		if (used && (used > sizeof(line) / 2 || i + 1 == view.counter_count)) {
+			log_notice("counted until the end: %s", line);
+			used = 0;
+		}
+	}
+}
+
 void engine_owner_changed(struct engine *e)
 {
 	server_listen_again(e->server);
@@ -518,6 +561,11 @@ int engine_serve(struct engine *e)
 	server_serve(e->server);
 	follow_serve(e);
 	return atomic_load(&e->has_failed) ? -EIO : 0;
+}
+
+const struct cfg *engine_cfg(const struct engine *e)
+{
+	return &e->cfg;
 }
 
 uint32_t engine_client_count(const struct engine *e)

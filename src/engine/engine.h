@@ -31,6 +31,9 @@ int engine_serve(struct engine *e);
 /* Takes no more clients; those that are attached stay. */
 void engine_close(struct engine *e);
 
+/* Writes what the stacks have counted to the log: nobody can ask them any more. */
+void engine_counted(const struct engine *e);
+
 /* The calling process is a copy of the one that has started the engine, and goes on with it: tools and that
  * one see it as the service from now on. Whether the calling process is the one they see. */
 void engine_owner_changed(struct engine *e);
@@ -39,6 +42,9 @@ bool engine_is_mine(const struct engine *e);
 /* The stacks will never do anything again, and may be anywhere in their work: tells every client that the
  * service has ended, and frees nothing. */
 void engine_hang_up(struct engine *e);
+
+/* The configuration in force; pronkctl set changes it in engine_serve. */
+const struct cfg *engine_cfg(const struct engine *e);
 
 /* Processes that are attached or still being cleaned up after. */
 uint32_t engine_client_count(const struct engine *e);

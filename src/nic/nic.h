@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nic_inject.h"
+
 struct cfg;
 struct nic;
 struct nic_queue;
@@ -87,6 +89,7 @@ struct nic_queue_stats {
 	uint64_t bad_cksum_ip, bad_cksum_tcp, bad_cksum_udp; /* of which header; drop_rx_cksum has all */
 	uint64_t rx_polls, rx_empty_polls;
 	uint64_t rx_full_polls; /* looks that found as much as the caller takes */
+	struct nic_inject_stats inject_rx, inject_tx;
 };
 
 /* Brings up EAL and the port named by cfg->device with one queue pair (or software queue) per stack.
@@ -138,6 +141,13 @@ extern void (*nic_around_interrupts)(bool begins);
  * the port check) IPv4/TCP/UDP checksums; frames that fail are dropped and counted. Never blocks. Queue's
  * thread. */
 uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max);
+
+/* From now on the queue notes when it takes frames from the port (CLOCK_MONOTONIC; on), or does not any more.
+ * Queue's thread. */
+void nic_time(struct nic_queue *q, bool on);
+/* When a frame that nic_rx has given was taken from the port, by whatever queue; 0: that was not noted.
+ * Queue's thread. */
+uint64_t nic_frame_ns(const struct nic_queue *q, const struct nic_frame *frame);
 
 /* Frees a buffer (received or allocated). A buffer may be freed by a thread other than the one that took it.
  */

@@ -12,6 +12,7 @@
  *	rss.c     Toeplitz hash, owner of a 4-tuple                         any thread, pure
  *	cksum.c   checksums of one frame                                    queue's thread
  *	chain.c   frames of several buffers, lent memory                    queue's thread
+ *	inject.c  faults made on purpose (nic_inject.h)                     queue's thread
  *	queue.c   receive, transmit, hand-off: the hot file                 queue's thread
  */
 #pragma once
@@ -154,6 +155,8 @@ struct nic_queue {
 	bool up;               /* the port may be called */
 	uint8_t link_patience; /* looks in a row that saw no link */
 	uint64_t link_next_tsc;
+	struct inject *inject;               /* faults to be made; NULL: none */
+	uint64_t timed_ns;                   /* since when the times of frames are noted; 0: they are not */
 	struct rte_mbuf *tx[NIC_TX_BACKLOG]; /* the first tx_count wait for the port */
 	struct nic_queue_stats stats;
 
@@ -189,6 +192,7 @@ struct nic {
 	struct nic_region regions[NIC_REGION_MAX];
 	bool has_port, started, eal_up;
 	char vdev[32]; /* name of the virtual device, to remove it */
+	int time_off;  /* of a frame's time in its buffer; -1: there is no room for it */
 	int never_fd;  /* an eventfd nobody signals: what a stack without a hardware queue waits on */
 
 	/* any queue's thread, once */
@@ -316,6 +320,20 @@ static inline void memif_leave(struct nic_queue *q)
 /* As nic_wait_arm, nic_wait_limit_us. */
 void memif_wait_arm(struct nic_queue *q, bool on);
 uint32_t memif_wait_limit_us(const struct nic_queue *q);
+
+/* ---- inject.c: for a queue with faults to be made (q->inject); queue's thread ---- */
+
+/* Passes count received frames, m having room for max. How many there are then: some of them may be others,
+ * that have waited. */
+uint32_t inject_rx(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, uint32_t max);
+/* Passes a frame to be sent: false, it is not to go on now, and inject.c's. */
+bool inject_tx(struct nic_queue *q, struct rte_mbuf *m);
+/* Adds frames whose time has come to those that wait for the port. */
+void inject_tx_due(struct nic_queue *q);
+/* Microseconds until the next one's time has come. */
+uint32_t inject_wait_us(const struct nic_queue *q);
+/* Frees what waits. Control thread, when the queue's has ended; also for a queue without. */
+void inject_close(struct nic_queue *q);
 
 /* ---- intr.c ---- */
 

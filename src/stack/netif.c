@@ -356,6 +356,14 @@ uint32_t netif_rx(struct stack *s)
 	uint32_t n = netif_look(s);
 
 	s->rx_count = 0;
+	if (unlikely(s->is_timed)) {
+		for (uint32_t i = 0; i < n; i++) {
+			s->frame_ns = nic_frame_ns(s->queue, &s->rx_frames[i]);
+			frame_in(s, &s->rx_frames[i]);
+		}
+		s->frame_ns = 0;
+		return n;
+	}
 	for (uint32_t i = 0; i < n; i++) {
 		if (i + 1 < n)
 			__builtin_prefetch(s->rx_frames[i + 1].data);

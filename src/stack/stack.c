@@ -277,6 +277,24 @@ void conn_touch_last(struct stack *s, struct conn *c)
 
 /* --- the phases --- */
 
+void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos)
+{
+	if (s->timed_count < TIMED_MAX && latency_sent(s->arena, ep, pos, &s->timed[s->timed_count]))
+		s->timed_count++;
+}
+
+/* The port has what was sent, unless something waits for it. */
+static void timed_out(struct stack *s)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (s->tx_waiting)
+		return;
+	for (uint32_t i = 0; i < s->timed_count; i++)
+		latency_out(s->arena, s->idx, &s->timed[i], now_ns);
+	s->timed_count = 0;
+}
+
 static void phase_tx(struct stack *s)
 {
 	struct conn *c;
@@ -304,6 +322,8 @@ static void phase_tx(struct stack *s)
 			conn_put(s, c);
 	}
 	s->tx_waiting = nic_tx_flush(s->queue);
+	if (unlikely(s->timed_count))
+		timed_out(s);
 	if (unlikely(s->block_lent_count))
 		block_lent_return(s);
 	if (unlikely(s->tx_waiting) && nic_stats(s->queue)->tx_packets != s->tx_packets_seen) {
@@ -339,6 +359,14 @@ static void housekeeping(struct stack *s)
 	        {STAT_ip_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_ip)},
 	        {STAT_tcp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_tcp)},
 	        {STAT_udp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_udp)},
+#define ROW(dir, name) {STAT_inject_##dir##_##name, offsetof(struct nic_queue_stats, inject_##dir.name)}
+#define ROWS(dir)                                                                                            \
+	ROW(dir, lost), ROW(dir, duplicated), ROW(dir, reordered), ROW(dir, corrupted), ROW(dir, delayed),   \
+	        ROW(dir, overflow)
+	        ROWS(rx),
+	        ROWS(tx),
+#undef ROWS
+#undef ROW
 	};
 	uint32_t free_count, total;
 
@@ -566,7 +594,7 @@ void stack_announce(struct stack *s)
 
 void stack_run(struct stack *s)
 {
-	uint64_t spin_ns = s->cfg.stack_spin_us * 1000ull, now, yielded = 0;
+	uint64_t now, yielded = 0;
 
 	if (s->core >= 0 && cpu_pin((unsigned)s->core))
 		log_warning("cannot pin stack %u to core %d", s->idx, s->core);
@@ -588,7 +616,8 @@ void stack_run(struct stack *s)
 
 			stack_busy(s, end - now, 1);
 			s->last_work_ns = end;
-		} else if (now - s->last_work_ns >= spin_ns || !spin_may(&s->spin, now)) {
+		} else if (now - s->last_work_ns >= s->cfg.stack_spin_us * CLOCK_NS_PER_US ||
+		           !spin_may(&s->spin, now)) {
 			sleep_until_work(s);
 		} else {
 			/* whoever has work for us may want this very core: spinning on would make it wait

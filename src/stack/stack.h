@@ -138,3 +138,9 @@ void stack_net_changed(struct stack *s, struct stack_msg *m);
 void stack_client_gone(struct stack *s, struct stack_msg *m);
 void stack_barrier(struct stack *s, struct stack_msg *m);
 void stack_peaks_reset(struct stack *s, struct stack_msg *m);
+/* What tools change while the stack runs (adjust.c). configure, ptr: a copy of the configuration that is from
+ * now on the stack's, of malloc(3); values that cannot change are not looked at. inject, ptr: of
+ * nic_inject_make. latency, arg: whether times are taken. */
+void stack_configure(struct stack *s, struct stack_msg *m);
+void stack_inject(struct stack *s, struct stack_msg *m);
+void stack_latency(struct stack *s, struct stack_msg *m);

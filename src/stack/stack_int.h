@@ -12,6 +12,7 @@
 #include "lwip/priv/tcp_priv.h"
 
 #include "endpoint.h"
+#include "latency.h"
 #include "ready.h"
 #include "clock.h"
 #include "compiler.h"
@@ -40,7 +41,8 @@ enum {
 	ACCEPT_HASH = 256,
 	SWEEP_HOPS = NEIGH_COUNT,
 	TIME_WAIT_MAX = 262144, /* of all stacks; tcp_max_tw_buckets */
-	TX_STUCK_NS = 2000000,  /* a full port that takes nothing for so long is stuck */
+	TIMED_MAX = 64,
+	TX_STUCK_NS = 2000000, /* a full port that takes nothing for so long is stuck */
 };
 
 /* A connection: lwIP's pcb, its place in the hash and its endpoint. Lives while the pcb or the endpoint does.
@@ -324,6 +326,12 @@ struct stack {
 	struct nic_frame rx_frames[RX_BURST];  /* received, and worked off by the end of the turn */
 	uint32_t rx_count;
 
+	/* times (latency.h) */
+	bool is_timed;
+	uint32_t timed_count;
+	uint64_t frame_ns; /* when the frame that is worked on came; 0: that is not known, or not asked for */
+	struct latency_sent timed[TIMED_MAX]; /* samples that wait for the port */
+
 	/* looked up once a turn: packet buffers, and CLOCK_REALTIME */
 	uint32_t bufs_free, bufs_total;
 	uint64_t bufs_turn, real_turn, real_ns;
@@ -420,6 +428,8 @@ static inline void mib_ip_in(struct stack *s, const uint8_t *ip)
 	s->mib.ip_in_packets++;
 	s->mib.ip_in_octets += (uint32_t)ip[2] << 8 | ip[3];
 }
+/* Bytes of the endpoint's ring up to pos have gone to the port's queue (times are taken). */
+void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos);
 
 /* --- notify.c: telling applications --- */
 /* Queues the watches of an endpoint that want one of events (EPOLL bits). The wake-ups go out in the wake

@@ -44,6 +44,7 @@ uint32_t ep_take(struct stack *s)
 	ep->stack_idx = (uint16_t)s->idx;
 	ep->kind = SOCK_STREAM;
 	atomic_store_explicit(&ep->info_drops, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_tx_bytes, 0, memory_order_relaxed);
 	ep->listener = UINT32_MAX;
 	ep->parent = ENDPOINT_NONE;
 	atomic_store_explicit(&ep->rx_tail, 0, memory_order_relaxed);
@@ -622,6 +623,7 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 	atomic_store_explicit(&ep->info_rcv_wnd, pcb->rcv_wnd, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_rto_ms, (uint32_t)pcb->rto, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_mss, conn_mss(c), memory_order_relaxed);
+	atomic_store_explicit(&ep->info_tx_bytes, (uint32_t)c->bytes_acked, memory_order_relaxed);
 	if (pcb->state == FIN_WAIT_2 || pcb->state == TIME_WAIT) {
 		if (!(atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_FIN_ACKED)) {
 			atomic_fetch_or(&ep->flags, EP_FIN_ACKED);

@@ -155,6 +155,10 @@ static void publish(struct stack *s, struct conn *c)
 	if (head == c->rx_head)
 		return;
 	c->rx_head = head;
+	if (unlikely(c->udp->received_ns != 0)) {
+		latency_published(s->arena, ep, c->rx_bytes, c->udp->received_ns);
+		c->udp->received_ns = 0;
+	}
 	atomic_store_explicit(&ep->rx_bytes, c->rx_bytes, memory_order_release);
 	atomic_store_explicit(&ep->rx_head, head, memory_order_release);
 	atomic_fetch_add_explicit(&ep->rx_gen, 1, memory_order_relaxed);
@@ -295,6 +299,8 @@ static void queue(struct stack *s, uint32_t ep_idx, struct pbuf *first)
 	rx_buf_of(first)->pieces = pieces;
 	u->rx_pieces += pieces;
 	COUNT(s, udp_rx, 1);
+	if (unlikely(s->frame_ns != 0) && !u->received_ns)
+		u->received_ns = s->frame_ns;
 	publish_later(s, c);
 	return;
 drop:

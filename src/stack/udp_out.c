@@ -250,6 +250,8 @@ void udp_pump(struct stack *s, struct conn *c)
 		head = u->tx_end;
 	} else {
 		head = atomic_load_explicit(&stack_ep(s, c->ep)->tx_head, memory_order_acquire);
+		if (unlikely(s->is_timed))
+			latency_taken(s->arena, stack_ep(s, c->ep), head);
 		if (unlikely(!tx_take(s, c, head))) {
 			broken(s, c, __LINE__);
 			return;
@@ -275,9 +277,15 @@ void udp_pump(struct stack *s, struct conn *c)
 		}
 		d.pos = c->tx_fed + sizeof(h);
 		send_one(s, c, &d);
+		c->bytes_sent += d.size;
 		c->tx_fed += sizeof(h) + DGRAM_ALIGN(h.size);
 	}
+	if (unlikely(s->is_timed) && !c->is_released)
+		stack_timed_sent(s, stack_ep(s, c->ep), c->tx_fed);
 	tx_done(s, c);
+	if (!c->is_released)
+		atomic_store_explicit(
+		        &stack_ep(s, c->ep)->info_tx_bytes, (uint32_t)c->bytes_sent, memory_order_relaxed);
 	/* what has left is an edge, also where there was room all the time (sock_def_write_space) */
 	if (c->tx_fed != before && !c->is_released &&
 	        ep_tx_used(stack_ep(s, c->ep)) <= ep_tx_limit(stack_ep(s, c->ep)) / 2)

@@ -1,5 +1,5 @@
-/* fixture_stats.c - a service that is none: the real control server over a statistics segment and an arena whose
- *every value is written down here, so that what pronkctl prints of it is exact.
+/* fixture_stats.c - a service that is none: the real control server over a statistics segment and an arena
+ *whose every value is written down here, so that what pronkctl prints of it is exact.
  *
  *	fixture_stats SOCKET [moving]
  *
@@ -125,6 +125,7 @@ static void move(struct segment *s, struct arena *a)
 			__atomic_fetch_add(&s->value[k][i], 10, __ATOMIC_RELAXED);
 	atomic_fetch_add(&a->endpoints[1].rx_bytes, 100);
 	atomic_fetch_add(&a->endpoints[1].rx_read, 100);
+	atomic_fetch_add(&a->endpoints[1].info_tx_bytes, 300);
 }
 
 static struct sock_addr address(uint8_t last, uint16_t port)
@@ -157,6 +158,7 @@ static void arena_fill(struct arena *a)
 		atomic_store(&ep[i].rx_read, 900 * i);
 		atomic_store(&ep[i].tx_head, 500 * i);
 		atomic_store(&ep[i].tx_tail, 450 * i);
+		atomic_store(&ep[i].info_tx_bytes, 7000 * i);
 		atomic_store(&ep[i].info_rtt_us, 1500 * i);
 		atomic_store(&ep[i].info_retransmits, i);
 		if (i < 3)

@@ -258,6 +258,7 @@ class Moving(unittest.TestCase):
 		first = now['sockets'][0]
 		self.assertEqual((first['endpoint'], first['pid'], first['program'], first['fd']), (1, 1234, 'my_server', 6))
 		self.assertGreater(first['rx_bytes'], 0)
+		self.assertGreater(first['tx_bytes'], first['rx_bytes'])
 		self.assertEqual([s['rx_bytes'] for s in now['sockets'][1:]], [0, 0, 0])
 		self.assertGreater(now['stacks'][1]['rx_packets'], 0)
 
