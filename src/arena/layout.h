@@ -322,6 +322,7 @@ struct accept_ring {
 struct listener {
 	_Alignas(64) _Atomic uint32_t endpoint;
 	_Atomic uint32_t in_use;
+	_Atomic uint32_t watch_end; /* app: no watch from here on was ever claimed; raised before the claim */
 	struct watch watch[WATCH_LISTENER];
 	struct accept_ring ring[]; /* one per stack */
 };

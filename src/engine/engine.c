@@ -73,8 +73,9 @@ void engine_publish(struct engine *e)
 	atomic_store(&h->strict, e->cfg.strict);
 }
 
+/* ptr: one for all; each: one for each stack. */
 static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        void *const *ptr, _Atomic uint32_t *left)
+        void *ptr, void *const *each, _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
 
@@ -87,7 +88,7 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 		}
 		m[i]->fn = fn;
 		m[i]->arg = arg;
-		m[i]->ptr = ptr ? ptr[i] : NULL;
+		m[i]->ptr = each ? each[i] : ptr;
 		m[i]->done = left;
 		m[i]->is_heap = true;
 	}
@@ -97,25 +98,25 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 }
 
 int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        _Atomic uint32_t *left)
+        void *ptr, _Atomic uint32_t *left)
 {
-	return post_all(e, fn, arg, NULL, left);
+	return post_all(e, fn, arg, ptr, NULL, left);
 }
 
 int engine_post_each(
         struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX])
 {
-	return post_all(e, fn, 0, ptr, NULL);
+	return post_all(e, fn, 0, NULL, ptr, NULL);
 }
 
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_client_gone, client_idx, left);
+	return engine_post_all(arg, stack_client_gone, client_idx, NULL, left);
 }
 
 static int ops_barrier(void *arg, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_barrier, 0, left);
+	return engine_post_all(arg, stack_barrier, 0, NULL, left);
 }
 
 static int ops_config_text(void *arg, bool json, char *buf, size_t size)
@@ -322,7 +323,7 @@ static int stacks_wait(struct engine *e, char *err, size_t err_size)
 
 	if (left) {
 		atomic_store(left, e->stack_count);
-		rc = engine_post_all(e, stack_barrier, 0, left);
+		rc = engine_post_all(e, stack_barrier, 0, NULL, left);
 	}
 	if (rc) {
 		snprintf(err, err_size, "out of memory");

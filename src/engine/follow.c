@@ -113,7 +113,6 @@ static bool state_is_same(const struct state *a, const struct state *b)
 
 static int post(struct engine *e, const struct state *s, const struct state *was)
 {
-	void *all[ARENA_STACK_MAX] = {0};
 	uint32_t mask = s->a.prefix ? ~0u << (32 - s->a.prefix) : 0;
 	struct stack_net *n = calloc(1, sizeof(*n) + s->neigh_count * sizeof(n->neigh[0]));
 	int rc;
@@ -137,9 +136,7 @@ static int post(struct engine *e, const struct state *s, const struct state *was
 		memcpy(n->neigh[i].ip, s->neigh[i].ip, 4);
 		memcpy(n->neigh[i].mac, s->neigh[i].mac, 6);
 	}
-	for (uint32_t i = 0; i < e->stack_count; i++)
-		all[i] = n;
-	rc = engine_post_each(e, stack_net_changed, all);
+	rc = engine_post_all(e, stack_net_changed, 0, n, NULL);
 	if (rc)
 		free(n);
 	return rc;

@@ -16,6 +16,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "spare.h"
 #include "user.h"
 #include "wait.h"
 
@@ -127,20 +128,23 @@ int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags)
 void sock_options_take(struct file *f, int fd)
 {
 	opt_take(f, fd);
-	atomic_store(&f->is_nonblocking, (libc.fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+	if (!spare_is_fresh(f)) /* else nobody but us could change it */
+		atomic_store(&f->is_nonblocking, (libc.fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
 }
 
-void sock_renew(struct file *f)
+int sock_renew(struct file *f)
 {
 	int fd = libc.socket(f->domain, f->type | SOCK_CLOEXEC, 0), reuse = opt_flag(f, EPF_REUSEADDR);
+	uint32_t left = atomic_load(&f->fd_count);
 
 	if (fd < 0)
-		return;
+		return -errno;
 	/* may be inherited from a listener, not set by the program */
 	libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-	for (int n = -1; (n = file_number_after(f, n)) >= 0;)
+	for (int n = left == 1 ? f->fd - 1 : -1; left && (n = file_number_after(f, n)) >= 0; left--)
 		libc.dup3(fd, n, libc.fcntl(n, F_GETFD) == FD_CLOEXEC ? O_CLOEXEC : 0);
 	libc.close(fd);
+	return 0;
 }
 
 /* bind(2) on a socket of ours that cannot be bound any more: the kernel looks at the address first, so it is
@@ -253,6 +257,7 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 
 	if (f->type == SOCK_DGRAM)
 		return dgram_bind(f, fd, addr, len);
+	spare_own(f);
 	rc = user_is_bad(addr) ? -EFAULT : addr_from_user(&a, addr, len);
 	if (f->may_bind_again) {
 		int again = bind_let_go(f, fd, addr, len);
@@ -457,6 +462,7 @@ int sock_listen(struct file *f, int fd, int backlog)
 	spin_lock(&f->lock);
 	switch (atomic_load(&f->mode)) {
 	case MODE_OPEN:
+		spare_own(f);
 		rc = listen_dual(f, fd, backlog);
 		break;
 	case MODE_DUAL:
@@ -591,6 +597,11 @@ int sock_setfl(struct file *f, int fd, int flags)
 	(void)fd;
 	if (!sock_is_ours(f)) {
 		sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
+		atomic_store(&f->is_append, (flags & O_APPEND) != 0);
+		if (flags & (O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME))
+			spare_own(f);
+		else
+			spare_flagged(f, (flags & O_NONBLOCK) != 0);
 		return SOCK_LIBC;
 	}
 	if (flags & O_DIRECT)
@@ -609,8 +620,12 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	if (f->type == SOCK_DGRAM)
 		return dgram_ioctl(f, fd, request, arg);
 	if (!sock_is_ours(f)) {
-		if (request == FIONBIO && !user_is_bad(arg))
+		if (request == FIONBIO && !user_is_bad(arg)) {
 			sock_set_nonblocking(f, *(int *)arg != 0);
+			spare_flagged(f, *(int *)arg != 0);
+		} else if (request != FIONBIO && request != FIOCLEX && request != FIONCLEX) {
+			spare_own(f);
+		}
 		return SOCK_LIBC;
 	}
 	ep = proc_ep(atomic_load(&f->ep));
@@ -654,6 +669,7 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	case FIOASYNC:
 		return user_is_bad(arg) ? -EFAULT : *(int *)arg ? -EOPNOTSUPP : 0;
 	default:
+		spare_own(f);
 		return SOCK_LIBC; /* of interfaces, owners and terminals the kernel's socket knows */
 	}
 }
@@ -696,6 +712,7 @@ void sock_end(struct file *f)
 		dgram_end(f);
 		return;
 	}
+	spare_back(f);
 	if (ep != ENDPOINT_NONE) {
 		bool is_listener = atomic_load(&proc_ep(ep)->state) == EP_LISTEN &&
 		                   !hold_any(&proc.at.arena, ep, proc.at.client_idx);
