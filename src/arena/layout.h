@@ -530,9 +530,9 @@ struct arena_header {
 	uint32_t prefix;
 	uint8_t gateway[4];
 	uint32_t has_gateway;
-	uint32_t loopback;  /* 1: 127.0.0.0/8 and the port's own address are served here */
-	uint32_t is_inline; /* the service is in one of the applications */
-	uint32_t stack_spin_us;
+	uint32_t loopback;              /* 1: 127.0.0.0/8 and the port's own address are served here */
+	uint32_t is_inline;             /* the service is in one of the applications */
+	_Atomic uint32_t stack_spin_us; /* control thread, also later */
 	uint32_t reserved;
 	/* address, prefix, MTU, and whether there is a gateway, as they are now: they follow the kernel's
 	 * interface (doc/threads.md, "The port's address"). One word (arena_net), so that nobody sees a part

@@ -67,6 +67,7 @@ void engine_publish(struct engine *e)
 {
 	struct arena_header *h = e->arena.hdr;
 
+	atomic_store(&h->stack_spin_us, e->cfg.stack_spin_us);
 	atomic_store(&h->app_spin_us, e->cfg.app_spin_us);
 	atomic_store(&h->send_buffer, e->cfg.send_buffer);
 	atomic_store(&h->receive_buffer, e->cfg.receive_buffer);
@@ -233,7 +234,6 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	follow_tell(e);
 	device_text(cfg, h->device, sizeof(h->device));
 	h->is_inline = e->is_inline;
-	h->stack_spin_us = cfg->stack_spin_us;
 	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
 	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
 	cfg_socket_path(cfg, h->socket, sizeof(h->socket));

@@ -353,6 +353,15 @@ static int strict_or_kernel(struct file *f, int fd, const char *reason)
 	return 0;
 }
 
+static bool is_v6_only(const struct file *f, int fd)
+{
+	int v6only = 0;
+	socklen_t len = sizeof(v6only);
+
+	return f->domain == AF_INET6 &&
+	       (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only);
+}
+
 /* A listener at the wildcard, or at a loopback address that is ours as well: the kernel listens first, so
  * that its answer to a taken port or a missing bind is the kernel's own. */
 static int listen_dual(struct file *f, int fd, int backlog)
@@ -360,13 +369,13 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	struct sockaddr_storage ss;
 	struct sock_addr a;
 	socklen_t len = sizeof(ss);
-	int v6only = 0, rc;
-	bool is_loop;
+	bool is_loop, is_named;
+	int rc;
 
+	is_named = !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
+	           !addr_from_user(&a, (struct sockaddr *)&ss, len);
 	/* bound to our address by a bind that the service had no part in, as somebody listened there */
-	if (!libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
-	        !addr_from_user(&a, (struct sockaddr *)&ss, len) && a.port && !route_is_any(&a) &&
-	        proc_attach() && !proc_is_dead() && route_is_own(&a)) {
+	if (is_named && a.port && !route_is_any(&a) && proc_attach() && !proc_is_dead() && route_is_own(&a)) {
 		sock_options_take(f, fd);
 		rc = sock_bind_here(f, &a, 0);
 		if (rc)
@@ -376,6 +385,10 @@ static int listen_dual(struct file *f, int fd, int backlog)
 		epoll_file_changed(f);
 		return rc;
 	}
+	/* before the kernel answers anybody: a port that takes the interface over (AF_XDP) as it starts would
+	 * cut off who has connected by then */
+	if (is_named && route_is_any(&a) && !is_v6_only(f, fd))
+		proc_attach();
 	len = sizeof(ss);
 	if (libc.listen(fd, backlog) < 0)
 		return -errno;
@@ -389,9 +402,7 @@ static int listen_dual(struct file *f, int fd, int backlog)
 		                              : "bound to an address of the kernel");
 		return 0;
 	}
-	len = sizeof(v6only);
-	if (f->domain == AF_INET6 && !is_loop &&
-	        (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only)) {
+	if (!is_loop && is_v6_only(f, fd)) {
 		stay_kernel(f, fd, "IPv6 is not accelerated");
 		return 0;
 	}
