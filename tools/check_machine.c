@@ -301,7 +301,7 @@ static void pages_check(const struct machine *m, const struct cfg *cfg, struct r
 	        is_enough                            ? LEVEL_OK
 	        : cfg->hugepages == CFG_HUGEPAGES_ON ? LEVEL_MISSING
 	                                             : LEVEL_NOTE,
-	        "hugepages.reserved", "2 MB: %ld reserved, %ld free%s; the service takes about %u", total,
+	        "hugepages.reserved", "2 MB: %ld reserved, %ld free%s; the service wants about %u", total,
 	        left < 0 ? 0 : left, nodes_text, need);
 	if (!m->service) {
 		finding_means(f, "A service runs and has its share.");
