@@ -21,25 +21,6 @@ enum { TURN_MS = 2 };
 
 static struct engine *e;
 
-int nic_kernel_address(const struct cfg *cfg, struct nic_address *a)
-{
-	memset(a, 0, sizeof(*a));
-	return cfg_parse_ipv4_prefix(cfg->address, a->ip, &a->prefix);
-}
-
-/* no interface of the kernel's is behind the fake port */
-int nic_kernel_interface(const struct cfg *cfg)
-{
-	(void)cfg;
-	return -EINVAL;
-}
-
-int nic_kernel_choose(const struct cfg *cfg, const struct iface *iface, struct nic_address *a)
-{
-	(void)cfg, (void)iface, (void)a;
-	return -EINVAL;
-}
-
 /* Of every stage a hundred values, a hundred microseconds apart in the middle, and a long one; of the
  * wake-ups none. */
 static void times_fill(void)
