@@ -533,8 +533,7 @@ EXPORT int close(int fd)
 	pthread_testcancel();
 	f = file_get(fd);
 	if (!f) {
-		if (unlikely(proc_is_attached()))
-			proc_fallback_remove(fd);
+		proc_fallback_remove(fd);
 		return libc.close(fd);
 	}
 	if (f->kind == FILE_SOCKET) {

@@ -110,7 +110,7 @@ static const char *line_of(const char *text, const char *line)
 static void differences_tell(const struct cfg *cfg)
 {
 	/* matters of this side, or of the start only */
-	static const char *const own[] = {"autostart ", "strict ", "log_"};
+	static const char *const own[] = {"autostart ", "strict ", "log_", "rules ", "  { "};
 	char socket_path[CFG_SOCKET_PATH_MAX], err[ERR_SIZE], *theirs = malloc(CTL_TEXT_MAX), *text = NULL;
 	size_t size = 0;
 	struct attach at;
@@ -147,18 +147,35 @@ out:
 	free(theirs);
 }
 
-static int run(const struct cfg *cfg, const char *config, char **argv)
+/* The rule that leaves everything a program could open to the kernel, or 0. */
+static unsigned rule_forbids(struct cfg *cfg, const char *program)
 {
-	char err[ERR_SIZE] = "", path[PATH_MAX];
+	const char *slash = strrchr(program, '/');
+	struct cfg_rule_process who = {
+	        .name = slash ? slash + 1 : program, .executable = "", .uid = geteuid()};
+
+	cfg_rules_resolve(cfg);
+	return cfg_rules_forbid(cfg, &who, who.uid == 0, CFG_ROLES_ALL);
+}
+
+static int run(struct cfg *cfg, const char *config, char **argv)
+{
+	char err[ERR_SIZE] = "", path[PATH_MAX], rule[PATH_MAX + 32];
+	unsigned number = rule_forbids(cfg, argv[0]);
+	bool is_service = !number && cfg->mode != CFG_MODE_INLINE;
 	int rc;
 
 	if (config && realpath(config, path)) {
 		setenv("PRONK_CONFIG", path, 1);
 		config = path;
 	}
+	if (number) { /* what it starts in its turn may be another program: the library goes with it */
+		cfg_rule_text(cfg, number, rule, sizeof(rule));
+		fprintf(stderr, "pronk: %s leaves %s to the kernel's network stack\n", rule, argv[0]);
+	}
 	/* mode inline: the program starts what it needs itself */
-	rc = cfg->mode == CFG_MODE_INLINE ? 0 : service_ensure(cfg, config, err, sizeof(err));
-	if (!rc)
+	rc = is_service ? service_ensure(cfg, config, err, sizeof(err)) : 0;
+	if (!rc && !number)
 		differences_tell(cfg);
 	if (!rc)
 		rc = preload_set(err, sizeof(err));

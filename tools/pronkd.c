@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +21,12 @@
 
 #include "cfg.h"
 #include "clock.h"
+#include "compiler.h"
 #include "engine.h"
 #include "pronkd_metrics.h"
 #include "log.h"
 #include "nic.h"
+#include "systemd.h"
 
 enum { FIRST_CLIENT_S = 30, ERR_SIZE = 512 };
 
@@ -196,6 +199,25 @@ static void daemon_report(int *fd, const char *text)
 	*fd = -1;
 }
 
+/* --- the service manager --- */
+
+static void manager_tell(const char *fmt, ...) PRINTF_LIKE(1, 2);
+
+/* systemd waits for this (Type=notify). */
+static void manager_tell(const char *fmt, ...)
+{
+	char state[640];
+	va_list args;
+	int rc;
+
+	va_start(args, fmt);
+	vsnprintf(state, sizeof(state), fmt, args);
+	va_end(args);
+	rc = systemd_notify(state);
+	if (rc)
+		log_warning("cannot tell the service manager: %s", strerror(-rc));
+}
+
 /* --- the loop --- */
 
 /* Nanoseconds until a service that nobody uses ends; UINT64_MAX: it does not. */
@@ -212,6 +234,30 @@ static uint64_t linger_left(
 	return now_ns - idle_since_ns >= limit_ns ? 0 : limit_ns - (now_ns - idle_since_ns);
 }
 
+static bool is_journal; /* messages go to the journal */
+
+/* Where messages go: a file's path in path, or NULL. Tells when that is not what was asked for. */
+static const char *log_start(const struct args *args, const struct cfg *cfg, char *path, size_t size)
+{
+	bool is_stderr = !strcmp(cfg->log_file, "stderr");
+	int rc;
+
+	snprintf(path, size, "%s", cfg->log_file);
+	if (is_stderr && systemd_is_stderr_journal() && !systemd_journal_open())
+		snprintf(path, size, "journal");
+	if (is_stderr && args->daemonize) {
+		mkdir(cfg->runtime_dir, 0755);
+		snprintf(path, size, "%s/%s.log", cfg->runtime_dir, cfg->name);
+	}
+	log_rate_set(cfg->log_rate);
+	rc = log_open((enum log_level)cfg->log_level, path);
+	is_journal = !rc && !strcmp(path, "journal");
+	if (rc)
+		log_warning("cannot write the log %s%s (%s): messages go to stderr",
+		        path[0] == '/' ? "file " : "", path, strerror(-rc));
+	return path[0] == '/' ? path : NULL;
+}
+
 /* True when the signal asks to end. */
 static bool signal_take(int fd, const struct cfg *cfg, const char *log_path)
 {
@@ -220,6 +266,8 @@ static bool signal_take(int fd, const struct cfg *cfg, const char *log_path)
 
 	if (read(fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
 		return false;
+	if (info.ssi_signo == SIGHUP && is_journal)
+		return false; /* there is nothing to open anew */
 	if (info.ssi_signo != SIGHUP ||
 	        !log_path) { /* without a log file, it means that the terminal has gone */
 		log_notice("ending: signal %u from pid %u", info.ssi_signo, info.ssi_pid);
@@ -302,18 +350,9 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	}
-	snprintf(path, sizeof(path), "%s", cfg.log_file);
-	if (args.daemonize && !strcmp(cfg.log_file, "stderr")) {
-		mkdir(cfg.runtime_dir, 0755);
-		snprintf(path, sizeof(path), "%s/%s.log", cfg.runtime_dir, cfg.name);
-	}
-	if (strcmp(path, "stderr"))
-		log_path = path;
-	rc = log_open((enum log_level)cfg.log_level, path);
-	if (rc)
-		log_warning("cannot write the log file %s (%s): messages go to stderr", path, strerror(-rc));
+	log_path = log_start(&args, &cfg, path, sizeof(path));
 	if (args.daemonize)
-		daemon_detach(path);
+		daemon_detach(log_path ? log_path : "/dev/null");
 	signal_fd = signals_open(&saved);
 
 	rc = engine_start(&engine, &cfg, err, sizeof(err));
@@ -322,7 +361,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (rc) {
-		if (report_fd < 0 || log_path)
+		if (report_fd < 0 || log_path || is_journal)
 			log_error("%s", err);
 		daemon_report(&report_fd, err);
 		return 1;
@@ -339,8 +378,10 @@ int main(int argc, char **argv)
 	engine_describe(engine, text, sizeof(text));
 	log_notice("ready: %s", text);
 	daemon_report(&report_fd, "ready");
+	manager_tell("READY=1\nSTATUS=%s", text);
 
 	rc = run(&args, engine, signal_fd, log_path);
+	manager_tell("STOPPING=1");
 	/* should an orderly end ever hang, a second signal ends it the hard way */
 	signal(SIGHUP, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &saved, NULL);

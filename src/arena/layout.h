@@ -36,6 +36,7 @@ enum {
 	CALL_COUNT = 32,         /* synchronous requests a client may have at a time */
 	GRANT_RING_SIZE = 1024,  /* send blocks granted to a client and not yet used; power of two */
 	FALLBACK_COUNT = 128,    /* remembered sockets per client that the kernel serves */
+	FALLBACK_REASON_SIZE = 88,
 	TICKET_SIZE = 1024,      /* what a socket is, on its way to another process */
 	LATENCY_MARKS = 1024,    /* samples under way for each stack and direction; power of two */
 };
@@ -434,7 +435,7 @@ enum {
 struct fallback {
 	_Atomic int32_t fd; /* -1 = no entry */
 	uint16_t family, type;
-	char reason[88];
+	char reason[FALLBACK_REASON_SIZE];
 };
 
 enum client_state { CLIENT_FREE, CLIENT_FORKING, CLIENT_ACTIVE, CLIENT_DEAD };

@@ -1,15 +1,15 @@
 /* cfg.c - owns the options table made from options.def, the defaults, look-ups in it, and printing a
  * configuration.
  *
- * Reading files and the environment is cfg_load.c, what values mean is cfg_check.c, and the parsers of single
- * texts are cfg_parse.c. Everything here runs on the control thread or in a command-line tool. */
+ * Reading files and the environment is cfg_load.c, what values mean is cfg_check.c, option rules is
+ * cfg_rules.c, and the parsers of single texts are cfg_parse.c. Everything here runs on the control thread or
+ * in a command-line tool. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "cfg.h"
-#include "compiler.h"
+#include "cfg_internal.h"
 
 #ifndef SYSCONFDIR
 #define SYSCONFDIR "/etc"
@@ -140,35 +140,45 @@ static unsigned edit_distance(const char *a, const char *b)
 	return cost[a_size][b_size];
 }
 
-const char *cfg_option_suggest(const char *key)
+const char *cfg_nearest(const char *word_given, const char *(*name)(unsigned idx))
 {
 	unsigned best_distance = UINT32_MAX;
-	const char *best = NULL;
+	const char *best = NULL, *other;
 	char word[64];
 	size_t size;
 
-	/* Case and dashes are not what tells options apart. */
-	for (size = 0; key[size] != '\0' && size < sizeof(word) - 1; size++) {
-		char c = key[size];
+	/* Case and dashes are not what tells names apart. */
+	for (size = 0; word_given[size] != '\0' && size < sizeof(word) - 1; size++) {
+		char c = word_given[size];
 
 		word[size] = c == '-' ? '_' : (c >= 'A' && c <= 'Z') ? (char)(c - 'A' + 'a') : c;
 	}
-	if (size < 2 || key[size] != '\0')
+	if (size < 2 || word_given[size] != '\0')
 		return NULL;
 	word[size] = '\0';
-	for (unsigned i = 0; i < OPTION_COUNT; i++) {
-		const char *option_key = cfg_options[i].key;
-		unsigned distance = edit_distance(word, option_key);
+	for (unsigned i = 0; (other = name(i)) != NULL; i++) {
+		unsigned distance = edit_distance(word, other);
 
-		/* A whole word of a longer key is a good guess too: queue_size, linger. */
-		if (size >= 4 && distance > 2 && strstr(option_key, word) != NULL)
+		/* A whole word of a longer name is a good guess too: queue_size, linger. */
+		if (size >= 4 && distance > 2 && strstr(other, word) != NULL)
 			distance = 2;
 		if (distance < best_distance) {
 			best_distance = distance;
-			best = option_key;
+			best = other;
 		}
 	}
 	return best_distance <= (size < 6 ? 1 + (size > 3) : size / 3) ? best : NULL;
+}
+
+/* The options of the table, and the one that is none of its kinds. */
+static const char *option_name(unsigned idx)
+{
+	return idx < OPTION_COUNT ? cfg_options[idx].key : idx == OPTION_COUNT ? "rules" : NULL;
+}
+
+const char *cfg_option_suggest(const char *key)
+{
+	return cfg_nearest(key, option_name);
 }
 
 int cfg_choice_text(enum option_id id, uint32_t idx, char *buf, size_t size)
@@ -225,9 +235,8 @@ const char *cfg_default_path(void)
 	return NULL;
 }
 
-/* Text in double quotes, in the escapes that libconfig and JSON have in common. Checked values hold no
- * control characters; others come out as '?'. */
-static void quoted_print(FILE *file, const char *text)
+/* Checked values hold no control characters; others come out as '?'. */
+void cfg_quoted_print(FILE *file, const char *text)
 {
 	fputc('"', file);
 	for (; *text != '\0'; text++) {
@@ -246,7 +255,7 @@ static void value_print(FILE *file, const struct cfg *cfg, enum option_id id)
 
 	switch (option->kind) {
 	case CFG_KIND_STR:
-		quoted_print(file, value);
+		cfg_quoted_print(file, value);
 		break;
 	case CFG_KIND_UINT:
 		fprintf(file, "%u", *(const uint32_t *)value);
@@ -256,7 +265,7 @@ static void value_print(FILE *file, const struct cfg *cfg, enum option_id id)
 		break;
 	case CFG_KIND_ENUM:
 		cfg_choice_text(id, *(const uint32_t *)value, choice, sizeof(choice));
-		quoted_print(file, choice);
+		cfg_quoted_print(file, choice);
 		break;
 	}
 }
@@ -291,9 +300,8 @@ int cfg_dump(const struct cfg *cfg, FILE *file, bool json)
 			fprintf(file, "  \"%s\": {\"value\": ", cfg_options[i].key);
 			value_print(file, cfg, i);
 			fprintf(file, ", \"origin\": \"%s\", \"place\": ", cfg_origin_name(origin));
-			quoted_print(file, place);
-			fprintf(file, ", \"can_change\": %s}%s\n", cfg_option_live(i) ? "true" : "false",
-			        i + 1 < OPTION_COUNT ? "," : "");
+			cfg_quoted_print(file, place);
+			fprintf(file, ", \"can_change\": %s},\n", cfg_option_live(i) ? "true" : "false");
 		} else {
 			fprintf(file, "%s = ", cfg_options[i].key);
 			value_print(file, cfg, i);
@@ -302,6 +310,7 @@ int cfg_dump(const struct cfg *cfg, FILE *file, bool json)
 		}
 		free(place);
 	}
+	cfg_rules_print(cfg, file, json);
 	if (json)
 		fputs("}\n", file);
 	return ferror(file) ? -EIO : 0;

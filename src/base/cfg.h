@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <stdio.h>
 
+#include "cfg_rules.h"
+
 /* One id for each option: OPTION_device, OPTION_address, ... */
 #define OPT_GROUP(title)
 #define OPT_LIVE(key, what)
@@ -63,6 +65,7 @@ enum {
 	CFG_PATH_MAX = 256,        /* bytes of a config file's path kept for messages */
 	CFG_SOCKET_PATH_MAX = 108, /* sockaddr_un.sun_path, with the terminator */
 	CFG_IF_NAME_MAX = 16,      /* IFNAMSIZ */
+	CFG_MTU_MIN = 576,         /* RFC 791: what every host takes */
 };
 
 /* The values. A string is a text field, a number or a choice is uint32_t, a switch is bool. */
@@ -82,6 +85,12 @@ struct cfg {
 	uint8_t origin[OPTION_COUNT]; /* enum cfg_origin */
 	uint32_t line[OPTION_COUNT];  /* line in the file where origin is CFG_ORIGIN_FILE */
 	char path[CFG_PATH_MAX];      /* the file that was read; empty if none */
+
+	/* option rules, which is none of the table's kinds: cfg_rules.h */
+	struct cfg_rule rules[CFG_RULE_MAX];
+	uint32_t rule_count;
+	uint32_t rules_line;  /* as line */
+	uint8_t rules_origin; /* as origin */
 };
 
 enum cfg_kind { CFG_KIND_STR, CFG_KIND_UINT, CFG_KIND_BOOL, CFG_KIND_ENUM };
@@ -138,6 +147,11 @@ int cfg_check(const struct cfg *cfg, char *err, size_t err_size);
  * as threads are to run on them. For a checked cfg, in the process and network namespace of the service. Any
  * thread; short system calls. Returns 0, or -EINVAL with the reason in err. */
 int cfg_check_machine(const struct cfg *cfg, bool has_threads, char *err, size_t err_size);
+
+/* Checks whether this process has the capabilities that cfg's device takes, capabilities(7), so that a driver
+ * need not say it in its words. Any thread; short system calls. Returns 0, or -EPERM with the reason in err.
+ */
+int cfg_check_rights(const struct cfg *cfg, char *err, size_t err_size);
 
 /* Prints every option's value with its origin: as a config file that cfg_load takes, or as one JSON object.
  * Blocks as stdio does. Returns 0, or -EIO when the stream has an error. */

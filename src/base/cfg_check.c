@@ -23,6 +23,13 @@ struct checker {
 
 #define REFUSE(c, key, ...) cfg_refuse((c)->cfg, OPTION_##key, (c)->err, (c)->err_size, __VA_ARGS__)
 
+void cfg_line_clean(char *line, size_t size)
+{
+	for (char *c = line; size > 0 && *c != '\0'; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+}
+
 int cfg_refuse(const struct cfg *cfg, enum option_id id, char *err, size_t err_size, const char *fmt, ...)
 {
 	const char *key = cfg_options[id].key;
@@ -50,10 +57,7 @@ int cfg_refuse(const struct cfg *cfg, enum option_id id, char *err, size_t err_s
 		snprintf(err, err_size, "default %s: %s", key, reason);
 		break;
 	}
-	/* A line stays a line, whatever stood in the value. */
-	for (char *c = err; err_size > 0 && *c != '\0'; c++)
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			*c = '?';
+	cfg_line_clean(err, err_size);
 	return -EINVAL;
 }
 
@@ -87,8 +91,9 @@ static int device_check(struct checker *c)
 		        "\"%.64s\" is not a device (allowed: auto, tap:NAME, afpacket:IF, afxdp:IF, memif:/PATH, or a PCI "
 		        "address such as 0000:3b:00.0; interface names have 1 to 15 characters)",
 		        cfg->device);
-	if (cfg->mtu != 0 && cfg->mtu < 576)
-		return REFUSE(c, mtu, "%u is too small (allowed: 0 or 576 to 9000 bytes)", cfg->mtu);
+	if (cfg->mtu != 0 && cfg->mtu < CFG_MTU_MIN)
+		return REFUSE(c, mtu, "%u is too small (allowed: 0 or %d to %u bytes)", cfg->mtu, CFG_MTU_MIN,
+		        cfg_options[OPTION_mtu].max);
 	return 0;
 }
 
@@ -243,7 +248,8 @@ static int service_check(struct checker *c)
 	if (cfg->name[0] == '\0' ||
 	        strspn(cfg->name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") !=
 	                strlen(cfg->name))
-		return REFUSE(c, name, "\"%s\" is not a name (allowed: letters, digits, dash and underscore)",
+		return REFUSE(c, name,
+		        "\"%s\" is not a name (allowed: 1 to 31 letters, digits, dashes and underscores)",
 		        cfg->name);
 	if (cfg->runtime_dir[0] != '/')
 		return REFUSE(c, runtime_dir,
@@ -257,9 +263,10 @@ static int service_check(struct checker *c)
 		        "the socket's path RUNTIME_DIR/NAME.sock has %zu bytes (allowed: up to %d)", size,
 		        CFG_SOCKET_PATH_MAX - 1);
 	}
-	if (strcmp(cfg->log_file, "stderr") != 0 && cfg->log_file[0] != '/')
+	if (strcmp(cfg->log_file, "stderr") != 0 && strcmp(cfg->log_file, "journal") != 0 &&
+	        cfg->log_file[0] != '/')
 		return REFUSE(c, log_file,
-		        "\"%s\" is not an absolute path (allowed: stderr or a path that starts with /)",
+		        "\"%s\" is not an absolute path (allowed: stderr, journal, or a path that starts with /)",
 		        cfg->log_file);
 	return 0;
 }

@@ -1,25 +1,20 @@
-/* cfg_load.c - owns reading a configuration: the file (libconfig's syntax, flat keys), the environment, the
- * profile.
+/* cfg_load.c - owns reading a configuration: the file (libconfig's syntax), the environment, the profile.
  *
- * The file is read whole and given to libconfig as text: so a folder, a device or a huge file is refused here
- * instead of inside the scanner, which would end the process. Everything goes into a copy that replaces the
+ * The text is cfg_source.c's, option rules cfg_rules.c's. Everything goes into a copy that replaces the
  * caller's struct only when all of it was right. Control thread; blocks on file reads. */
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "cfg_internal.h"
 #include "cfg_lib.h"
-#include "libc.h"
+#include "cfg_source.h"
 
-enum { FILE_SIZE_MAX = 1 << 20, ALLOWED_SIZE = 256 };
+enum { ALLOWED_SIZE = 256 };
 
 /* What an option takes, for "(allowed: ...)". */
 static const char *allowed_text(enum option_id id, char *buf, size_t size)
@@ -33,7 +28,10 @@ static const char *allowed_text(enum option_id id, char *buf, size_t size)
 		snprintf(buf, size, "text of up to %u bytes", option->max);
 		break;
 	case CFG_KIND_UINT:
-		snprintf(buf, size, "%u to %u%s%s", option->min, option->max, space, option->unit);
+		if (id == OPTION_mtu) /* see cfg_check.c */
+			snprintf(buf, size, "0 or %d to %u bytes", CFG_MTU_MIN, option->max);
+		else
+			snprintf(buf, size, "%u to %u%s%s", option->min, option->max, space, option->unit);
 		break;
 	case CFG_KIND_BOOL:
 		snprintf(buf, size, "true, false");
@@ -93,164 +91,7 @@ static int number_set(struct cfg *cfg, enum option_id id, long long number, char
 
 /* --- The file --- */
 
-struct source {
-	const char *path;
-	char *text; /* NUL-terminated */
-	size_t size;
-};
-
-/* Reads a regular file into source->text, which the caller frees. */
-static int source_read(struct source *source, char *err, size_t err_size)
-{
-	struct stat st;
-	ssize_t count;
-	bool is_null;
-	size_t room;
-	int rc, fd;
-
-	libc_init(); /* this may run inside an application, where read and close are the preload's */
-	fd = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		rc = -errno;
-		snprintf(err, err_size, "%s: cannot read: %s", source->path, strerror(-rc));
-		goto out;
-	}
-	is_null = S_ISCHR(st.st_mode) &&
-	          st.st_rdev == makedev(1, 3); /* /dev/null: the usual word for "no file" */
-	if ((!S_ISREG(st.st_mode) && !is_null) || st.st_size > FILE_SIZE_MAX) {
-		rc = -EINVAL;
-		snprintf(err, err_size, "%s: not a config file (allowed: a regular file of up to %d bytes)",
-		        source->path, FILE_SIZE_MAX);
-		goto out;
-	}
-	room = (size_t)st.st_size; /* 0 for /dev/null; what a writer appends meanwhile is not read */
-	source->text = malloc(room + 1);
-	rc = source->text == NULL ? -ENOMEM : 0;
-	while (rc == 0 && source->size < room) {
-		count = libc.read(fd, source->text + source->size, room - source->size);
-		if (count == 0)
-			break;
-		if (count > 0)
-			source->size += (size_t)count;
-		else if (errno != EINTR)
-			rc = -errno;
-	}
-	if (rc < 0)
-		snprintf(err, err_size, "%s: cannot read: %s", source->path, strerror(-rc));
-	else
-		source->text[source->size] = '\0';
-out:
-	if (fd >= 0)
-		libc.close(fd);
-	return rc;
-}
-
-static const char *line_start(const struct source *source, unsigned line)
-{
-	const char *start = source->text;
-
-	for (; line > 1; line--) {
-		start = strchr(start, '\n');
-		if (start == NULL)
-			return source->text + source->size;
-		start++;
-	}
-	return start;
-}
-
-/* NUL bytes would hide the rest of the file from libconfig, and an include would bring in lines that no
- * message can name. */
-static int source_check(const struct source *source, char *err, size_t err_size)
-{
-	const char *next, *line = source->text, *end = source->text + source->size;
-	unsigned number = 1;
-
-	for (; line < end; line = next + 1, number++) {
-		next = memchr(line, '\n', (size_t)(end - line));
-		if (next == NULL)
-			next = end;
-		if (memchr(line, '\0', (size_t)(next - line)) != NULL) {
-			snprintf(err, err_size, "%s:%u: not a text file (it has a NUL byte)", source->path,
-			        number);
-			return -EINVAL;
-		}
-		if (strncmp(line + strspn(line, " \t"), "@include", 8) == 0) {
-			snprintf(err, err_size, "%s:%u: @include is not supported (allowed: key = value;)",
-			        source->path, number);
-			return -EINVAL;
-		}
-	}
-	return 0;
-}
-
-static bool is_key_char(char c)
-{
-	return isalnum((unsigned char)c) || c == '_' || c == '-' || c == '*';
-}
-
-static const char *blank_skip(const char *c)
-{
-	for (;;) {
-		c += strspn(c, " \t\r\n\f");
-		if (*c == '#' || (c[0] == '/' && c[1] == '/')) {
-			c += strcspn(c, "\n");
-		} else if (c[0] == '/' && c[1] == '*') {
-			const char *end = strstr(c + 2, "*/");
-
-			c = end == NULL ? c + strlen(c) : end + 2;
-		} else {
-			return c;
-		}
-	}
-}
-
-static const char *quoted_skip(const char *c)
-{
-	for (c++; *c != '\0' && *c != '"'; c++)
-		if (*c == '\\' && c[1] != '\0')
-			c++;
-	return *c == '"' ? c + 1 : c;
-}
-
-/* The number behind `key =` as it is written, in text that libconfig has accepted. libconfig 1.5 cuts numbers
- * to 32 bits without a word, so that 4294967297 would pass as 1; value is what it made of this one. Saturates
- * at LLONG_MAX and LLONG_MIN. */
-static long long number_written(const struct source *source, const char *key, int value)
-{
-	const char *c = source->text;
-	int depth = 0; /* inside groups, lists and arrays: keys there are not options */
-
-	while (*(c = blank_skip(c)) != '\0') {
-		const char *word = c;
-
-		if (*c == '"') {
-			c = quoted_skip(c);
-			continue;
-		}
-		if (!is_key_char(*c)) {
-			depth += (strchr("{[(", *c) != NULL) - (strchr("}])", *c) != NULL);
-			c++;
-			continue;
-		}
-		while (is_key_char(*c))
-			c++;
-		if (depth != 0 || (size_t)(c - word) != strlen(key) || strncmp(word, key, strlen(key)) != 0)
-			continue;
-		c = blank_skip(c);
-		if (*c != '=' && *c != ':')
-			continue;
-		c = blank_skip(c + 1);
-		if (c[0] == '0' && (c[1] == 'x' || c[1] == 'X')) {
-			unsigned long long hex = strtoull(c, NULL, 16);
-
-			return hex > LLONG_MAX ? LLONG_MAX : (long long)hex;
-		}
-		return strtoll(c, NULL, 10);
-	}
-	return value;
-}
-
-static const char *type_text(int type)
+const char *cfg_type_text(int type)
 {
 	switch (type) {
 	case CONFIG_TYPE_INT:
@@ -279,6 +120,8 @@ static int setting_apply(const struct cfg_lib *lib, struct cfg *cfg, const struc
 	bool is_text;
 	char allowed[ALLOWED_SIZE];
 
+	if (strcmp(key, "rules") == 0)
+		return cfg_rules_read(cfg, lib, source, setting, CFG_ORIGIN_FILE, err, err_size);
 	if (id < 0) {
 		guess = cfg_option_suggest(key);
 		if (guess != NULL)
@@ -302,7 +145,7 @@ static int setting_apply(const struct cfg_lib *lib, struct cfg *cfg, const struc
 	case CFG_KIND_UINT:
 		if (type == CONFIG_TYPE_INT)
 			return number_set(cfg, (enum option_id)id,
-			        number_written(source, key, lib->get_int(setting)), err, err_size);
+			        source_number(source, key, 0, NULL, lib->get_int(setting)), err, err_size);
 		if (type == CONFIG_TYPE_INT64)
 			return number_set(cfg, (enum option_id)id, lib->get_int64(setting), err, err_size);
 		break;
@@ -314,7 +157,7 @@ static int setting_apply(const struct cfg_lib *lib, struct cfg *cfg, const struc
 		break;
 	}
 	return cfg_refuse(cfg, (enum option_id)id, err, err_size, "%s is the wrong type (allowed: %s%s)",
-	        type_text(type), allowed_text((enum option_id)id, allowed, sizeof(allowed)),
+	        cfg_type_text(type), allowed_text((enum option_id)id, allowed, sizeof(allowed)),
 	        is_text ? ", in double quotes" : "");
 }
 
@@ -344,35 +187,58 @@ static bool is_plain_value(enum cfg_kind kind, const char *c)
 static int syntax_refuse(const struct source *source, const config_t *config, char *err, size_t err_size)
 {
 	unsigned line = config_error_line(config) > 0 ? (unsigned)config_error_line(config) : 1;
-	const char *c = line_start(source, line);
-	char key[64], allowed[ALLOWED_SIZE];
+	const char *c = source_line(source, line);
+	char key[64], rule[64], allowed[ALLOWED_SIZE];
+	struct source_key twice;
 	size_t size;
 	int id;
 
+	if (*c == '\0' && line > 1) /* the end is behind the last line */
+		c = source_line(source, --line);
 	c += strspn(c, " \t");
-	for (size = 0; is_key_char(c[size]) && size < sizeof(key) - 1; size++)
+	for (size = 0; source_is_word(c[size]) && size < sizeof(key) - 1; size++)
 		key[size] = c[size];
 	key[size] = '\0';
 	c += size;
 	c += strspn(c, " \t");
 	id = cfg_option_find(key);
-	if (strstr(config_error_text(config), "duplicate") != NULL)
-		snprintf(err, err_size, "%s:%u: %s%sset twice (allowed: each key once)", source->path, line,
-		        key, size > 0 ? ": " : "");
-	else if (id >= 0 && (*c == '=' || *c == ':') && c[1 + strspn(c + 1, " \t")] != '"' &&
-	         (cfg_options[id].kind == CFG_KIND_STR || cfg_options[id].kind == CFG_KIND_ENUM))
+	if (strstr(config_error_text(config), "duplicate") != NULL &&
+	        source_duplicate(source, line, &twice)) {
+		if (twice.depth == 2 && source_is(twice.option, twice.option_size, "rules"))
+			snprintf(rule, sizeof(rule), "rules[%u].", twice.group);
+		else
+			rule[0] = '\0';
+		snprintf(err, err_size, "%s:%u: %s%.*s: set twice (allowed: each key once)", source->path,
+		        twice.line, rule, (int)twice.size, twice.word);
+	} else if (id >= 0 && (*c == '=' || *c == ':') && c[1 + strspn(c + 1, " \t")] != '"' &&
+	           (cfg_options[id].kind == CFG_KIND_STR || cfg_options[id].kind == CFG_KIND_ENUM)) {
 		snprintf(err, err_size,
 		        "%s:%u: %s: syntax error (allowed: text in double quotes, as %s = \"%s\";)",
 		        source->path, line, key, key, cfg_options[id].default_text);
-	else if (id >= 0 && (*c == '=' || *c == ':') &&
-	         (cfg_options[id].kind == CFG_KIND_UINT || cfg_options[id].kind == CFG_KIND_BOOL) &&
-	         !is_plain_value(cfg_options[id].kind, c + 1 + strspn(c + 1, " \t")))
+	} else if (id >= 0 && (*c == '=' || *c == ':') &&
+	           (cfg_options[id].kind == CFG_KIND_UINT || cfg_options[id].kind == CFG_KIND_BOOL) &&
+	           !is_plain_value(cfg_options[id].kind, c + 1 + strspn(c + 1, " \t"))) {
 		snprintf(err, err_size, "%s:%u: %s: syntax error (allowed: %s)", source->path, line, key,
 		        allowed_text((enum option_id)id, allowed, sizeof(allowed)));
-	else
+	} else if (id < 0 && cfg_rules_place(source, line, rule, sizeof(rule), allowed, sizeof(allowed))) {
+		snprintf(err, err_size, "%s:%u: %s: syntax error at or before this line (allowed: %s)",
+		        source->path, line, rule, allowed);
+	} else if (source_unclosed(source, line, &twice)) {
 		snprintf(err, err_size,
-		        "%s:%u: %s%ssyntax error at or before this line (allowed: key = value;)",
-		        source->path, line, key, size > 0 ? ": " : "");
+		        "%s:%u: %.*s: syntax error: no quote ends this text in its line (allowed: text in double quotes)",
+		        source->path, twice.line, (int)twice.size, twice.word);
+	} else {
+		snprintf(err, err_size,
+		        "%s:%u: %.*s: syntax error at or before this line (allowed: key = value;)",
+		        source->path, line,
+		        (int)(size > 0                    ? size
+		                : strcspn(c, "\r\n") < 32 ? strcspn(c, "\r\n")
+		                                          : 32),
+		        size > 0                   ? key
+		        : *c == '\n' || *c == '\0' ? ""
+		                                   : c);
+		cfg_line_clean(err, err_size);
+	}
 	return -EINVAL;
 }
 
@@ -488,6 +354,12 @@ static int environment_apply(struct cfg *cfg, char *err, size_t err_size)
 			key[i] = (char)(islower((unsigned char)upper[i]) ? '?'
 			                                                 : tolower((unsigned char)upper[i]));
 		id = cfg_option_find(key);
+		if (strcmp(key, "rules") == 0) {
+			rc = cfg_rules_read_text(cfg, equals + 1, err, err_size);
+			if (rc < 0)
+				return rc;
+			continue;
+		}
 		if (id >= 0) {
 			rc = variable_apply(
 			        cfg, (enum option_id)id, CFG_ORIGIN_ENVIRONMENT, equals + 1, err, err_size);
@@ -531,21 +403,26 @@ static void profile_apply(struct cfg *cfg)
 
 int cfg_load(struct cfg *cfg, const char *path, char *err, size_t err_size)
 {
-	struct cfg next;
+	/* not on the stack: this may be a small one of an application's thread */
+	struct cfg *next = malloc(sizeof(*next));
 	int rc;
 
-	cfg_defaults(&next);
-	rc = path != NULL ? file_apply(&next, path, err, err_size) : 0;
+	if (next == NULL) {
+		snprintf(err, err_size, "no memory for the configuration");
+		return -ENOMEM;
+	}
+	cfg_defaults(next);
+	rc = path != NULL ? file_apply(next, path, err, err_size) : 0;
 	if (rc == 0)
-		rc = environment_apply(&next, err, err_size);
-	if (rc < 0)
-		return rc;
-	profile_apply(&next);
-	rc = cfg_check(&next, err, err_size);
-	if (rc < 0)
-		return rc;
-	*cfg = next;
-	return 0;
+		rc = environment_apply(next, err, err_size);
+	if (rc == 0) {
+		profile_apply(next);
+		rc = cfg_check(next, err, err_size);
+	}
+	if (rc == 0)
+		*cfg = *next;
+	free(next);
+	return rc;
 }
 
 int cfg_set_text(struct cfg *cfg, const char *key, const char *text, char *err, size_t err_size)

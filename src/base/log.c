@@ -1,4 +1,4 @@
-/* log.c - owns the log's descriptor, level and line prefix.
+/* log.c - owns the log's descriptor, level, rate and line prefix.
  *
  * log_line runs on any thread, also inside foreign processes, so it builds the line on its own stack and
  * hands it over in one write; it takes no lock, allocates nothing and leaves errno alone. Opening and closing
@@ -11,12 +11,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "libc.h"
 #include "log.h"
 #include "raw.h"
+#include "systemd.h"
 
 #define LIMIT_NS CLOCK_NS_PER_S
 
@@ -31,14 +33,30 @@ ssize_t (*log_write_hook)(int fd, const void *buf, size_t size) = kernel_write;
 int log_threshold = LOG_LEVEL_NOTICE;
 
 static int log_fd = STDERR_FILENO;
+static int is_journal; /* lines go there, not to log_fd */
 static char log_word[16] = "pronk";
+
+/* How many lines a second may have, and what became of this one. Threads that meet in the first line of a
+ * second may let one more through. */
+static struct {
+	uint32_t limit; /* 0: none */
+	uint32_t count;
+	uint32_t held; /* lines that were not written */
+	uint64_t end_ns;
+} rate;
 
 int log_open(enum log_level level, const char *file)
 {
 	int fd, old = __atomic_load_n(&log_fd, __ATOMIC_ACQUIRE);
 
-	if (file == NULL || file[0] == '\0' || strcmp(file, "stderr") == 0) {
+	if (file == NULL || file[0] == '\0' || strcmp(file, "stderr") == 0 || strcmp(file, "journal") == 0) {
+		bool journal = file != NULL && strcmp(file, "journal") == 0;
+		int rc = journal ? systemd_journal_open() : 0;
+
+		if (rc < 0)
+			return rc;
 		log_close();
+		__atomic_store_n(&is_journal, journal, __ATOMIC_RELEASE);
 		log_level_set(level);
 		return 0;
 	}
@@ -63,6 +81,7 @@ int log_open(enum log_level level, const char *file)
 		}
 		__atomic_store_n(&log_fd, fd, __ATOMIC_RELEASE);
 	}
+	__atomic_store_n(&is_journal, 0, __ATOMIC_RELEASE);
 	log_level_set(level);
 	return 0;
 }
@@ -71,6 +90,7 @@ void log_close(void)
 {
 	int old = __atomic_exchange_n(&log_fd, STDERR_FILENO, __ATOMIC_ACQ_REL);
 
+	__atomic_store_n(&is_journal, 0, __ATOMIC_RELEASE);
 	if (old == STDERR_FILENO)
 		return;
 	libc_init();
@@ -85,6 +105,34 @@ void log_prefix(const char *prefix)
 void log_level_set(enum log_level level)
 {
 	__atomic_store_n(&log_threshold, (int)level, __ATOMIC_RELAXED);
+}
+
+void log_rate_set(uint32_t lines)
+{
+	__atomic_store_n(&rate.limit, lines, __ATOMIC_RELAXED);
+}
+
+/* Whether one more line may be written in this second; if so, *held is how many were not written since the
+ * last one. */
+static bool rate_take(uint32_t *held)
+{
+	uint32_t limit = __atomic_load_n(&rate.limit, __ATOMIC_RELAXED);
+	uint64_t now_ns, end_ns;
+
+	*held = 0;
+	if (limit == 0)
+		return true;
+	now_ns = clock_now_ns();
+	end_ns = __atomic_load_n(&rate.end_ns, __ATOMIC_RELAXED);
+	if (now_ns >= end_ns && __atomic_compare_exchange_n(&rate.end_ns, &end_ns, now_ns + LIMIT_NS, false,
+	                                __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		__atomic_store_n(&rate.count, 0, __ATOMIC_RELAXED);
+	if (__atomic_fetch_add(&rate.count, 1, __ATOMIC_RELAXED) >= limit) {
+		__atomic_fetch_add(&rate.held, 1, __ATOMIC_RELAXED);
+		return false;
+	}
+	*held = __atomic_exchange_n(&rate.held, 0, __ATOMIC_RELAXED);
+	return true;
 }
 
 /* UTC as 2024-01-31T12:00:00.123Z. gmtime_r is avoided because it takes libc's time zone lock, which a fork
@@ -107,23 +155,54 @@ static int time_print(char *buf, size_t size)
 	        (unsigned)(wall_ns / CLOCK_NS_PER_MS % 1000));
 }
 
-/* Builds and writes a line; swallowed > 0 adds the count of the lines the rate limit kept back. */
-static void line_write(const char *module, uint32_t swallowed, const char *fmt, va_list args)
+/* Hands a message to the journal with what is known of it. text begins with MESSAGE=. */
+static int journal_write(enum log_level level, const char *module, const char *text, size_t size)
 {
+	static const char *const priority[] = {
+	        "PRIORITY=3", "PRIORITY=4", "PRIORITY=5", "PRIORITY=6", "PRIORITY=7"};
+	char name[48], part[64];
+	struct iovec fields[4] = {{(void *)(uintptr_t)text, size},
+	        {(void *)(uintptr_t)priority[level], strlen(priority[level])}, {name, 0}, {part, 0}};
+
+	fields[2].iov_len = (size_t)snprintf(name, sizeof(name), "SYSLOG_IDENTIFIER=%s", log_word);
+	fields[3].iov_len = (size_t)snprintf(part, sizeof(part), "PRONK_MODULE=%.32s", module ? module : "");
+	return systemd_journal_send(fields, module ? 4 : 3);
+}
+
+/* Builds and writes a line; swallowed > 0 adds the count of the lines that the limit of its place kept back.
+ */
+static void line_write(
+        enum log_level level, const char *module, uint32_t swallowed, const char *fmt, va_list args)
+{
+	static const char journal_start[] = "MESSAGE=";
 	int fd = __atomic_load_n(&log_fd, __ATOMIC_ACQUIRE), saved_errno = errno, count;
-	char line[LOG_LINE_MAX], tail[64] = "";
-	size_t used = 0, text_start, tail_size, room;
+	bool journal = __atomic_load_n(&is_journal, __ATOMIC_ACQUIRE);
+	char line[LOG_LINE_MAX], tail[96] = "";
+	size_t used = 0, text_start, tail_size = 0, room;
+	uint32_t held;
 	ssize_t written;
 
-	if (fd != STDERR_FILENO)
-		used += (size_t)time_print(line, sizeof(line));
-	if (module != NULL)
-		used += (size_t)snprintf(line + used, sizeof(line) - used, "%s[%.32s]: ", log_word, module);
-	else
-		used += (size_t)snprintf(line + used, sizeof(line) - used, "%s: ", log_word);
+	if (!rate_take(&held)) {
+		errno = saved_errno;
+		return;
+	}
+	if (journal) {
+		memcpy(line, journal_start, sizeof(journal_start) - 1);
+		used = sizeof(journal_start) - 1;
+	} else {
+		if (fd != STDERR_FILENO)
+			used += (size_t)time_print(line, sizeof(line));
+		if (module != NULL)
+			used += (size_t)snprintf(
+			        line + used, sizeof(line) - used, "%s[%.32s]: ", log_word, module);
+		else
+			used += (size_t)snprintf(line + used, sizeof(line) - used, "%s: ", log_word);
+	}
 	if (swallowed > 0)
-		snprintf(tail, sizeof(tail), " (and %u more like it before)", swallowed);
-	tail_size = strlen(tail);
+		tail_size = (size_t)snprintf(tail, sizeof(tail), " (and %u more like it before)", swallowed);
+	if (held > 0)
+		tail_size += (size_t)snprintf(
+		        tail + tail_size, sizeof(tail) - tail_size, " (%u lines were held back)", held);
 
 	text_start = used;
 	room = sizeof(line) - used - tail_size -
@@ -146,10 +225,12 @@ static void line_write(const char *module, uint32_t swallowed, const char *fmt, 
 			line[i] = '?';
 	memcpy(line + used, tail, tail_size);
 	used += tail_size;
-	line[used++] = '\n';
-	do {
-		written = log_write_hook(fd, line, used);
-	} while (written < 0 && errno == EINTR);
+	if (!journal || journal_write(level, module, line, used) < 0) {
+		line[used++] = '\n';
+		do {
+			written = log_write_hook(fd, line, used);
+		} while (written < 0 && errno == EINTR);
+	}
 	errno = saved_errno;
 }
 
@@ -160,7 +241,7 @@ void log_line(enum log_level level, const char *module, const char *fmt, ...)
 	if (!log_enabled(level))
 		return;
 	va_start(args, fmt);
-	line_write(module, 0, fmt, args);
+	line_write(level, module, 0, fmt, args);
 	va_end(args);
 }
 
@@ -182,6 +263,6 @@ void log_line_limited(struct log_limit *site, enum log_level level, const char *
 	}
 	errno = saved_errno;
 	va_start(args, fmt);
-	line_write(module, __atomic_exchange_n(&site->suppressed, 0, __ATOMIC_RELAXED), fmt, args);
+	line_write(level, module, __atomic_exchange_n(&site->suppressed, 0, __ATOMIC_RELAXED), fmt, args);
 	va_end(args);
 }

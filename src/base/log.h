@@ -1,5 +1,5 @@
-/* log.h - one-line messages to stderr or a file, usable from any thread of the service and of a foreign
- *process.
+/* log.h - one-line messages to stderr, a file or the journal, usable from any thread of the service and of a
+ *foreign process.
  *
  * A line is "pronkd[MODULE]: text", or "pronkd: text" in a file without LOG_MODULE; in a log file a UTC time
  *comes first. Each line is a single write, is never split by another thread's, and keeps errno. Nothing is
@@ -40,10 +40,11 @@ extern int log_threshold;
 #define LOG_MODULE(name) static const char *const log_module UNUSED = name
 static const char *const log_module UNUSED; /* the tentative definition: no module */
 
-/* Sends messages up to level to file: "stderr" (or NULL or "") or a path, which is appended to and created
- * with mode 0640. May be called again, to change the file or to reopen it after rotation. Control thread;
- * blocks in open(2). Returns 0 or -E of open(2); then messages go where they went before. Before the first
- * call they go to stderr from level notice. */
+/* Sends messages up to level to file: "stderr" (or NULL or ""), "journal" (systemd's, by its own protocol,
+ * with priority and module as fields) or a path, which is appended to and created with mode 0640. May be
+ * called again, to change the file or to reopen it after rotation. Control thread; blocks in open(2). Returns
+ * 0 or -E of open(2) or systemd_journal_open; then messages go where they went before. Before the first call
+ * they go to stderr from level notice. */
 int log_open(enum log_level level, const char *file);
 
 /* Back to stderr; closes the log file. Control thread, when no other thread logs. */
@@ -52,6 +53,10 @@ void log_close(void);
 /* The word every line starts with: "pronk" (initially) in applications, "pronkd" in the service. At most 15
  * bytes are used; the text is copied. Control thread, before other threads log. */
 void log_prefix(const char *prefix);
+
+/* Lets at most so many lines through in a second, whatever they say; 0 (initially): any number. The next line
+ * after that tells how many were held back. Any thread. */
+void log_rate_set(uint32_t lines);
 
 /* Changes the least important level that is written. Any thread. */
 void log_level_set(enum log_level level);

@@ -446,7 +446,8 @@ static int start(struct engine **out, const struct cfg *cfg, bool is_inline, cha
 	if (rc < 0)
 		goto fail;
 	e->lock_fd = rc;
-	if ((rc = cfg_check_machine(cfg, !is_inline, err, err_size)) || (rc = port_open(e, err, err_size)) ||
+	if ((rc = cfg_check_machine(cfg, !is_inline, err, err_size)) ||
+	        (rc = cfg_check_rights(cfg, err, err_size)) || (rc = port_open(e, err, err_size)) ||
 	        (rc = address_find(e, err, err_size)) || (rc = memory_open(e, err, err_size)) ||
 	        (rc = stacks_create(e, err, err_size)) ||
 	        (rc = is_inline ? stack_take(e, err, err_size) : threads_start(e, err, err_size)) ||

@@ -15,6 +15,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "rule.h"
 #include "spare.h"
 #include "user.h"
 #include "wait.h"
@@ -244,6 +245,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 {
 	struct sock_addr to;
 	bool is_local = false, is_there = f->is_tried_there;
+	const char *why;
 	int rc, bad;
 
 	if (f->type == SOCK_DGRAM)
@@ -275,6 +277,11 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		if (is_there && !sock_kernel_is_closed(fd))
 			return SOCK_LIBC;
 		f->is_tried_there = true;
+		why = rule_of(CFG_ROLE_CLIENT, &to);
+		if (why) {
+			proc_fallback_add(fd, f->domain, f->type, why);
+			return SOCK_LIBC;
+		}
 		if (f->is_bound_there && !bound_address_suits(fd)) {
 			proc_fallback_add(fd, f->domain, f->type, "bound to an address of the kernel");
 			return SOCK_LIBC;

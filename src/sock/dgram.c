@@ -16,6 +16,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "rule.h"
 #include "user.h"
 #include "wait.h"
 
@@ -81,6 +82,15 @@ static void stay_kernel(struct file *f, int fd, const char *reason)
 {
 	atomic_store(&f->mode, MODE_KERNEL);
 	proc_fallback_add(fd, f->domain, f->type, reason);
+}
+
+bool dgram_rule_applies(struct file *f, int fd, const struct sock_addr *to)
+{
+	const char *why = sock_is_ours(f) ? NULL : rule_of(CFG_ROLE_UDP, to);
+
+	if (why)
+		stay_kernel(f, fd, why);
+	return why;
 }
 
 unsigned int dgram_ifindex(void)
@@ -333,7 +343,11 @@ static int is_v6only(const struct file *f, int fd)
  * that. */
 static const char *bind_wants(struct file *f, int fd, const struct sock_addr *a, bool *is_fault)
 {
-	*is_fault = true;
+	const char *why = rule_of(CFG_ROLE_UDP, a);
+
+	*is_fault = !why;
+	if (why)
+		return why;
 	if (f->dg->is_kernels)
 		return "an option was set that only the kernel has";
 	*is_fault = false;
@@ -522,7 +536,7 @@ int dgram_open_half(struct file *f, int fd)
 static bool is_opened_by_failing(struct file *f, int fd)
 {
 	return !f->dg->is_kernels && !f->dg->kernel_peer && proc_is_attached() && !proc_is_dead() &&
-	       !is_v6only(f, fd);
+	       !is_v6only(f, fd) && !rule_of_all(1 << CFG_ROLE_UDP);
 }
 
 /* It has failed: what comes for that port from Pronk's side shall come, too. */
@@ -715,6 +729,8 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 		dgram_unpark(f, fd);
 	if (rc)
 		return rc;
+	if (dgram_rule_applies(f, fd, &to))
+		return SOCK_LIBC;
 	is_pronk = dgram_attach(&to) && dgram_is_pronk(f, &to);
 	if (is_pronk && !sock_is_ours(f) && (d->is_kernels || is_v6only(f, fd))) {
 		stay_kernel(f, fd, "an option was set that only the kernel has");

@@ -100,6 +100,9 @@ int dgram_setopt(struct file *f, int fd, int level, int name, const void *value,
 
 /* Whether datagrams to this address leave through Pronk. The process must be attached. */
 bool dgram_is_pronk(const struct file *f, const struct sock_addr *to);
+/* A socket that is not ours yet is about to have its first peer: true when a rule leaves it to the kernel,
+ * which then keeps it. */
+bool dgram_rule_applies(struct file *f, int fd, const struct sock_addr *to);
 /* Joins the service if this address could be Pronk's; false: the kernel serves it. Blocks the first time. */
 bool dgram_attach(const struct sock_addr *to);
 /* Makes Pronk's half of a socket that is the kernel's so far (autobind). Takes the file's lock. 0 or -E. */

@@ -253,7 +253,8 @@ static int side_first(struct file *f, int fd, int named, const struct sock_addr 
 {
 	int rc;
 
-	if (named || !to->port || f->dg->is_kernels || !dgram_attach(to) || !dgram_is_pronk(f, to))
+	if (named || !to->port || f->dg->is_kernels || dgram_rule_applies(f, fd, to) || !dgram_attach(to) ||
+	        !dgram_is_pronk(f, to))
 		return SIDE_KERNEL; /* also for the kernel's own words */
 	rc = dgram_open_half(f, fd);
 	if (rc)

@@ -12,6 +12,7 @@
 #include "libc.h"
 #include "proc.h"
 #include "route.h"
+#include "rule.h"
 #include "user.h"
 
 #include <errno.h>
@@ -211,7 +212,7 @@ static int group_set(struct file *f, int fd, int name, const void *value, sockle
 	struct dgram_group **pp, *g;
 	int rc, err;
 
-	if (user_is_bad(value) || !proc_attach() || proc_is_dead() ||
+	if (user_is_bad(value) || rule_of_all(1 << CFG_ROLE_UDP) || !proc_attach() || proc_is_dead() ||
 	        !group_parse(name, value, len, &group, &is_port) || !is_port)
 		return SOCK_LIBC;
 	rc = libc.setsockopt(fd, IPPROTO_IP, name, value, len) < 0 ? -errno : 0;
@@ -375,7 +376,9 @@ int dgram_setopt(struct file *f, int fd, int level, int name, const void *value,
 	if (level == IPPROTO_IP) {
 		switch (name) {
 		case IP_MULTICAST_IF:
-			return proc_attach() && !proc_is_dead() ? mcast_if_set(f, fd, value, len) : SOCK_LIBC;
+			return !rule_of_all(1 << CFG_ROLE_UDP) && proc_attach() && !proc_is_dead()
+			               ? mcast_if_set(f, fd, value, len)
+			               : SOCK_LIBC;
 		case IP_ADD_MEMBERSHIP:
 		case IP_DROP_MEMBERSHIP:
 		case MCAST_JOIN_GROUP:

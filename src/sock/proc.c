@@ -10,6 +10,7 @@
 #include "log.h"
 #include "raw.h"
 #include "ready.h"
+#include "rule.h"
 #include "spare.h"
 #include "wait.h"
 #include "epoll_set.h"
@@ -102,14 +103,15 @@ static void socket_path_find(const struct cfg *cfg, char *buf, size_t size)
 
 bool proc_is_service(const char *socket_path)
 {
-	char path[CFG_SOCKET_PATH_MAX], err[256];
-	struct cfg cfg;
+	char path[CFG_SOCKET_PATH_MAX];
+	const struct cfg *cfg;
 
 	if (proc_is_attached())
 		return !strcmp(socket_path, proc.socket_path);
-	if (atomic_load(&proc.state) != PROC_NEW || cfg_load(&cfg, cfg_default_path(), err, sizeof(err)))
+	cfg = atomic_load(&proc.state) == PROC_NEW ? proc_config() : NULL;
+	if (!cfg)
 		return false;
-	socket_path_find(&cfg, path, sizeof(path));
+	socket_path_find(cfg, path, sizeof(path));
 	return !strcmp(socket_path, path);
 }
 
@@ -225,6 +227,139 @@ static void leave_at_exit(void)
 	proc_leave(true);
 }
 
+/* --- the configuration --- */
+
+static struct {
+	_Atomic bool is_read;
+	int rc;
+	char err[sizeof(proc.reason)]; /* when rc < 0 */
+} config;
+
+/* With the lock. */
+static void config_read(void)
+{
+	if (atomic_load(&config.is_read))
+		return;
+	config.rc = cfg_load(&proc.cfg, cfg_default_path(), config.err, sizeof(config.err));
+	if (!config.rc)
+		rule_prepare(&proc.cfg);
+	atomic_store_explicit(&config.is_read, true, memory_order_release);
+}
+
+/* Takes the lock, where a thread stays until it has done what is done once. Returns the state for start_done.
+ */
+static int start_begin(void)
+{
+	static _Atomic bool has_handlers;
+	int cancel;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	spin_lock(&proc.lock);
+	/* first: another thread may fork while this one is at it */
+	if (!atomic_exchange(&has_handlers, true))
+		pthread_atfork(proc_fork_prepare, proc_fork_parent, proc_fork_child);
+	return cancel;
+}
+
+static void start_done(int cancel)
+{
+	spin_unlock(&proc.lock);
+	pthread_setcancelstate(cancel, NULL);
+}
+
+const struct cfg *proc_config(void)
+{
+	int saved = errno;
+
+	if (unlikely(!atomic_load_explicit(&config.is_read, memory_order_acquire))) {
+		int cancel = start_begin();
+
+		config_read();
+		start_done(cancel);
+		errno = saved;
+	}
+	return config.rc ? NULL : &proc.cfg;
+}
+
+/* --- what the kernel serves --- */
+
+/* As struct client has them, until this process is a client. */
+static _Atomic(struct fallback *) early;
+
+/* Where to remember; NULL: nowhere. make: also when nothing is remembered yet. */
+static struct fallback *fallbacks(bool make)
+{
+	struct fallback *list, *none = NULL;
+	int state = atomic_load_explicit(&proc.state, memory_order_acquire);
+
+	if (state != PROC_NEW)
+		return state == PROC_ATTACHED && !proc_is_dead() ? proc.at.client->fallback : NULL;
+	list = atomic_load(&early);
+	if (list || !make)
+		return list;
+	list = calloc(FALLBACK_COUNT, sizeof(*list));
+	for (int i = 0; list && i < FALLBACK_COUNT; i++)
+		atomic_init(&list[i].fd, -1);
+	if (list && !atomic_compare_exchange_strong(&early, &none, list)) {
+		free(list);
+		list = none;
+	}
+	return list;
+}
+
+static void fallback_put(struct fallback *f, int fd, uint16_t family, uint16_t type, const char *reason)
+{
+	for (int i = 0; i < FALLBACK_COUNT; i++) {
+		int none = -1;
+
+		if (atomic_load(&f[i].fd) != fd && !atomic_compare_exchange_strong(&f[i].fd, &none, -2))
+			continue;
+		f[i].family = family;
+		f[i].type = type;
+		snprintf(f[i].reason, sizeof(f[i].reason), "%s", reason);
+		atomic_store(&f[i].fd, fd);
+		return;
+	}
+}
+
+void proc_fallback_add(int fd, int family, int type, const char *reason)
+{
+	struct fallback *f = fallbacks(true);
+
+	log_debug("fd %d stays with the kernel: %s", fd, reason);
+	if (!f)
+		return;
+	fallback_put(f, fd, (uint16_t)family, (uint16_t)type, reason);
+	/* another thread has joined meanwhile, and may have looked before this one was there */
+	if (f == atomic_load(&early) && (f = fallbacks(false)) && f != atomic_load(&early))
+		fallback_put(f, fd, (uint16_t)family, (uint16_t)type, reason);
+}
+
+void proc_fallback_remove(int fd)
+{
+	struct fallback *f = fallbacks(false);
+
+	for (int i = 0; f && i < FALLBACK_COUNT; i++) {
+		int want = fd;
+
+		if (atomic_compare_exchange_strong(&f[i].fd, &want, -1))
+			return;
+	}
+}
+
+/* This process has joined. The early list stays: another thread may be looking at it. */
+static void fallbacks_hand_over(void)
+{
+	struct fallback *f = atomic_load(&early);
+
+	for (int i = 0; f && i < FALLBACK_COUNT; i++) {
+		int fd = atomic_load(&f[i].fd);
+
+		if (fd >= 0)
+			fallback_put(proc.at.client->fallback, fd, f[i].family, f[i].type, f[i].reason);
+	}
+}
+
 /* --- joining --- */
 
 enum { JOIN_TRIES = 10 };
@@ -234,10 +369,13 @@ static int join(char *err, size_t err_size)
 	struct driver *driver = NULL;
 	const char *path = cfg_default_path();
 	const char *socket_path = getenv("PRONK_SOCKET");
-	int fd, rc = cfg_load(&proc.cfg, path, err, err_size);
+	int fd, rc;
 
-	if (rc)
-		return rc;
+	config_read();
+	if (config.rc) {
+		snprintf(err, err_size, "%s", config.err);
+		return config.rc;
+	}
 	proc.strict = proc.cfg.strict;
 	socket_path_find(&proc.cfg, proc.socket_path, sizeof(proc.socket_path));
 	for (int i = 0; i < JOIN_TRIES; i++) {
@@ -287,99 +425,41 @@ static int join(char *err, size_t err_size)
 
 bool proc_attach(void)
 {
-	static bool has_handlers;
 	int state = atomic_load_explicit(&proc.state, memory_order_acquire), rc, saved = errno, cancel;
 
 	if (state != PROC_NEW)
 		return state == PROC_ATTACHED;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	spin_lock(&proc.lock);
+	cancel = start_begin();
 	if (atomic_load(&proc.state) != PROC_NEW) {
-		spin_unlock(&proc.lock);
-		pthread_setcancelstate(cancel, NULL);
+		start_done(cancel);
 		return proc_is_attached();
 	}
-	/* first: another thread may fork while this one joins */
-	if (!has_handlers)
-		pthread_atfork(proc_fork_prepare, proc_fork_parent, proc_fork_child);
-	has_handlers = true;
 	rc = join(proc.reason, sizeof(proc.reason));
 	if (rc) {
 		log_warning("%s; the kernel serves this program's sockets", proc.reason);
 		atomic_store(&proc.state, PROC_KERNEL);
 	} else {
 		atomic_store(&proc.state, PROC_ATTACHED);
+		fallbacks_hand_over();
 	}
-	spin_unlock(&proc.lock);
-	pthread_setcancelstate(cancel, NULL);
+	start_done(cancel);
 	errno = saved;
 	return !rc;
-}
-
-/* A program that uses nothing but loopback addresses must not join, or even start, a service that has nothing
- * to do with them: so the configuration is looked at before. */
-static bool config_wants_loopback(void)
-{
-	static _Atomic int known; /* 0: not looked at, 1: no, 2: yes */
-	struct cfg *cfg;
-	char err[256];
-	int k = atomic_load(&known), saved = errno;
-
-	if (k)
-		return k == 2;
-	cfg = malloc(sizeof(*cfg));
-	k = cfg && !cfg_load(cfg, cfg_default_path(), err, sizeof(err)) && cfg->loopback == CFG_LOOPBACK_PRONK
-	            ? 2
-	            : 1;
-	free(cfg);
-	atomic_store(&known, k);
-	errno = saved;
-	return k == 2;
 }
 
 bool proc_serves_loopback(void)
 {
 	int state = atomic_load_explicit(&proc.state, memory_order_acquire);
+	const struct cfg *cfg;
 
-	if (state == PROC_KERNEL || (state == PROC_NEW && (!config_wants_loopback() || !proc_attach())))
-		return false;
-	return !proc_is_dead() && proc.at.arena.hdr->loopback;
-}
-
-void proc_fallback_add(int fd, int family, int type, const char *reason)
-{
-	struct fallback *f;
-
-	log_debug("fd %d stays with the kernel: %s", fd, reason);
-	if (!proc_is_attached() || proc_is_dead())
-		return;
-	f = proc.at.client->fallback;
-	for (int i = 0; i < FALLBACK_COUNT; i++) {
-		int none = -1;
-
-		if (atomic_load(&f[i].fd) != fd && !atomic_compare_exchange_strong(&f[i].fd, &none, -2))
-			continue;
-		f[i].family = (uint16_t)family;
-		f[i].type = (uint16_t)type;
-		snprintf(f[i].reason, sizeof(f[i].reason), "%s", reason);
-		atomic_store(&f[i].fd, fd);
-		return;
+	/* a program that uses nothing but loopback addresses must not join, or even start, a service that has
+	 * nothing to do with them: so the configuration is looked at before */
+	if (state == PROC_NEW) {
+		cfg = proc_config();
+		if (!cfg || cfg->loopback != CFG_LOOPBACK_PRONK || !proc_attach())
+			return false;
 	}
-}
-
-void proc_fallback_remove(int fd)
-{
-	struct fallback *f;
-
-	if (!proc_is_attached())
-		return;
-	f = proc.at.client->fallback;
-	for (int i = 0; i < FALLBACK_COUNT; i++) {
-		int want = fd;
-
-		if (atomic_compare_exchange_strong(&f[i].fd, &want, -1))
-			return;
-	}
+	return state != PROC_KERNEL && !proc_is_dead() && proc.at.arena.hdr->loopback;
 }
 
 static __thread bool fork_locked; /* prepare took the locks. Another thread may be in its prepare meanwhile */

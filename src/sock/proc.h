@@ -34,6 +34,10 @@ extern int (*proc_starter)(const struct cfg *cfg, const char *config_path, char 
 extern int (*proc_inline_starter)(const struct cfg *cfg, const struct driver_host *host, struct driver **out,
         char *err, size_t err_size);
 
+/* This program's configuration, or NULL when there is a mistake in it, which proc_attach tells. Any thread;
+ * reads it the first time. */
+const struct cfg *proc_config(void);
+
 /* Joins the service if that has not been tried; prints one line when it fails. Any thread; blocks the first
  * time. True when attached. */
 bool proc_attach(void);
@@ -89,8 +93,8 @@ static inline void **proc_watch_item(uint32_t watch)
  * configuration the first time. */
 bool proc_is_service(const char *socket_path);
 
-/* Remembers for the tools that the kernel serves fd, and why; forget when it closes. No-ops while not
- * attached. Any thread. */
+/* Remembers for the tools that the kernel serves fd, and why; forget when it closes. What is remembered
+ * before this process has joined is handed over when it does. Any thread. */
 void proc_fallback_add(int fd, int family, int type, const char *reason);
 void proc_fallback_remove(int fd);
 

@@ -16,6 +16,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "rule.h"
 #include "spare.h"
 #include "user.h"
 #include "wait.h"
@@ -249,6 +250,14 @@ static int bind_let_go(struct file *f, int fd, const struct sockaddr *addr, sock
 	return 0;
 }
 
+/* Whether rules leave what is bound to this address to the kernel: with a port it is to be a server, without
+ * one it may be either. */
+static const char *bind_rule(const struct sock_addr *a)
+{
+	return a->port ? rule_of(CFG_ROLE_SERVER, a)
+	               : rule_of_all(1 << CFG_ROLE_SERVER | 1 << CFG_ROLE_CLIENT);
+}
+
 int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sock_addr a;
@@ -279,7 +288,7 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 	if (route_is_any(&a) ||
 	        (a.family == AF_INET && route_is_loopback(&a))) /* decided at listen or connect */
 		return local_port_is_taken(f, fd, &a) ? -EADDRINUSE : bind_there(f, fd, addr, len);
-	if (a.family != AF_INET || !proc_attach() || proc_is_dead() || !route_is_own(&a))
+	if (a.family != AF_INET || bind_rule(&a) || !proc_attach() || proc_is_dead() || !route_is_own(&a))
 		return bind_there(f, fd, addr, len);
 	spin_lock(&f->lock);
 	if (f->is_bound_here) {
@@ -343,6 +352,18 @@ static int pronk_listen(struct file *f, int backlog)
 	return rc;
 }
 
+/* A listener that bind(2) gave a port of Pronk's when nothing told whether it is one. The kernel cannot have
+ * it any more. */
+static int listen_by_rule(struct file *f, int fd, int backlog)
+{
+	const char *why = rule_of(CFG_ROLE_SERVER, &proc_ep(atomic_load(&f->ep))->local);
+
+	if (!why)
+		return pronk_listen(f, backlog);
+	log_limited_warning("fd %d is bound to Pronk's address and cannot listen: %s", fd, why);
+	return -EADDRNOTAVAIL;
+}
+
 static int strict_or_kernel(struct file *f, int fd, const char *reason)
 {
 	if (proc_is_strict()) {
@@ -369,13 +390,17 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	struct sockaddr_storage ss;
 	struct sock_addr a;
 	socklen_t len = sizeof(ss);
+	const char *why = NULL;
 	bool is_loop, is_named;
 	int rc;
 
 	is_named = !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
 	           !addr_from_user(&a, (struct sockaddr *)&ss, len);
 	/* bound to our address by a bind that the service had no part in, as somebody listened there */
-	if (is_named && a.port && !route_is_any(&a) && proc_attach() && !proc_is_dead() && route_is_own(&a)) {
+	if (is_named)
+		why = a.port ? rule_of(CFG_ROLE_SERVER, &a) : rule_of_all(1 << CFG_ROLE_SERVER);
+	if (is_named && a.port && !route_is_any(&a) && !why && proc_attach() && !proc_is_dead() &&
+	        route_is_own(&a)) {
 		sock_options_take(f, fd);
 		rc = sock_bind_here(f, &a, 0);
 		if (rc)
@@ -387,7 +412,7 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	}
 	/* before the kernel answers anybody: a port that takes the interface over (AF_XDP) as it starts would
 	 * cut off who has connected by then */
-	if (is_named && route_is_any(&a) && !is_v6_only(f, fd))
+	if (is_named && route_is_any(&a) && !why && !is_v6_only(f, fd))
 		proc_attach();
 	len = sizeof(ss);
 	if (libc.listen(fd, backlog) < 0)
@@ -395,6 +420,11 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	if (libc.getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
 	        addr_from_user(&a, (struct sockaddr *)&ss, len))
 		return 0;
+	why = rule_of(CFG_ROLE_SERVER, &a);
+	if (why) {
+		stay_kernel(f, fd, why);
+		return 0;
+	}
 	is_loop = a.family == AF_INET && route_is_loopback(&a) && proc_serves_loopback();
 	if (!route_is_any(&a) && !is_loop) {
 		stay_kernel(f, fd,
@@ -499,7 +529,8 @@ int sock_listen(struct file *f, int fd, int backlog)
 		else if (!f->is_bound_here && atomic_load(&ep->state) != EP_LISTEN)
 			rc = -EINVAL;
 		else
-			rc = pronk_listen(f, backlog);
+			rc = f->is_bound_here && f->port_is_chance ? listen_by_rule(f, fd, backlog)
+			                                           : pronk_listen(f, backlog);
 		/* another backlog is no edge */
 		if (!rc && !was_listener)
 			epoll_file_changed(f);

@@ -41,7 +41,9 @@ time.sleep(300)' "$addr_p"
 sockets_shown() {
 	shows sockets && said "^ *$redis_pid redis-server .* LISTEN +$addr_p:6379 " &&
 		said "^ *$redis_pid redis-server .* ESTABLISHED +$addr_p:6379 +$addr_k:$port_k " || return
-	ctl sockets --wide && said 'options:\(.*keepalive.*\)' && said 'timer:\(keepalive,[0-9]+min,0\)' && said 'mss:[1-9]' || return
+	# once the answer is acknowledged nothing else runs
+	wait_until 20 eval '"$pronkctl" -c "$conf" sockets -o | grep -qE "timer:\(keepalive,[0-9]+min,"' || because "no keepalive timer: $("$pronkctl" -c "$conf" sockets -o | tail -1)" || return
+	ctl sockets --wide && said 'options:\(.*keepalive.*\)' && said 'mss:[1-9]' || return
 	"$pronkctl" -c "$conf" --json sockets --summary >"$work/ctl.out" && "$python" "$schema" sockets-summary "$work/ctl.out" ||
 		because "summary: $(cat "$work/ctl.out")"
 }
@@ -70,7 +72,7 @@ kernel_shown() {
 }
 arp_shown() {
 	# the table is published once a second
-	wait_until 5 eval '"$pronkctl" -c "$conf" arp | grep -qE "$addr_k .*(known|asked-again)"'
+	wait_until 20 eval '"$pronkctl" -c "$conf" arp | grep -qE "$addr_k .*(known|asked-again)"'
 	shows arp && said "^ +0 $addr_k +([0-9a-f]{2}:){5}[0-9a-f]{2} +(known|asked-again)"
 }
 net_shown() {
@@ -83,7 +85,7 @@ nic_shown() {
 interrupts_shown() {
 	shows interrupts && said 'sleeps by +descriptor' && said '/dev/net/tun' && said 'wakes_port +[1-9]' || return
 	# told once a second
-	ctl set stack_spin_us 61 && wait_until 5 eval '"$pronkctl" -c "$conf" interrupts | grep -q "spins before  *61 us"' ||
+	ctl set stack_spin_us 61 && wait_until 20 eval '"$pronkctl" -c "$conf" interrupts | grep -q "spins before  *61 us"' ||
 		because "the new budget is not shown: $(head -c 200 "$work/ctl.err")"
 }
 repeated() { ctl --interval 0.1 --count 3 sockets --summary && [ "$(grep -c ^Total "$work/ctl.out")" = 3 ] || because "not three times"; }
@@ -116,7 +118,7 @@ hidden_from_others() {
 # Two services on this machine, at both ends of a memif.
 two_services() {
 	redis_start p 6379 && client_open || return
-	wait_until 5 eval '"$pronkctl" -c "$conf" arp | grep -qE "$addr_k .* 61504\$"' || because "no near neighbour: $("$pronkctl" -c "$conf" arp | tail -1)" || return
+	wait_until 20 eval '"$pronkctl" -c "$conf" arp | grep -qE "$addr_k .* 61504\$"' || because "no near neighbour: $("$pronkctl" -c "$conf" arp | tail -1)" || return
 	shows nic && said '^memif_peer +connected' && said '^memif_role +client' || return
 	ctl -i k sockets && said "ESTABLISHED +$addr_k:$port_k +$addr_p:6379 " || return
 	ctl -p "$peer_pid" sockets state listening && unsaid 6379 || return

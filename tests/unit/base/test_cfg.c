@@ -48,8 +48,11 @@ static int teardown(void **state)
 
 static void file_write(const char *text)
 {
-	FILE *file = fopen(file_path, "w");
+	FILE *file;
 
+	unlink(file_path); /* a file that is cut and written again, a file system may put on the disk at once
+	                    */
+	file = fopen(file_path, "w");
 	assert_non_null(file);
 	fputs(text, file);
 	assert_int_equal(fclose(file), 0);
@@ -720,13 +723,15 @@ static void sample_conf_with_all_comments_removed_gives_defaults(void **state)
 	}
 	fclose(in);
 	fclose(out);
-	assert_int_equal(count, OPTION_COUNT);
+	assert_int_equal(count, OPTION_COUNT + 1); /* and rules */
 	cfg_defaults(&defaults);
 	if (cfg_load(&cfg, file_path, err, sizeof(err)) < 0)
 		fail_msg("%s", err);
 	assert_same_values(&cfg, &defaults);
 	for (unsigned i = 0; i < OPTION_COUNT; i++)
 		assert_int_equal(cfg.origin[i], CFG_ORIGIN_FILE);
+	assert_int_equal(cfg.rules_origin, CFG_ORIGIN_FILE);
+	assert_int_equal(cfg.rule_count, 0);
 }
 
 static void example_confs_load(void **state)
@@ -871,7 +876,7 @@ static void badconf_files_give_exactly_their_messages(void **state)
 	assert_int_equal(chdir(here), 0);
 	print_message("badconf: %u files, %u with another message than expected\n", count, wrong);
 	assert_int_equal(wrong, 0);
-	assert_true(count >= 30);
+	assert_true(count >= 140);
 }
 
 /* Random damage to a good file: any result is right, but it must be one, and with a reason. */

@@ -48,6 +48,7 @@ static int reset(void **state)
 	log_close();
 	log_prefix("pronk");
 	log_level_set(LOG_LEVEL_NOTICE);
+	log_rate_set(0);
 	log_write_hook = capture_write;
 	captured_size = 0;
 	captured[0] = '\0';
@@ -167,6 +168,41 @@ static void limited_line_comes_once_a_second_with_count(void **state)
 	assert_string_equal(captured, "pronk[test]: another site\n");
 }
 
+static void rate_holds_lines_back_and_tells(void **state)
+{
+	unsigned written;
+
+	(void)state;
+	log_rate_set(3);
+	for (int n = 0; n < 100; n++)
+		log_warning("line %d", n);
+	written = write_count;
+	assert_true(written >= 3 && written < 100);
+	assert_non_null(strstr(captured, "line 0\npronk[test]: line 1\npronk[test]: line 2\n"));
+	usleep(1050000);
+	errno = ENOENT;
+	log_warning("later: %m");
+	assert_int_equal(errno, ENOENT);
+	assert_int_equal(write_count, written + 1);
+	assert_non_null(strstr(captured, "pronk[test]: later: No such file or directory ("));
+	assert_non_null(strstr(captured, " lines were held back)\n"));
+	log_rate_set(0);
+	log_warning("all");
+	log_warning("all");
+	assert_int_equal(write_count, written + 3);
+}
+
+static void journal_that_is_not_there_is_refused_and_changes_nothing(void **state)
+{
+	(void)state;
+	if (access("/run/systemd/journal/socket", F_OK) == 0)
+		skip(); /* tests/e2e/manager.sh has one of its own */
+	assert_int_equal(log_open(LOG_LEVEL_DEBUG, "journal"), -ENOENT);
+	log_debug("d");
+	log_warning("w");
+	assert_string_equal(captured, "pronk[test]: w\n");
+}
+
 static void file_gets_lines_with_time_and_survives_rotation(void **state)
 {
 	char folder[] = "/tmp/pronk-test-log-XXXXXX", path[64], moved[64], line[256];
@@ -284,6 +320,8 @@ int main(void)
 	        cmocka_unit_test_setup(long_line_is_cut_with_dots, reset),
 	        cmocka_unit_test_setup(control_characters_cannot_forge_a_line, reset),
 	        cmocka_unit_test_setup(limited_line_comes_once_a_second_with_count, reset),
+	        cmocka_unit_test_setup(rate_holds_lines_back_and_tells, reset),
+	        cmocka_unit_test_setup(journal_that_is_not_there_is_refused_and_changes_nothing, reset),
 	        cmocka_unit_test_setup(file_gets_lines_with_time_and_survives_rotation, reset),
 	        cmocka_unit_test_setup(file_time_is_the_wall_clock, reset),
 	        cmocka_unit_test_setup(lines_of_threads_do_not_mix, reset),
