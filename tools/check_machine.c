@@ -301,7 +301,7 @@ static void pages_check(const struct machine *m, const struct cfg *cfg, struct r
 	        is_enough                            ? LEVEL_OK
 	        : cfg->hugepages == CFG_HUGEPAGES_ON ? LEVEL_MISSING
 	                                             : LEVEL_NOTE,
-	        "hugepages.reserved", "2 MB: %ld reserved, %ld free%s; the service takes about %u", total,
+	        "hugepages.reserved", "2 MB: %ld reserved, %ld free%s; the service wants about %u", total,
 	        left < 0 ? 0 : left, nodes_text, need);
 	if (!m->service) {
 		finding_means(f, "A service runs and has its share.");
@@ -412,13 +412,15 @@ static void isolation_check(const struct machine *m, const uint16_t *cores, int 
 	if (!count)
 		return;
 	if (!shared) {
-		report_add(r, LEVEL_OK, "cores.isolated", "the stacks' cores %s are isolated%s", list,
+		report_add(r, LEVEL_OK, "cores.isolated", "the stacks' core%s %s %s isolated%s",
+		        count == 1 ? "" : "s", list, count == 1 ? "is" : "are",
 		        ticking ? "" : " and without a timer tick");
 		return;
 	}
 	f = report_add(r, LEVEL_NOTE, "cores.isolated",
-	        "cores %s of the stacks are shared with other work%s%s", list,
-	        has_isolated ? "; others are isolated" : "", has_tickless ? "; some have no timer tick" : "");
+	        "core%s %s of the stacks %s shared with other work%s%s", count == 1 ? "" : "s", list,
+	        count == 1 ? "is" : "are", has_isolated ? "; others are isolated" : "",
+	        has_tickless ? "; some have no timer tick" : "");
 	finding_means(f,
 	        "What else runs there delays packets now and then. It matters for profile = \"latency\"; nothing has to be "
 	        "done for a first try.");

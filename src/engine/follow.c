@@ -22,7 +22,7 @@
 
 LOG_MODULE("engine");
 
-enum { MTU_LEAST = 576 };
+enum { MTU_LEAST = 128 }; /* room for the headers of a segment, and something behind them */
 
 /* What the stacks were told last. */
 struct state {
@@ -37,7 +37,8 @@ struct follow {
 	struct watch_iface *watch;
 	struct rtnl rtnl;
 	int index;
-	bool is_tap, is_gone, has_told_mac, has_told_mtu, must_read;
+	bool is_tap, is_gone, has_told_mac, must_read;
+	uint32_t mtu; /* of the interface, when it was last looked at */
 	uint8_t mac[6];
 	struct state told, now;
 	struct iface iface;
@@ -80,6 +81,7 @@ static void state_make(struct engine *e, struct follow *f)
 {
 	const struct iface *i = &f->iface;
 	struct state *s = &f->now;
+	uint32_t mtu;
 
 	memset(s, 0, sizeof(*s));
 	s->a = f->told.a;
@@ -92,9 +94,8 @@ static void state_make(struct engine *e, struct follow *f)
 		memset(s->a.gateway, 0, 4);
 	s->is_up = i->is_up;
 	s->has_carrier = i->has_carrier;
-	s->mtu = (uint16_t)(i->mtu >= MTU_LEAST && i->mtu < e->mtu ? i->mtu
-	                    : i->mtu < MTU_LEAST                   ? MTU_LEAST
-	                                                           : e->mtu);
+	mtu = i->mtu > MTU_LEAST ? i->mtu : MTU_LEAST;
+	s->mtu = mtu < e->mtu ? (uint16_t)mtu : e->mtu;
 	if (f->is_tap)
 		return; /* the neighbours of the kernel's end are us */
 	s->neigh_count = i->neigh_count;
@@ -141,7 +142,7 @@ static int post(struct engine *e, const struct state *s, const struct state *was
 	return rc;
 }
 
-/* What is not followed, said once. */
+/* What is not followed is said. */
 static void rest_tell(struct engine *e, struct follow *f)
 {
 	const struct iface *i = &f->iface;
@@ -151,12 +152,10 @@ static void rest_tell(struct engine *e, struct follow *f)
 		log_warning("%s has another Ethernet address: this service keeps the one it has started with",
 		        i->name);
 	}
-	if (i->mtu > e->mtu && !e->cfg.mtu && f->told.mtu == e->mtu && !f->has_told_mtu &&
-	        e->info.mtu == e->mtu && !f->is_tap) {
-		f->has_told_mtu = true;
+	if (i->mtu > e->mtu && i->mtu != f->mtu && !e->cfg.mtu && !f->is_tap)
 		log_notice("%s: MTU %u is more than the %u that this service has started with and keeps",
 		        i->name, i->mtu, e->mtu);
-	}
+	f->mtu = i->mtu;
 	if (i->neigh_left_out)
 		log_limited_warning("%s: %u permanent neighbours are more than the %d that are taken over",
 		        i->name, i->neigh_count + i->neigh_left_out, IFACE_NEIGH_MAX);
@@ -221,6 +220,7 @@ void follow_open(struct engine *e)
 	f->index = index;
 	f->is_tap = !strncmp(e->arena.hdr->device, "tap:", 4);
 	memcpy(f->mac, f->iface.mac, 6);
+	f->mtu = f->iface.mtu;
 	memcpy(f->told.a.ip, e->address, 4);
 	f->told.a.prefix = e->prefix;
 	f->told.a.has_gateway = e->has_gateway;

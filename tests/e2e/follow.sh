@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# follow.sh [afxdp|afpacket...]: the port follows the kernel's interface while programs talk:
+# follow.sh [afxdp|afpacket...] (default: both; with --quick afxdp): the port follows the kernel's interface while programs talk:
 #   - the address changes: new connections go to the new one, nobody answers at the old one any more; an old connection rests, and goes
 #     on when its address is back (afxdp; with afpacket Pronk's address is not the kernel's)
 #   - the interface has no address for a while: nothing is Pronk's
@@ -161,6 +161,6 @@ kinds() {
 	done
 }
 
-[ $# -gt 0 ] || set -- afxdp afpacket
+[ $# -gt 0 ] || { [ -n "$quick" ] && set -- afxdp; } || set -- afxdp afpacket
 kinds "$@"
 finish
