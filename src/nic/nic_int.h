@@ -11,6 +11,7 @@
  *	rss.c     Toeplitz hash, owner of a 4-tuple                         any thread, pure
  *	cksum.c   checksums of one frame                                    queue's thread
  *	chain.c   frames of several buffers, lent memory                    queue's thread
+ *	capture.c copies for those who capture packets                      control thread, queue's thread
  *	queue.c   receive, transmit, hand-off: the hot file                 queue's thread
  */
 #pragma once
@@ -127,6 +128,7 @@ struct memif_wait {
 struct nic_queue {
 	/* constant after nic_open */
 	struct nic *nic;
+	_Atomic uint32_t captures; /* control thread: a bit for each that this queue is part of */
 	struct rte_mempool *pool;
 	uint32_t stack_idx;
 	uint32_t stack_count;
@@ -149,6 +151,7 @@ struct nic_queue {
 	uint32_t room_left;              /* bursts until the pool's level is looked at again */
 	struct rte_mempool_cache *cache; /* its buffers beside the pool; NULL until its first nic_rx */
 	uint32_t tx_count;
+	uint32_t tx_left;      /* of these, those that the port has refused before */
 	uint32_t local_woken;  /* stacks that nic_local gave frames to since the last flush */
 	bool up;               /* the port may be called */
 	uint8_t link_patience; /* looks in a row that saw no link */
@@ -187,6 +190,8 @@ struct nic {
 	bool has_port, started, eal_up;
 	char vdev[32]; /* name of the virtual device, to remove it */
 	int never_fd;  /* an eventfd nobody signals: what a stack without a hardware queue waits on */
+
+	struct nic_capture *capture[NIC_CAPTURE_MAX]; /* capture.c */
 
 	/* any queue's thread, once */
 	atomic_bool partial_seen, cut_seen;
@@ -325,6 +330,15 @@ void intr_disown(void);
 void intr_fork_prepare(void);
 void intr_fork_parent(void);
 int intr_fork_child(void);
+
+/* ---- capture.c ---- */
+
+/* Hands copies of a burst to every capture that the queue is part of. Queue's thread. */
+void capture_burst(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, uint32_t direction);
+static inline bool capture_is_on(const struct nic_queue *q)
+{
+	return atomic_load_explicit(&q->captures, memory_order_relaxed) != 0;
+}
 
 /* ---- cksum.c ---- */
 

@@ -491,6 +491,8 @@ void nic_close(struct nic *nic)
 		rte_ring_free(nic->queues[i].tx_shared);
 		free(nic->queues[i].lent);
 	}
+	for (uint32_t i = 0; i < NIC_CAPTURE_MAX; i++)
+		nic_capture_free(nic, i);
 	pool_regions_close(nic);
 	rte_mempool_free(nic->pool);
 	if (nic->eal_up)

@@ -15,6 +15,7 @@
 #include <rte_cycles.h>
 #include <rte_prefetch.h>
 
+#include "capture.h"
 #include "nic_int.h"
 
 void (*nic_around_descriptors)(bool begins);
@@ -319,6 +320,8 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 		memif_enter(q);
 		count = rte_eth_rx_burst(q->port, q->hw, m, (uint16_t)want);
 		memif_leave(q);
+		if (unlikely(capture_is_on(q)) && count != 0)
+			capture_burst(q, m, count, CAPTURE_IN);
 		for (uint32_t i = 0; i < count; i++)
 			rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
 		for (uint32_t i = 0; i < count; i++) {
@@ -445,7 +448,8 @@ uint32_t nic_tx_flush(struct nic_queue *q)
 		wake_all(q->nic, q->local_woken);
 		q->local_woken = 0;
 	}
-
+	if (unlikely(capture_is_on(q)) && count > q->tx_left && (q->up || !q->has_hw))
+		capture_burst(q, q->tx + q->tx_left, count - q->tx_left, CAPTURE_OUT);
 	if (count != 0 && q->has_hw && likely(q->up)) {
 		/* a full port gets the rest later: frames that wait a moment cost less than their loss */
 		sent = port_send(q, q->tx, count, true);
@@ -462,6 +466,7 @@ uint32_t nic_tx_flush(struct nic_queue *q)
 	}
 	if (q->tx_shared != NULL && !rte_ring_empty(q->tx_shared))
 		tx_shared_drain(q);
+	q->tx_left = q->tx_count;
 	return q->tx_count;
 }
 
