@@ -1,6 +1,7 @@
 /* nic_int.h - what the files of src/nic share: the port, its queues, and who calls whom.
  *
  *	eal.c     DPDK's environment: arguments, memory mode, messages      control thread
+ *	secondary.c what DPDK's own capture tools need                      control thread
  *	device.c  kinds of device: option text, kernel side, vdev arguments control thread
  *	kernel.c  the kernel's view of an interface (nic_kernel.h)          control thread
  *	pool.c    the buffer pool and its shareable regions                 control thread
@@ -212,6 +213,21 @@ void eal_listen(void);
 const char *eal_complaint(void);
 /* The port is up: what DPDK says from now on is about its operation. */
 void eal_ready(void);
+
+/* ---- secondary.c: option dpdk_capture ---- */
+
+/* Removes what a killed service of this name left for DPDK's other processes. Before eal_start. 0 or -E with
+ * err. */
+int secondary_prepare(const struct cfg *cfg, char *err, size_t err_size);
+/* When the port is up: other processes may ask for packets. 0 or -E with err. */
+int secondary_serve(char *err, size_t err_size);
+/* The calling thread becomes one that the driver library knows, in a way that leaves room for other
+ * processes. False: they are not wanted, do it the usual way. Each stack's thread. */
+bool secondary_thread(void);
+/* They get no more. Before the port is closed, and nothing calls it any longer. */
+void secondary_hang_up(void);
+/* Removes the files. After eal_stop. */
+void secondary_end(void);
 
 /* ---- device.c ---- */
 
