@@ -19,7 +19,7 @@
 
 #include "cfg.h"
 #include "clock.h"
-#include "dump.h"
+#include "wiretap.h"
 #include "dump_out.h"
 #include "libc.h"
 #include "pcapng.h"
@@ -461,7 +461,7 @@ static int64_t drain(const struct args *args, struct capture_shm *shm, struct ca
 	return (int64_t)count;
 }
 
-static int run(const struct args *args, const struct dump *d, struct dump_out *out)
+static int run(const struct args *args, const struct wiretap *d, struct dump_out *out)
 {
 	const struct timespec nap = {.tv_nsec = NAP_US * 1000};
 	struct capture_reader readers[CAPTURE_QUEUE_MAX];
@@ -472,7 +472,7 @@ static int run(const struct args *args, const struct dump *d, struct dump_out *o
 	for (uint32_t i = 0; i < d->shm->queue_count; i++)
 		capture_reader_init(&readers[i], d->shm, i);
 	while (!atomic_load(&state.is_over) && !is_gone) {
-		is_gone = !dump_is_alive(d);
+		is_gone = !wiretap_is_alive(d);
 		n = drain(args, d->shm, readers, out, 4096);
 		if (n < 0)
 			return (int)n;
@@ -500,12 +500,12 @@ static int capture(struct args *args, const struct capture_spec *spec, const cha
 	struct dump_out_spec *to = &args->out;
 	char err[ERR_SIZE] = "";
 	struct dump_out *out;
-	struct dump d;
+	struct wiretap d;
 	int rc, end;
 
 	if (pcapng_start(err, sizeof(err)))
 		return complain(-EIO, err);
-	rc = dump_open(&d, path, spec, err, sizeof(err));
+	rc = wiretap_open(&d, path, spec, err, sizeof(err));
 	if (rc) {
 		complain(rc, err);
 		goto stop;
@@ -528,7 +528,7 @@ static int capture(struct args *args, const struct capture_spec *spec, const cha
 	counts_print();
 	atomic_store(&state.shm, NULL);
 close:
-	dump_close(&d);
+	wiretap_close(&d);
 stop:
 	pcapng_stop();
 	return rc;

@@ -21,6 +21,7 @@
 #include "cfg.h"
 #include "clock.h"
 #include "engine.h"
+#include "pronkd_metrics.h"
 #include "log.h"
 
 enum { FIRST_CLIENT_S = 30, ERR_SIZE = 512 };
@@ -224,8 +225,7 @@ static bool signal_take(int fd, const struct cfg *cfg, const char *log_path)
 	return false;
 }
 
-static int run(
-        const struct args *args, const struct cfg *cfg, struct engine *e, int signal_fd, const char *log_path)
+static int run(const struct args *args, struct engine *e, int signal_fd, const char *log_path)
 {
 	uint64_t idle_since_ns = clock_now_ns();
 	bool had_client = false;
@@ -233,14 +233,15 @@ static int run(
 	for (;;) {
 		struct pollfd fds[] = {
 		        {.fd = signal_fd, .events = POLLIN}, {.fd = engine_fd(e), .events = POLLIN}};
-		uint64_t left_ns = engine_client_count(e) ? UINT64_MAX
-		                                          : linger_left(args, cfg, idle_since_ns, had_client);
+		uint64_t left_ns = engine_client_count(e)
+		                           ? UINT64_MAX
+		                           : linger_left(args, engine_cfg(e), idle_since_ns, had_client);
 		int timeout = left_ns == UINT64_MAX ? -1 : (int)(left_ns / CLOCK_NS_PER_MS + 1);
 		int n = poll(fds, 2, left_ns ? timeout : 0);
 
 		if (n < 0 && errno != EINTR)
 			return 1;
-		if (fds[0].revents && signal_take(signal_fd, cfg, log_path))
+		if (fds[0].revents && signal_take(signal_fd, engine_cfg(e), log_path))
 			return 0;
 		if (engine_serve(e)) {
 			log_error("ending: a stack thread has stopped");
@@ -250,7 +251,8 @@ static int run(
 			had_client = true;
 			idle_since_ns = clock_now_ns();
 		} else if (!left_ns && n == 0) {
-			log_notice("ending: no client for %u s", had_client ? cfg->linger_s : FIRST_CLIENT_S);
+			log_notice("ending: no client for %u s",
+			        had_client ? engine_cfg(e)->linger_s : FIRST_CLIENT_S);
 			return 0;
 		}
 	}
@@ -261,6 +263,9 @@ int main(int argc, char **argv)
 	struct args args = {0};
 	struct cfg cfg;
 	struct engine *engine = NULL;
+	struct metrics *metrics = NULL;
+	const void *segment;
+	size_t segment_size;
 	char err[ERR_SIZE] = "", path[CFG_PATH_MAX + 64], text[512];
 	const char *config, *log_path = NULL;
 	int report_fd = -1, signal_fd, rc;
@@ -316,14 +321,24 @@ int main(int argc, char **argv)
 		daemon_report(&report_fd, err);
 		return 1;
 	}
+	segment = engine_stats(engine, &segment_size);
+	rc = metrics_start(&metrics, &cfg, segment, segment_size, err, sizeof(err));
+	if (rc) {
+		if (report_fd < 0 || log_path)
+			log_error("%s", err);
+		engine_stop(engine);
+		daemon_report(&report_fd, err);
+		return 1;
+	}
 	engine_describe(engine, text, sizeof(text));
 	log_notice("ready: %s", text);
 	daemon_report(&report_fd, "ready");
 
-	rc = run(&args, &cfg, engine, signal_fd, log_path);
+	rc = run(&args, engine, signal_fd, log_path);
 	/* should an orderly end ever hang, a second signal ends it the hard way */
 	signal(SIGHUP, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &saved, NULL);
+	metrics_stop(metrics);
 	engine_stop(engine);
 	log_close();
 	close(signal_fd);

@@ -17,16 +17,20 @@
 
 #define PRONK_STATS_MAGIC 0x3154534b4e4f5250ULL /* "PRONKST1" in little-endian memory */
 #define PRONK_STATS_VERSION_MAJOR 1
-#define PRONK_STATS_VERSION_MINOR 0
+#define PRONK_STATS_VERSION_MINOR 1
 #define PRONK_STATS_NAME_SIZE 48
 #define PRONK_STATS_UNIT_SIZE 16
 #define PRONK_STATS_HELP_SIZE 112
+#define PRONK_STATS_GROUP_SIZE 32
+#define PRONK_STATS_INSTANCE_SIZE 32
+#define PRONK_STATS_DEVICE_SIZE 128
 
 /* pronk_stats_entry.kind; readers show a kind that they do not know as a gauge. */
 enum pronk_stats_kind {
 	PRONK_STATS_COUNTER = 0, /* only grows; the stacks' values add up */
 	PRONK_STATS_GAUGE = 1,   /* a level; the stacks' values add up */
 	PRONK_STATS_PEAK = 2,    /* a highest value; the largest of the stacks counts */
+	PRONK_STATS_LOW = 3,     /* a lowest value; the smallest of the stacks counts (since 1.1) */
 };
 
 struct pronk_stats_header {
@@ -44,6 +48,9 @@ struct pronk_stats_header {
 	uint64_t segment_size;
 	uint64_t start_wall_ns; /* when the segment was made, nanoseconds since 1970 */
 	uint64_t writer_pid;
+	/* since 1.1; texts end in NUL */
+	char instance[PRONK_STATS_INSTANCE_SIZE]; /* the service's name */
+	char device[PRONK_STATS_DEVICE_SIZE];
 };
 
 struct pronk_stats_entry {
@@ -52,4 +59,5 @@ struct pronk_stats_entry {
 	uint32_t kind;
 	uint32_t reserved;
 	char help[PRONK_STATS_HELP_SIZE];
+	char group[PRONK_STATS_GROUP_SIZE]; /* since 1.1: the heading it belongs under */
 };

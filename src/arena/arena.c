@@ -29,6 +29,8 @@ static void layout(struct arena_header *h)
 
 	h->stacks_off = off;
 	off += align_up((uint64_t)h->stack_count * sizeof(struct stack_shared), 4096);
+	h->latency_off = off;
+	off += align_up((uint64_t)h->stack_count * sizeof(struct latency), 4096);
 	h->pollers_off = off;
 	off += align_up((uint64_t)h->poller_count * sizeof(struct poller), 4096);
 	h->listener_stride =
@@ -48,6 +50,8 @@ static void layout(struct arena_header *h)
 	off += align_up((uint64_t)h->rx_ring_count * RX_RING_SIZE * sizeof(struct rx_desc), 4096);
 	h->tx_maps_off = off;
 	off += align_up((uint64_t)h->block_count * TX_BLOCK_COUNT * sizeof(uint32_t), 4096);
+	h->reports_off = off;
+	off += align_up((uint64_t)h->stack_count * sizeof(struct stack_report), 4096);
 	h->blocks_off = align_up(off, TX_BLOCK_SIZE);
 	off = h->blocks_off + (uint64_t)h->block_count * TX_BLOCK_SIZE;
 	h->size = align_up(off, HUGE_SIZE);
@@ -78,6 +82,8 @@ static void view(struct arena *a)
 	a->blocks = a->base + h->blocks_off;
 	a->pollers = (struct poller *)(a->base + h->pollers_off);
 	a->stacks = (struct stack_shared *)(a->base + h->stacks_off);
+	a->reports = (struct stack_report *)(a->base + h->reports_off);
+	a->latency = (struct latency *)(a->base + h->latency_off);
 }
 
 int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size)
@@ -191,6 +197,7 @@ int arena_map(struct arena *a, int fd, bool writable)
 	        want.holds_off != h->holds_off || want.listeners_off != h->listeners_off ||
 	        want.pollers_off != h->pollers_off || want.rx_rings_off != h->rx_rings_off ||
 	        want.tx_maps_off != h->tx_maps_off || want.stacks_off != h->stacks_off ||
+	        want.reports_off != h->reports_off || want.latency_off != h->latency_off ||
 	        want.client_stride != h->client_stride || want.listener_stride != h->listener_stride ||
 	        want.holds_stride != h->holds_stride)
 		goto out;

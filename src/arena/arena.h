@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "layout.h"
+#include "report.h"
 
 struct arena_region {
 	const uint8_t *base; /* read-only in clients */
@@ -29,6 +30,8 @@ struct arena {
 	uint8_t *blocks;
 	struct poller *pollers;
 	struct stack_shared *stacks;
+	struct stack_report *reports;
+	struct latency *latency; /* one for each stack */
 	struct arena_region region[ARENA_REGION_MAX];
 	uint32_t region_count;
 };

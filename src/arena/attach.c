@@ -498,23 +498,6 @@ void attach_poller_free(struct attach *at, uint32_t poller)
 	pthread_setcancelstate(cancel, NULL);
 }
 
-int attach_config_text(struct attach *at, bool json, char *buf, size_t size)
-{
-	ssize_t n;
-	int rc;
-
-	spin_lock(&at->ctl_lock);
-	rc = ctl_send(at->ctl_fd, CTL_CONFIG, json, -1);
-	if (!rc) {
-		n = ctl_recv(at->ctl_fd, buf, size - 1);
-		rc = (int)n;
-		if (n >= 0)
-			buf[n] = 0;
-	}
-	spin_unlock(&at->ctl_lock);
-	return rc;
-}
-
 bool attach_check_dead(struct attach *at)
 {
 	char c;

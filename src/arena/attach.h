@@ -22,7 +22,12 @@ enum ctl_kind {
 	CTL_STASH,       /* one fd rides along, and comes back in the answer (ctl_answer) */
 	CTL_SYNC,        /* answer: 0; hang-ups that happened before the question have been noticed */
 	CTL_CAPTURE,     /* one fd rides along: a capture_spec in sealed memory; answer ctl_capture */
+	CTL_COMMAND,     /* words follow the request, value says how many bytes and CTL_COMMAND_JSON: answer
+	                    ctl_answer, with text behind it */
 };
+
+enum { CTL_WORDS_MAX = 4096 };
+#define CTL_COMMAND_JSON (1u << 31)
 
 struct ctl_request {
 	uint64_t magic;
@@ -96,6 +101,12 @@ void attach_poller_free(struct attach *at, uint32_t poller);
 
 /* The effective configuration as text (observers and clients). Returns its size or -E. */
 int attach_config_text(struct attach *at, bool json, char *buf, size_t size);
+
+/* Has the service run a command (engine/command.h): words of up to CTL_WORDS_MAX bytes, separated by blanks.
+ * Observers only. Its text comes into buf, ended by NUL: what it has to show, or why it refused. Returns the
+ * text's size, or -E: -EPERM when the caller may not, -ENOTSUP for an unknown command, -ETIMEDOUT when the
+ * service does not answer (5 s). */
+int attach_command(struct attach *at, const char *words, bool json, char *buf, size_t size);
 
 /* True when the service has died or hung up. Cheap system call, no blocking; sticky. */
 bool attach_check_dead(struct attach *at);

@@ -13,10 +13,12 @@
 #include <stdint.h>
 #include <netinet/in.h>
 
+#include "hist.h"
+
 #define ARENA_MAGIC 0x4152454e4b4f5250ull /* "PRONKERA", little endian */
 
 enum {
-	ARENA_VERSION = 9,
+	ARENA_VERSION = 10,
 	ARENA_STACK_MAX = 16,
 	ARENA_CLIENT_MAX = 1024,
 	ARENA_LISTENER_MAX = 128,
@@ -35,6 +37,7 @@ enum {
 	GRANT_RING_SIZE = 1024,  /* send blocks granted to a client and not yet used; power of two */
 	FALLBACK_COUNT = 128,    /* remembered sockets per client that the kernel serves */
 	TICKET_SIZE = 1024,      /* what a socket is, on its way to another process */
+	LATENCY_MARKS = 1024,    /* samples under way for each stack and direction; power of two */
 };
 
 #define BLOCK_NONE UINT32_MAX
@@ -283,6 +286,11 @@ struct endpoint {
 	_Atomic uint32_t backlog;
 	_Atomic uint32_t creator;    /* client that opened it, or that accepted it */
 	_Atomic uint32_t info_drops; /* SOCK_DGRAM: datagrams that found the receive buffer full */
+	/* the timer that goes off next (enum report_timer), and when, in milliseconds of CLOCK_MONOTONIC */
+	_Atomic uint32_t info_timer, info_timer_ms;
+	/* payload that the peer has acknowledged, or of datagrams that were sent; modulo 2^32. Positions in
+	 * the send ring do not tell: they jump when an idle ring gives its blocks back */
+	_Atomic uint32_t info_tx_bytes;
 
 	_Alignas(64) struct ep_opts opts;
 };
@@ -464,6 +472,33 @@ struct stack_shared {
 	_Atomic uint32_t is_idle;           /* asleep, after a last look that found nothing */
 };
 
+/* Where time goes between port and program: what latency.h counts. */
+enum latency_stage {
+	LATENCY_RX_STACK, /* taken from the port -> published to the endpoint */
+	LATENCY_RX_WAKE,  /* published -> the reader's thread is awake, if it slept */
+	LATENCY_RX_READ,  /* awake, or else published -> read */
+	LATENCY_RX,       /* taken from the port -> read */
+	LATENCY_TX_WAIT,  /* written -> taken by the stack */
+	LATENCY_TX_STACK, /* taken by the stack -> given to the port */
+	LATENCY_TX,       /* written -> given to the port */
+	LATENCY_STAGES
+};
+
+/* A sample under way. The one place for every LATENCY_MARKS-th endpoint, so who finds it taken does not
+ * sample. */
+struct latency_mark {
+	_Alignas(64) _Atomic uint64_t tag; /* gen << 32 | endpoint + 1; 0: free; compare-and-swap */
+	_Atomic uint64_t first_ns;         /* received, or written */
+	_Atomic uint64_t second_ns;        /* published, or taken by the stack; 0: not yet */
+	_Atomic uint32_t pos;              /* rx_bytes or tx_head behind the sampled bytes */
+};
+
+/* Of one stack. Everybody who serves or uses its endpoints writes. */
+struct latency {
+	struct latency_mark rx[LATENCY_MARKS], tx[LATENCY_MARKS];
+	struct hist stage[LATENCY_STAGES];
+};
+
 struct arena_header {
 	uint64_t magic;
 	uint32_t version;
@@ -477,22 +512,31 @@ struct arena_header {
 	uint32_t block_count;
 	uint32_t rx_ring_count;
 	uint64_t endpoints_off, rx_rings_off, tx_maps_off, listeners_off, pollers_off, clients_off, holds_off,
-	        stacks_off, blocks_off;
+	        stacks_off, latency_off, blocks_off, reports_off;
 	uint32_t listener_stride, client_stride, holds_stride;
 	uint32_t huge;
 	/* constant after start: what a client must know to decide "ours or libc" */
 	int32_t service_pid;
-	uint32_t app_spin_us;
-	uint32_t send_buffer, receive_buffer;
-	uint32_t strict;
+	/* written by the control thread, also later (pronkctl set) */
+	_Atomic uint32_t app_spin_us;
+	_Atomic uint32_t send_buffer, receive_buffer;
+	_Atomic uint32_t strict;
+	_Atomic uint32_t latency;          /* 1: times are to be taken (latency.h) */
+	_Atomic uint64_t latency_since_ns; /* CLOCK_REALTIME of what is counted; 0: nothing was yet */
+	/* constant after start */
 	uint32_t mtu;
 	uint8_t address[4];
 	uint32_t prefix;
 	uint8_t gateway[4];
 	uint32_t has_gateway;
-	uint32_t loopback; /* 1: 127.0.0.0/8 and the port's own address are served here */
+	uint32_t loopback;  /* 1: 127.0.0.0/8 and the port's own address are served here */
+	uint32_t is_inline; /* the service is in one of the applications */
+	uint32_t stack_spin_us;
 	uint32_t reserved;
 	char device[128];
+	char name[32];               /* of the service */
+	char socket[112];            /* its control socket's path */
+	char log_file[256];          /* "stderr", or a path */
 	uint64_t start_time_ns;      /* CLOCK_REALTIME */
 	_Atomic uint32_t next_stack; /* round robin for outgoing connections */
 	/* Client slots that were ever taken: a bit is set by who takes a slot, before it holds anything, and

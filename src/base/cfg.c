@@ -16,6 +16,7 @@
 #endif
 
 #define OPT_GROUP(title)
+#define OPT_LIVE(k, what)
 #define OPT_STR(k, d, m, h)                                                                                  \
 	{.key = #k,                                                                                          \
 	        .kind = CFG_KIND_STR,                                                                        \
@@ -61,6 +62,21 @@ const struct cfg_option cfg_options[OPTION_COUNT] = {
 #define OPT_BOOL(k, d, h)
 #define OPT_ENUM(k, d, c, h)
 #include "options.def"
+#undef OPT_STR
+#undef OPT_UINT
+#undef OPT_LIVE
+
+const char *cfg_option_live(enum option_id id)
+{
+#define OPT_STR(k, d, m, h)
+#define OPT_UINT(k, d, lo, hi, u, h)
+#define OPT_LIVE(k, what) [OPTION_##k] = what,
+	static const char *const live[OPTION_COUNT] = {
+#include "options.def"
+	};
+
+	return live[id];
+}
 
 void cfg_defaults(struct cfg *cfg)
 {
@@ -184,7 +200,7 @@ int cfg_choice_find(enum option_id id, const char *text)
 
 const char *cfg_origin_name(uint8_t origin)
 {
-	static const char *const names[] = {"default", "file", "environment", "profile"};
+	static const char *const names[] = {"default", "file", "environment", "profile", "pronkctl"};
 
 	return origin < ARRAY_COUNT(names) ? names[origin] : "unknown";
 }
@@ -276,12 +292,13 @@ int cfg_dump(const struct cfg *cfg, FILE *file, bool json)
 			value_print(file, cfg, i);
 			fprintf(file, ", \"origin\": \"%s\", \"place\": ", cfg_origin_name(origin));
 			quoted_print(file, place);
-			fprintf(file, "}%s\n", i + 1 < OPTION_COUNT ? "," : "");
+			fprintf(file, ", \"can_change\": %s}%s\n", cfg_option_live(i) ? "true" : "false",
+			        i + 1 < OPTION_COUNT ? "," : "");
 		} else {
 			fprintf(file, "%s = ", cfg_options[i].key);
 			value_print(file, cfg, i);
-			fprintf(file, "; # %s%s%s\n", cfg_origin_name(origin), place[0] != '\0' ? " " : "",
-			        place);
+			fprintf(file, "; # %s%s%s%s\n", cfg_origin_name(origin), place[0] != '\0' ? " " : "",
+			        place, cfg_option_live(i) ? ", can change" : "");
 		}
 		free(place);
 	}

@@ -9,10 +9,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <stdio.h>
 
 /* One id for each option: OPTION_device, OPTION_address, ... */
 #define OPT_GROUP(title)
+#define OPT_LIVE(key, what)
 #define OPT_STR(key, def, max, help) OPTION_##key,
 #define OPT_UINT(key, def, min, max, unit, help) OPTION_##key,
 #define OPT_BOOL(key, def, help) OPTION_##key,
@@ -47,8 +49,15 @@ enum cfg_log_level {
 	CFG_LOG_LEVEL_DEBUG
 };
 
-/* Where a value came from (cfg.origin). CFG_ORIGIN_PROFILE: left alone, and changed by the profile. */
-enum cfg_origin { CFG_ORIGIN_DEFAULT, CFG_ORIGIN_FILE, CFG_ORIGIN_ENVIRONMENT, CFG_ORIGIN_PROFILE };
+/* Where a value came from (cfg.origin). CFG_ORIGIN_PROFILE: left alone, and changed by the profile;
+ * CFG_ORIGIN_TOOL: by pronkctl, while the service runs. */
+enum cfg_origin {
+	CFG_ORIGIN_DEFAULT,
+	CFG_ORIGIN_FILE,
+	CFG_ORIGIN_ENVIRONMENT,
+	CFG_ORIGIN_PROFILE,
+	CFG_ORIGIN_TOOL
+};
 
 enum {
 	CFG_PATH_MAX = 256,        /* bytes of a config file's path kept for messages */
@@ -68,6 +77,7 @@ struct cfg {
 #undef OPT_BOOL
 #undef OPT_ENUM
 #undef OPT_GROUP
+#undef OPT_LIVE
 
 	uint8_t origin[OPTION_COUNT]; /* enum cfg_origin */
 	uint32_t line[OPTION_COUNT];  /* line in the file where origin is CFG_ORIGIN_FILE */
@@ -110,6 +120,15 @@ void cfg_defaults(struct cfg *cfg);
  * set-user-id programs. */
 int cfg_load(struct cfg *cfg, const char *path, char *err, size_t err_size);
 
+/* Changes one option of a configuration that is in force, by the rules of the environment (numbers are
+ * decimal, a switch may be on or off), and checks the whole. profile changes what it presets, too, whatever
+ * that was. Pure. Returns 0; -EINVAL for an unknown option, one that cannot change while the service runs, or
+ * a wrong value: then cfg is untouched and err holds the reason. */
+int cfg_set_text(struct cfg *cfg, const char *key, const char *text, char *err, size_t err_size);
+
+/* What a change by cfg_set_text is true for, as "for new sockets"; NULL: it cannot change. Pure. */
+const char *cfg_option_live(enum option_id id);
+
 /* Checks syntax and what options mean together (address and gateway, device and address, cores and stacks,
  * memory). Any thread; does not block and does not look at the machine. Returns 0, or -EINVAL with the reason
  * in err. */
@@ -146,7 +165,7 @@ int cfg_choice_text(enum option_id id, uint32_t idx, char *buf, size_t size);
 /* The choice number of a text, or -ENOENT. Pure. */
 int cfg_choice_find(enum option_id id, const char *text);
 
-/* "default", "file", "environment" or "profile". Pure. */
+/* "default", "file", "environment", "profile" or "pronkctl". Pure. */
 const char *cfg_origin_name(uint8_t origin);
 
 /* The parsers below are pure, take the whole text, and return 0 or -EINVAL without touching their results. */
@@ -167,6 +186,11 @@ int cfg_parse_cores(const char *text, uint16_t *cores, unsigned max);
 
 /* The kind of a device and the rest of its text (*arg points into text, or to a constant for "auto"). */
 int cfg_parse_device(const char *text, enum cfg_device *device, const char **arg);
+
+/* Where to listen: ADDRESS:PORT, [ADDRESS]:PORT for IPv6, or the absolute path of a unix socket, which fits
+ * into a struct sockaddr_un. to may be NULL. 0; -EINVAL; or -EADDRNOTAVAIL when the address is not a loopback
+ * address. Pure. */
+int cfg_parse_listen(const char *text, struct sockaddr_storage *to, uint32_t *size);
 
 /* Whether addr can be a host's address in a network of that prefix: not 0/8, loopback, multicast, reserved,
  * or (prefix up to 30) the network's own or broadcast address. Pure. */

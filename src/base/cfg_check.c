@@ -43,6 +43,9 @@ int cfg_refuse(const struct cfg *cfg, enum option_id id, char *err, size_t err_s
 		upper[i] = '\0';
 		snprintf(err, err_size, "environment PRONK_%s: %s", upper, reason);
 		break;
+	case CFG_ORIGIN_TOOL:
+		snprintf(err, err_size, "%s: %s", key, reason);
+		break;
 	default:
 		snprintf(err, err_size, "default %s: %s", key, reason);
 		break;
@@ -56,7 +59,8 @@ int cfg_refuse(const struct cfg *cfg, enum option_id id, char *err, size_t err_s
 
 static bool is_set(const struct checker *c, enum option_id id)
 {
-	return c->cfg->origin[id] == CFG_ORIGIN_FILE || c->cfg->origin[id] == CFG_ORIGIN_ENVIRONMENT;
+	return c->cfg->origin[id] == CFG_ORIGIN_FILE || c->cfg->origin[id] == CFG_ORIGIN_ENVIRONMENT ||
+	       c->cfg->origin[id] == CFG_ORIGIN_TOOL;
 }
 
 static int texts_check(struct checker *c)
@@ -266,10 +270,28 @@ static int service_check(struct checker *c)
 	return 0;
 }
 
+static int metrics_check(struct checker *c)
+{
+	const char *text = c->cfg->metrics_listen;
+	int rc = text[0] != '\0' ? cfg_parse_listen(text, NULL, NULL) : 0;
+
+	if (rc == -EADDRNOTAVAIL)
+		return REFUSE(c, metrics_listen,
+		        "%s is not a loopback address, and whoever reaches this port may read (allowed: "
+		        "127.0.0.1:9464, [::1]:9464 or an absolute path; a proxy can serve others)",
+		        text);
+	if (rc)
+		return REFUSE(c, metrics_listen,
+		        "\"%s\" is no place to listen at (allowed: nothing, a loopback address and port as "
+		        "127.0.0.1:9464 or [::1]:9464, or an absolute path)",
+		        text);
+	return 0;
+}
+
 int cfg_check(const struct cfg *cfg, char *err, size_t err_size)
 {
 	static int (*const checks[])(struct checker *) = {texts_check, device_check, address_check,
-	        gateway_check, host_address_check, mac_check, stacks_check, service_check};
+	        gateway_check, host_address_check, mac_check, stacks_check, service_check, metrics_check};
 	struct checker c = {.cfg = cfg, .err = err, .err_size = err_size};
 
 	for (unsigned i = 0; i < ARRAY_COUNT(checks); i++) {

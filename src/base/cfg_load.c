@@ -438,12 +438,13 @@ static int bool_parse(const char *text, bool *value)
 	return -EINVAL;
 }
 
-static int variable_apply(struct cfg *cfg, enum option_id id, const char *text, char *err, size_t err_size)
+static int variable_apply(struct cfg *cfg, enum option_id id, enum cfg_origin origin, const char *text,
+        char *err, size_t err_size)
 {
 	char allowed[ALLOWED_SIZE], *end;
 	long long number;
 
-	cfg->origin[id] = CFG_ORIGIN_ENVIRONMENT;
+	cfg->origin[id] = (uint8_t)origin;
 	switch (cfg_options[id].kind) {
 	case CFG_KIND_STR:
 	case CFG_KIND_ENUM:
@@ -488,7 +489,8 @@ static int environment_apply(struct cfg *cfg, char *err, size_t err_size)
 			                                                 : tolower((unsigned char)upper[i]));
 		id = cfg_option_find(key);
 		if (id >= 0) {
-			rc = variable_apply(cfg, (enum option_id)id, equals + 1, err, err_size);
+			rc = variable_apply(
+			        cfg, (enum option_id)id, CFG_ORIGIN_ENVIRONMENT, equals + 1, err, err_size);
 			if (rc < 0)
 				return rc;
 			continue;
@@ -511,10 +513,10 @@ static int environment_apply(struct cfg *cfg, char *err, size_t err_size)
 
 /* --- All of it --- */
 
+static const uint32_t stack_spin_us[] = {1000, 50, 10}, app_spin_us[] = {200, 20, 0};
+
 static void profile_apply(struct cfg *cfg)
 {
-	static const uint32_t stack_spin_us[] = {1000, 50, 10}, app_spin_us[] = {200, 20, 0};
-
 	if (cfg->profile == CFG_PROFILE_BALANCED)
 		return; /* the defaults are balanced */
 	if (cfg->origin[OPTION_stack_spin_us] == CFG_ORIGIN_DEFAULT) {
@@ -544,4 +546,38 @@ int cfg_load(struct cfg *cfg, const char *path, char *err, size_t err_size)
 		return rc;
 	*cfg = next;
 	return 0;
+}
+
+int cfg_set_text(struct cfg *cfg, const char *key, const char *text, char *err, size_t err_size)
+{
+	int id = cfg_option_find(key), rc;
+	struct cfg next = *cfg;
+	const char *guess;
+
+	if (id < 0) {
+		guess = cfg_option_suggest(key);
+		if (guess != NULL)
+			snprintf(err, err_size, "%.64s: unknown option (did you mean %s?)", key, guess);
+		else
+			snprintf(err, err_size, "%.64s: unknown option (allowed: those in doc/options.md)",
+			        key);
+		return -EINVAL;
+	}
+	if (cfg_option_live((enum option_id)id) == NULL) {
+		snprintf(err, err_size,
+		        "%s: cannot change while the service runs (allowed: options with \"can change\" in pronkctl config)",
+		        key);
+		return -EINVAL;
+	}
+	rc = variable_apply(&next, (enum option_id)id, CFG_ORIGIN_TOOL, text, err, err_size);
+	if (rc == 0 && id == OPTION_profile) {
+		next.stack_spin_us = stack_spin_us[next.profile];
+		next.app_spin_us = app_spin_us[next.profile];
+		next.origin[OPTION_stack_spin_us] = next.origin[OPTION_app_spin_us] = CFG_ORIGIN_PROFILE;
+	}
+	if (rc == 0)
+		rc = cfg_check(&next, err, err_size);
+	if (rc == 0)
+		*cfg = next;
+	return rc;
 }

@@ -2,8 +2,10 @@
  * functions; any thread. They are strict, because a typing error that is taken for something else costs an
  * operator hours. */
 #include <arpa/inet.h>
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "cfg.h"
 #include "compiler.h"
@@ -221,4 +223,67 @@ bool cfg_host_valid(const uint8_t addr[4], unsigned prefix)
 bool cfg_same_network(const uint8_t a[4], const uint8_t b[4], unsigned prefix)
 {
 	return ((addr_number(a) ^ addr_number(b)) & prefix_mask(prefix)) == 0;
+}
+
+static int listen_path(const char *text, struct sockaddr_storage *to, uint32_t *size)
+{
+	struct sockaddr_un *un = (struct sockaddr_un *)to;
+
+	if (strlen(text) >= sizeof(un->sun_path) || text[1] == '\0')
+		return -EINVAL;
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path, text, strlen(text) + 1);
+	*size = sizeof(*un);
+	return 0;
+}
+
+int cfg_parse_listen(const char *text, struct sockaddr_storage *to, uint32_t *size)
+{
+	struct sockaddr_storage storage = {0};
+	struct sockaddr_in *in = (struct sockaddr_in *)&storage;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&storage;
+	const char *colon = strrchr(text, ':');
+	char host[INET6_ADDRSTRLEN + 2];
+	uint32_t length, port = 0;
+	bool is_loopback;
+	int rc = 0;
+
+	if (text[0] == '/') {
+		rc = listen_path(text, &storage, &length);
+		goto out;
+	}
+	if (colon == NULL || (size_t)(colon - text) >= sizeof(host))
+		return -EINVAL;
+	for (const char *c = colon + 1; *c != '\0'; c++) {
+		if (*c < '0' || *c > '9' || port > 65535)
+			return -EINVAL;
+		port = port * 10 + (uint32_t)(*c - '0');
+	}
+	if (port == 0 || port > 65535)
+		return -EINVAL;
+	memcpy(host, text, (size_t)(colon - text));
+	host[colon - text] = '\0';
+	if (host[0] == '[' && colon[-1] == ']') {
+		host[colon - text - 1] = '\0';
+		if (inet_pton(AF_INET6, host + 1, &in6->sin6_addr) != 1)
+			return -EINVAL;
+		in6->sin6_family = AF_INET6;
+		in6->sin6_port = htons((uint16_t)port);
+		length = sizeof(*in6);
+		is_loopback = IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+	} else {
+		if (inet_pton(AF_INET, host, &in->sin_addr) != 1)
+			return -EINVAL;
+		in->sin_family = AF_INET;
+		in->sin_port = htons((uint16_t)port);
+		length = sizeof(*in);
+		is_loopback = (ntohl(in->sin_addr.s_addr) >> 24) == 127;
+	}
+	rc = is_loopback ? 0 : -EADDRNOTAVAIL;
+out:
+	if (rc == 0 && to != NULL) {
+		*to = storage;
+		*size = length;
+	}
+	return rc;
 }

@@ -5,6 +5,7 @@
  * The reader trusts nothing: a segment may come from another version, or from a service that died half-way.
  * It checks every size against the mapping before it follows an offset, and keeps the checked numbers. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,9 +15,22 @@
 #define KIND_counter PRONK_STATS_COUNTER
 #define KIND_gauge PRONK_STATS_GAUGE
 #define KIND_peak PRONK_STATS_PEAK
+#define KIND_low PRONK_STATS_LOW
+
+/* A statistic belongs under the last heading that stands before it. */
+#define STAT_GROUP(title) {__LINE__, title},
+#define STAT(name, kind, unit, help)
+static const struct {
+	int line;
+	const char *title;
+} groups[] = {
+#include "stats.def"
+};
+#undef STAT
+#undef STAT_GROUP
 
 #define STAT_GROUP(title)
-#define STAT(name, kind, unit, help) {#name, unit, help, KIND_##kind},
+#define STAT(name, kind, unit, help) {#name, unit, help, __LINE__, KIND_##kind},
 const struct stat_desc stat_descs[STAT_COUNT] = {
 #include "stats.def"
 };
@@ -30,12 +44,32 @@ const struct stat_desc stat_descs[STAT_COUNT] = {
 #undef STAT
 #undef STAT_GROUP
 
-_Static_assert(sizeof(struct pronk_stats_header) == 80, "the header is the same for every compiler");
-_Static_assert(sizeof(struct pronk_stats_entry) == 184, "the entry is the same for every compiler");
+#define STAT_GROUP(title) _Static_assert(sizeof(title) <= PRONK_STATS_GROUP_SIZE, title " is too long");
+#define STAT(name, kind, unit, help)
+#include "stats.def"
+#undef STAT
+#undef STAT_GROUP
+
+/* What version 1.0 had: a reader takes no less. */
+enum { HEADER_SIZE_FIRST = 80, ENTRY_SIZE_FIRST = 184 };
+
+_Static_assert(sizeof(struct pronk_stats_header) == 240, "the header is the same for every compiler");
+_Static_assert(sizeof(struct pronk_stats_entry) == 216, "the entry is the same for every compiler");
+_Static_assert(offsetof(struct pronk_stats_header, instance) == HEADER_SIZE_FIRST, "fields are appended");
+_Static_assert(offsetof(struct pronk_stats_entry, group) == ENTRY_SIZE_FIRST, "fields are appended");
 _Static_assert(sizeof(struct stat_block) % PRONK_CACHE_LINE == 0, "blocks do not share cache lines");
 
 /* Limits of what a reader accepts; they keep its arithmetic far from overflow. */
 enum { READ_STACK_MAX = 4096, READ_COUNTER_MAX = 65536, READ_ENTRY_MAX = 65536 };
+
+const char *stat_group(enum stat_id id)
+{
+	unsigned i = ARRAY_COUNT(groups);
+
+	while (i > 0 && groups[i - 1].line > stat_descs[id].line)
+		i--;
+	return i > 0 ? groups[i - 1].title : "";
+}
 
 static size_t line_align(size_t size)
 {
@@ -79,9 +113,18 @@ void stat_segment_init(void *segment, uint32_t stack_count)
 		memcpy(entries[i].name, stat_descs[i].name, strlen(stat_descs[i].name) + 1);
 		memcpy(entries[i].unit, stat_descs[i].unit, strlen(stat_descs[i].unit) + 1);
 		memcpy(entries[i].help, stat_descs[i].help, strlen(stat_descs[i].help) + 1);
+		memcpy(entries[i].group, stat_group(i), strlen(stat_group(i)) + 1);
 		entries[i].kind = stat_descs[i].kind;
 	}
 	__atomic_store_n(&header->magic, PRONK_STATS_MAGIC, __ATOMIC_RELEASE);
+}
+
+void stat_segment_name(void *segment, const char *instance, const char *device)
+{
+	struct pronk_stats_header *header = segment;
+
+	snprintf(header->instance, sizeof(header->instance), "%s", instance);
+	snprintf(header->device, sizeof(header->device), "%s", device);
 }
 
 struct stat_block *stat_segment_block(void *segment, uint32_t stack_idx)
@@ -97,18 +140,18 @@ int stat_view_open(struct stat_view *view, const void *segment, size_t size)
 {
 	const struct pronk_stats_header *header = segment;
 	uint64_t magic, entries_end, blocks_size;
-	struct pronk_stats_header h;
+	struct pronk_stats_header h = {0};
 
-	if (size < sizeof(*header) || (uintptr_t)segment % sizeof(uint64_t) != 0)
+	if (size < HEADER_SIZE_FIRST || (uintptr_t)segment % sizeof(uint64_t) != 0)
 		return -EINVAL;
 	magic = __atomic_load_n(&header->magic, __ATOMIC_ACQUIRE);
 	if (magic != PRONK_STATS_MAGIC)
 		return magic == 0 ? -EAGAIN : -EPROTO;
-	memcpy(&h, header, sizeof(h));
+	memcpy(&h, header, HEADER_SIZE_FIRST);
 	if (h.version_major != PRONK_STATS_VERSION_MAJOR)
 		return -EPROTO;
-	if (h.header_size < sizeof(h) || h.segment_size > size || h.stack_count > READ_STACK_MAX ||
-	        h.counter_count > READ_COUNTER_MAX || h.entry_size < sizeof(struct pronk_stats_entry) ||
+	if (h.header_size < HEADER_SIZE_FIRST || h.segment_size > size || h.stack_count > READ_STACK_MAX ||
+	        h.counter_count > READ_COUNTER_MAX || h.entry_size < ENTRY_SIZE_FIRST ||
 	        h.entry_size > READ_ENTRY_MAX || h.entry_size % sizeof(uint64_t) != 0)
 		return -EINVAL;
 	entries_end = (uint64_t)h.counter_count * h.entry_size;
@@ -126,6 +169,12 @@ int stat_view_open(struct stat_view *view, const void *segment, size_t size)
 	                      : (h.stack_count - 1) * h.block_stride + h.counter_count * sizeof(uint64_t);
 	if (blocks_size > h.segment_size - h.block_offset)
 		return -EINVAL;
+	/* segment_size is at least entry_offset, and that at least header_size */
+	if (h.header_size >= sizeof(h))
+		memcpy(&h, header, sizeof(h));
+	memcpy(view->instance, h.instance, sizeof(view->instance));
+	memcpy(view->device, h.device, sizeof(view->device));
+	view->instance[sizeof(view->instance) - 1] = view->device[sizeof(view->device) - 1] = 0;
 	view->base = segment;
 	view->stack_count = h.stack_count;
 	view->counter_count = h.counter_count;
@@ -140,7 +189,8 @@ int stat_view_open(struct stat_view *view, const void *segment, size_t size)
 
 		if (memchr(entry->name, 0, sizeof(entry->name)) == NULL ||
 		        memchr(entry->unit, 0, sizeof(entry->unit)) == NULL ||
-		        memchr(entry->help, 0, sizeof(entry->help)) == NULL)
+		        memchr(entry->help, 0, sizeof(entry->help)) == NULL ||
+		        memchr(stat_view_group(view, i), 0, PRONK_STATS_GROUP_SIZE) == NULL)
 			return -EINVAL;
 	}
 	return 0;
@@ -151,6 +201,14 @@ const struct pronk_stats_entry *stat_view_entry(const struct stat_view *view, ui
 	if (idx >= view->counter_count)
 		return NULL;
 	return (const void *)(view->base + view->entry_offset + (uint64_t)idx * view->entry_size);
+}
+
+const char *stat_view_group(const struct stat_view *view, uint32_t idx)
+{
+	static const char none[PRONK_STATS_GROUP_SIZE];
+	const struct pronk_stats_entry *entry = stat_view_entry(view, idx);
+
+	return entry != NULL && view->entry_size >= sizeof(*entry) ? entry->group : none;
 }
 
 uint64_t stat_view_value(const struct stat_view *view, uint32_t stack_idx, uint32_t idx)
@@ -173,9 +231,9 @@ uint64_t stat_view_total(const struct stat_view *view, uint32_t idx)
 	for (uint32_t stack = 0; stack < view->stack_count; stack++) {
 		uint64_t value = stat_view_value(view, stack, idx);
 
-		if (entry->kind != PRONK_STATS_PEAK)
+		if (entry->kind != PRONK_STATS_PEAK && entry->kind != PRONK_STATS_LOW)
 			total += value;
-		else if (value > total)
+		else if (stack == 0 || (entry->kind == PRONK_STATS_PEAK) == (value > total))
 			total = value;
 	}
 	return total;
@@ -196,6 +254,8 @@ const char *stat_kind_name(uint32_t kind)
 		return "counter";
 	case PRONK_STATS_PEAK:
 		return "peak";
+	case PRONK_STATS_LOW:
+		return "low";
 	default:
 		return "gauge";
 	}

@@ -20,7 +20,7 @@
 
 #include "attach.h"
 #include "clock.h"
-#include "dump.h"
+#include "wiretap.h"
 #include "log.h"
 #include "segment.h"
 
@@ -236,6 +236,7 @@ static int config_send(struct server *s, struct conn *c, bool json)
 
 struct message {
 	struct ctl_request req;
+	char words[CTL_WORDS_MAX + 1]; /* CTL_COMMAND; ended by NUL */
 	int fd;      /* the descriptor that came along, -1 = none; whoever uses it sets it to -1 */
 	bool is_odd; /* more came along than one descriptor */
 };
@@ -244,9 +245,9 @@ struct message {
 static ssize_t message_recv(struct conn *c, struct message *m)
 {
 	char control[CMSG_SPACE(PASSED_MAX * sizeof(int))];
-	struct iovec iov = {&m->req, sizeof(m->req)};
+	struct iovec iov[2] = {{&m->req, sizeof(m->req)}, {m->words, CTL_WORDS_MAX}};
 	struct msghdr msg = {
-	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	        .msg_iov = iov, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	m->fd = -1;
@@ -322,6 +323,31 @@ static int join_forked(struct server *s, struct conn *c, const struct ctl_reques
 	return answer_send(c, rc);
 }
 
+static int command_serve(struct server *s, struct conn *c, const struct message *m)
+{
+	struct {
+		struct ctl_answer head;
+		char text[CTL_TEXT_MAX];
+	} *answer = malloc(sizeof(*answer));
+	int rc, size;
+
+	if (!answer)
+		return -ENOMEM;
+	answer->text[0] = 0;
+	size = s->spec.ops.command(s->spec.ops_arg, c->uid, m->words, (m->req.value & CTL_COMMAND_JSON) != 0,
+	        answer->text, sizeof(answer->text));
+	answer->head.result = size < 0 ? size : 0;
+	rc = conn_send(c, answer, sizeof(answer->head) + strnlen(answer->text, sizeof(answer->text)));
+	free(answer);
+	return rc;
+}
+
+/* How many bytes of words follow the request. */
+static size_t words_size(const struct ctl_request *req)
+{
+	return req->kind == CTL_COMMAND ? req->value & ~CTL_COMMAND_JSON : 0;
+}
+
 /* 0; -EPROTO for a message that makes no sense on this connection; another -E when it cannot be answered. */
 static int message_serve(struct server *s, struct conn *c, struct message *m)
 {
@@ -360,10 +386,12 @@ static int message_serve(struct server *s, struct conn *c, struct message *m)
 	case CTL_CAPTURE:
 		if (c->kind != CONN_NEW || m->fd < 0)
 			return -EPROTO;
-		rc = dump_begin(s, c, m->fd);
+		rc = wiretap_begin(s, c, m->fd);
 		if (rc == 1)
 			conn_kind_set(s, c, CONN_CAPTURE);
 		return rc < 0 ? rc : 0;
+	case CTL_COMMAND:
+		return c->kind == CONN_OBSERVER ? command_serve(s, c, m) : -EPROTO;
 	default:
 		return -EPROTO;
 	}
@@ -382,10 +410,13 @@ static void conn_serve(struct server *s, struct conn *c)
 		return;
 	}
 	m.req.program[sizeof(m.req.program) - 1] = 0;
-	if (n != (ssize_t)sizeof(m.req) || m.is_odd || m.req.magic != CTL_MAGIC)
+	m.words[n > (ssize_t)sizeof(m.req) ? (size_t)n - sizeof(m.req) : 0] = 0;
+	if (n < (ssize_t)sizeof(m.req) || m.is_odd || m.req.magic != CTL_MAGIC)
 		rc = -EPROTO;
 	else if (m.req.version != ARENA_VERSION)
 		rc = version_refuse(c, &m.req);
+	else if ((size_t)n - sizeof(m.req) != words_size(&m.req))
+		rc = -EPROTO;
 	else
 		rc = message_serve(s, c, &m);
 	if (m.fd >= 0)

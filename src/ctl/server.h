@@ -32,6 +32,9 @@ struct server_ops {
 	        void *arg, const struct capture_spec *spec, int *shm_fd, char *err, size_t err_size);
 	void (*capture_stop)(void *arg, uint32_t capture);
 	void (*capture_free)(void *arg, uint32_t capture);
+	/* Runs a command of a tool whose effective user is uid. Text in buf, ended by NUL: what there is to
+	 * show, or why it is refused. The text's size, or -E. */
+	int (*command)(void *arg, uint32_t uid, const char *words, bool json, char *buf, size_t size);
 };
 
 /* Everything the server needs; copied. What it points to, and the descriptors, stay the caller's and must

@@ -2,7 +2,7 @@
  *
  *	server.c  the socket, connections and messages
  *	slot.c    client slots, their pollers, and the jobs that clean up after them
- *	dump.c    what pronk-dump asks for
+ *	wiretap.c what pronk-dump asks for
  */
 #pragma once
 #include "server.h"

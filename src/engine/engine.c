@@ -62,8 +62,18 @@ static void *thread_main(void *arg)
 
 /* --- what the control server asks of the stacks --- */
 
+void engine_publish(struct engine *e)
+{
+	struct arena_header *h = e->arena.hdr;
+
+	atomic_store(&h->app_spin_us, e->cfg.app_spin_us);
+	atomic_store(&h->send_buffer, e->cfg.send_buffer);
+	atomic_store(&h->receive_buffer, e->cfg.receive_buffer);
+	atomic_store(&h->strict, e->cfg.strict);
+}
+
 static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        _Atomic uint32_t *left)
+        void *const *ptr, _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
 
@@ -76,6 +86,7 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 		}
 		m[i]->fn = fn;
 		m[i]->arg = arg;
+		m[i]->ptr = ptr ? ptr[i] : NULL;
 		m[i]->done = left;
 		m[i]->is_heap = true;
 	}
@@ -84,14 +95,26 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 	return 0;
 }
 
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        _Atomic uint32_t *left)
+{
+	return post_all(e, fn, arg, NULL, left);
+}
+
+int engine_post_each(
+        struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX])
+{
+	return post_all(e, fn, 0, ptr, NULL);
+}
+
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	return post_all(arg, stack_client_gone, client_idx, left);
+	return engine_post_all(arg, stack_client_gone, client_idx, left);
 }
 
 static int ops_barrier(void *arg, _Atomic uint32_t *left)
 {
-	return post_all(arg, stack_barrier, 0, left);
+	return engine_post_all(arg, stack_barrier, 0, left);
 }
 
 static int ops_config_text(void *arg, bool json, char *buf, size_t size)
@@ -214,10 +237,7 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 		        (unsigned long long)(e->arena.size >> 20));
 	h = e->arena.hdr;
 	h->service_pid = getpid();
-	h->app_spin_us = cfg->app_spin_us;
-	h->send_buffer = cfg->send_buffer;
-	h->receive_buffer = cfg->receive_buffer;
-	h->strict = cfg->strict;
+	engine_publish(e);
 	h->mtu = e->mtu;
 	memcpy(h->address, e->address, 4);
 	h->prefix = e->prefix;
@@ -225,6 +245,11 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	memcpy(h->gateway, e->gateway, 4);
 	h->has_gateway = e->has_gateway;
 	device_text(cfg, h->device, sizeof(h->device));
+	h->is_inline = e->is_inline;
+	h->stack_spin_us = cfg->stack_spin_us;
+	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
+	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
+	cfg_socket_path(cfg, h->socket, sizeof(h->socket));
 	h->start_time_ns = clock_wall_ns();
 
 	/* the service sees packet memory where the port has it; these are not mappings of the arena's own */
@@ -242,7 +267,10 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	}
 	for (int i = 0; i < ARENA_POLLER_MAX; i++)
 		atomic_store_explicit(&e->poller_fds[i], -1, memory_order_relaxed);
-	return segment_create(&e->stats, e->stack_count, err, err_size);
+	rc = segment_create(&e->stats, e->stack_count, err, err_size);
+	if (!rc)
+		stat_segment_name(e->stats.base, cfg->name, h->device);
+	return rc;
 }
 
 /* That this process may use them was checked before. */
@@ -308,7 +336,7 @@ static int stacks_wait(struct engine *e, char *err, size_t err_size)
 
 	if (left) {
 		atomic_store(left, e->stack_count);
-		rc = post_all(e, stack_barrier, 0, left);
+		rc = engine_post_all(e, stack_barrier, 0, left);
 	}
 	if (rc) {
 		snprintf(err, err_size, "out of memory");
@@ -379,7 +407,7 @@ static int ctl_start(struct engine *e, char *err, size_t err_size)
 	        .stats_fd = e->stats.fd,
 	        .region_count = e->region_count,
 	        .ops = {ops_client_gone, ops_barrier, ops_config_text, ops_capture_start, ops_capture_stop,
-	                ops_capture_free},
+	                ops_capture_free, engine_command},
 	        .ops_arg = e,
 	};
 	int rc;
@@ -507,6 +535,12 @@ void engine_hang_up(struct engine *e)
 	server_hang_up(e->server);
 }
 
+const void *engine_stats(const struct engine *e, size_t *size)
+{
+	*size = e->stats.size;
+	return e->stats.base;
+}
+
 int engine_fd(const struct engine *e)
 {
 	return e->epoll_fd;
@@ -516,6 +550,11 @@ int engine_serve(struct engine *e)
 {
 	server_serve(e->server);
 	return atomic_load(&e->has_failed) ? -EIO : 0;
+}
+
+const struct cfg *engine_cfg(const struct engine *e)
+{
+	return &e->cfg;
 }
 
 uint32_t engine_client_count(const struct engine *e)

@@ -40,8 +40,14 @@ bool engine_is_mine(const struct engine *e);
  * service has ended, and frees nothing. */
 void engine_hang_up(struct engine *e);
 
+/* The configuration in force; pronkctl set changes it in engine_serve. */
+const struct cfg *engine_cfg(const struct engine *e);
+
 /* Processes that are attached or still being cleaned up after. */
 uint32_t engine_client_count(const struct engine *e);
+
+/* The statistics segment, for whoever only reads it; constant until engine_stop. Any thread. */
+const void *engine_stats(const struct engine *e, size_t *size);
 
 /* One line on what runs: device, address, stacks, memory, socket. */
 void engine_describe(const struct engine *e, char *buf, size_t size);

@@ -15,6 +15,7 @@
 
 struct engine {
 	struct cfg cfg;
+	struct nic_inject inject; /* what pronkctl inject has last asked for */
 	int lock_fd;
 	struct nic *nic;
 	struct nic_info info;
@@ -43,6 +44,21 @@ struct engine {
 		pthread_t thread;
 	} threads[ARENA_STACK_MAX];
 };
+
+/* Hands fn with arg to every stack, or to none; each takes one off *left when it has run it (left may be
+ * NULL). Control thread; does not wait. 0 or -ENOMEM. */
+int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
+        _Atomic uint32_t *left);
+
+/* The same with an own ptr for each stack, which the stack gets. 0 or -ENOMEM: then no stack got any. */
+int engine_post_each(
+        struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX]);
+
+/* Puts what programs must know of the configuration, and what may change, into the arena. Control thread. */
+void engine_publish(struct engine *e);
+
+/* What pronkctl has the service do (command.c): server_ops.command. Control thread; does not block. */
+int engine_command(void *engine, uint32_t uid, const char *words, bool json, char *buf, size_t size);
 
 /* engine_start without stack threads: there is one stack, and it is the calling thread's until that lets
  * others run it. */

@@ -526,7 +526,7 @@ static void keeper_begin(bool is_end)
 		log_debug("the keeper stays in %s", "its program's folder");
 	prctl(PR_SET_NAME, "pronk-keeper");
 	if (strcmp(in.cfg.log_file, "stderr"))
-		log_open((enum log_level)in.cfg.log_level, in.cfg.log_file);
+		log_open((enum log_level)engine_cfg(in.e)->log_level, in.cfg.log_file);
 	engine_owner_changed(in.e);
 	in.is_keeper = true;
 	in.thread = pthread_self();
@@ -629,7 +629,7 @@ static void keeper_end(void)
 
 static void run(void)
 {
-	uint64_t now_ns, work_ns = 0, yielded = 0, spin_ns = in.cfg.stack_spin_us * CLOCK_NS_PER_US;
+	uint64_t now_ns, work_ns = 0, yielded = 0;
 	uint64_t tick_ns = TICK_SHARED_NS;
 	struct spin spin = {0};
 	struct stuck stuck = {0};
@@ -673,7 +673,8 @@ static void run(void)
 				work_ns = now_ns;
 			token_give();
 		}
-		if (now_ns - work_ns >= spin_ns || !spin_may(&spin, now_ns)) {
+		if (now_ns - work_ns >= engine_cfg(in.e)->stack_spin_us * CLOCK_NS_PER_US ||
+		        !spin_may(&spin, now_ns)) {
 			sleep_at_port();
 		} else {
 			/* as a stack thread does: whoever has work for the stack may want this core */
@@ -708,6 +709,8 @@ static void *thread_main(void *arg UNUSED)
 		sem_post(&in.started);
 		return NULL;
 	}
+	if (in.cfg.metrics_listen[0])
+		log_warning("metrics_listen is for pronkd: with mode = \"inline\" use pronkctl export");
 	engine_describe(in.e, text, sizeof(text));
 	log_info("the stack runs in this program: %s", text);
 	sem_post(&in.started);

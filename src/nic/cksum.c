@@ -148,6 +148,7 @@ static void rx_ip4(const uint8_t *ip, uint32_t size, uint64_t rx_flags, struct f
 		return;
 	}
 	info->ports = ip + header;
+	info->l4_proto = proto;
 	info->result = l4_verify(ip + 12, 4, proto, ip + header, total - header, rx_flags);
 }
 
@@ -172,6 +173,7 @@ static void rx_ip6(const uint8_t *ip, uint32_t size, uint64_t rx_flags, struct f
 	case IPPROTO_UDP:
 		info->has_owner = true;
 		info->ports = ip;
+		info->l4_proto = next;
 		info->result = l4_verify(info->addrs, 16, next, ip, payload, rx_flags);
 		break;
 	case IP6_FRAGMENT:
@@ -255,6 +257,7 @@ void cksum_rx_chain(const struct rte_mbuf *m, struct frame_info *info)
 	info->addr_size = 4;
 	info->addrs = ip + 12;
 	info->ports = l4;
+	info->l4_proto = ip[9];
 	field = load16(l4 + (ip[9] == IPPROTO_TCP ? TCP_CKSUM_AT : UDP_CKSUM_AT));
 	pseudo = pseudo_sum(ip + 12, 4, ip[9], total - header);
 	if (field == pseudo)

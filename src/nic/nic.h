@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nic_inject.h"
+
 struct capture_spec;
 struct cfg;
 struct nic;
@@ -86,7 +88,10 @@ struct nic_queue_stats {
 	uint64_t drop_handoff_full; /* owner's ring was full */
 	uint64_t drop_tx_full;      /* the port took no more frames */
 	uint64_t drop_tx_nobuf;     /* no buffer for an outgoing frame */
+	uint64_t bad_cksum_ip, bad_cksum_tcp, bad_cksum_udp; /* of which header; drop_rx_cksum has all */
 	uint64_t rx_polls, rx_empty_polls;
+	uint64_t rx_full_polls; /* looks that found as much as the caller takes */
+	struct nic_inject_stats inject_rx, inject_tx;
 };
 
 /* Brings up EAL and the port named by cfg->device with one queue pair (or software queue) per stack.
@@ -138,6 +143,13 @@ extern void (*nic_around_interrupts)(bool begins);
  * the port check) IPv4/TCP/UDP checksums; frames that fail are dropped and counted. Never blocks. Queue's
  * thread. */
 uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max);
+
+/* From now on the queue notes when it takes frames from the port (CLOCK_MONOTONIC; on), or does not any more.
+ * Queue's thread. */
+void nic_time(struct nic_queue *q, bool on);
+/* When a frame that nic_rx has given was taken from the port, by whatever queue; 0: that was not noted.
+ * Queue's thread. */
+uint64_t nic_frame_ns(const struct nic_queue *q, const struct nic_frame *frame);
 
 /* Frees a buffer (received or allocated). A buffer may be freed by a thread other than the one that took it.
  */
@@ -239,3 +251,43 @@ int nic_capture_start(
  */
 void nic_capture_stop(struct nic *nic, uint32_t capture);
 void nic_capture_free(struct nic *nic, uint32_t capture);
+
+/* --- for tools (report.c) --- */
+
+enum { NIC_NAMES_SIZE = 640, NIC_KEY_MAX = 64, NIC_TABLE_MAX = 128, NIC_MODE_SIZE = 64 };
+
+/* What can be said of a port. Names stand in one text, separated by blanks. */
+struct nic_report {
+	struct nic_info info;
+	const char *kind;  /* "tap", "afpacket", ... */
+	char arg[112];     /* what of: interface, socket path or PCI address */
+	char firmware[64]; /* "" = the driver does not say */
+	char rx_mode[NIC_MODE_SIZE],
+	        tx_mode[NIC_MODE_SIZE]; /* the driver's functions; "" = it does not say */
+	uint32_t link_mbps;             /* 0 = unknown */
+	bool is_full_duplex, is_autoneg, is_promiscuous, is_all_multicast;
+	uint16_t mtu_min, mtu_max; /* the driver's bounds; 0 = none known */
+	uint16_t rx_queues, tx_queues, rx_queues_max, tx_queues_max, rx_ring, tx_ring;
+	char rx_offered[NIC_NAMES_SIZE], rx_used[NIC_NAMES_SIZE];
+	char tx_offered[NIC_NAMES_SIZE], tx_used[NIC_NAMES_SIZE];
+	bool takes_partial; /* checksums that a local peer left to an offload */
+	uint32_t stack_count;
+	uint32_t table_size, hw_table_size; /* entries; 0: the port has none */
+	uint8_t table[NIC_TABLE_MAX];       /* the hash's last bits -> stack */
+	bool hw_table_same;                 /* the port's table was read, and says the same */
+	uint32_t key_size;
+	uint8_t key[NIC_KEY_MAX];
+	uint32_t buffers_free, buffers_total, buffer_size, region_count;
+	uint64_t page_size; /* of packet memory */
+	/* memif */
+	bool is_memif, is_memif_server;
+	uint32_t memif_id;
+	uint64_t memif_tag;
+};
+
+/* Control thread; short calls of the driver. */
+void nic_report(struct nic *nic, struct nic_report *report);
+
+/* Calls fn for each extended statistic of the port. Their number, or -E when the driver has none. Control
+ * thread. */
+int nic_xstats(struct nic *nic, void (*fn)(void *arg, const char *name, uint64_t value), void *arg);

@@ -6,6 +6,7 @@
  *	kernel.c  the kernel's view of an interface (nic_kernel.h)          control thread
  *	pool.c    the buffer pool and its shareable regions                 control thread
  *	port.c    nic_open and nic_close                                    control thread
+ *	report.c  what a port tells of itself, for tools                  control thread
  *	wait.c    descriptors to sleep on                                   control thread, queue's thread
  *	memif.c   the receive interrupt of a memif link                     queue's thread
  *	intr.c    a driver's callbacks, where the process may go on as a copy  its own thread
@@ -13,6 +14,7 @@
  *	cksum.c   checksums of one frame                                    queue's thread
  *	chain.c   frames of several buffers, lent memory                    queue's thread
  *	capture.c copies for those who capture packets                      control thread, queue's thread
+ *	inject.c  faults made on purpose (nic_inject.h)                     queue's thread
  *	queue.c   receive, transmit, hand-off: the hot file                 queue's thread
  */
 #pragma once
@@ -157,6 +159,8 @@ struct nic_queue {
 	bool up;               /* the port may be called */
 	uint8_t link_patience; /* looks in a row that saw no link */
 	uint64_t link_next_tsc;
+	struct inject *inject;               /* faults to be made; NULL: none */
+	uint64_t timed_ns;                   /* since when the times of frames are noted; 0: they are not */
 	struct rte_mbuf *tx[NIC_TX_BACKLOG]; /* the first tx_count wait for the port */
 	struct nic_queue_stats stats;
 
@@ -177,6 +181,8 @@ struct nic {
 	uint32_t stack_count;
 	uint16_t port;
 	uint16_t hw_count;
+	uint16_t rx_ring, tx_ring; /* descriptors of each queue */
+	uint64_t rx_offloads, tx_offloads;
 	bool rss_hw;
 	bool accept_partial;
 	void (*wake)(void *arg, uint32_t stack_idx);
@@ -190,6 +196,7 @@ struct nic {
 	struct nic_region regions[NIC_REGION_MAX];
 	bool has_port, started, eal_up;
 	char vdev[32]; /* name of the virtual device, to remove it */
+	int time_off;  /* of a frame's time in its buffer; -1: there is no room for it */
 	int never_fd;  /* an eventfd nobody signals: what a stack without a hardware queue waits on */
 
 	struct nic_capture *capture[NIC_CAPTURE_MAX]; /* capture.c */
@@ -335,6 +342,20 @@ static inline void memif_leave(struct nic_queue *q)
 void memif_wait_arm(struct nic_queue *q, bool on);
 uint32_t memif_wait_limit_us(const struct nic_queue *q);
 
+/* ---- inject.c: for a queue with faults to be made (q->inject); queue's thread ---- */
+
+/* Passes count received frames, m having room for max. How many there are then: some of them may be others,
+ * that have waited. */
+uint32_t inject_rx(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, uint32_t max);
+/* Passes a frame to be sent: false, it is not to go on now, and inject.c's. */
+bool inject_tx(struct nic_queue *q, struct rte_mbuf *m);
+/* Adds frames whose time has come to those that wait for the port. */
+void inject_tx_due(struct nic_queue *q);
+/* Microseconds until the next one's time has come. */
+uint32_t inject_wait_us(const struct nic_queue *q);
+/* Frees what waits. Control thread, when the queue's has ended; also for a queue without. */
+void inject_close(struct nic_queue *q);
+
 /* ---- intr.c ---- */
 
 /* From now on net_memif's interrupt callbacks run in a thread of ours. When its library is loaded and before
@@ -367,6 +388,7 @@ struct frame_info {
 	bool has_owner; /* the tuple fields are set */
 	bool fragment;
 	uint8_t addr_size;    /* 4 or 16 */
+	uint8_t l4_proto;     /* with ports */
 	const uint8_t *addrs; /* source, destination */
 	const uint8_t *ports; /* source, destination; NULL: the 2-tuple decides */
 };

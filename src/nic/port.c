@@ -396,12 +396,20 @@ static void info_fill(struct opening *o)
 	snprintf(nic->info.name, sizeof(nic->info.name), "%.63s", o->cfg->device);
 	nic->info.mtu = (uint16_t)o->mtu;
 	nic->info.queue_count = nic->hw_count;
+	nic->rx_ring = o->rx_desc;
+	nic->tx_ring = o->tx_desc;
+	nic->rx_offloads = o->conf.rxmode.offloads;
+	nic->tx_offloads = o->conf.txmode.offloads;
 	nic->info.rss_hw = nic->rss_hw;
 	nic->info.frame_big = nic->queues[0].frame_big;
 	nic->info.numa_node = rte_eth_dev_socket_id(nic->port);
 	nic->accept_partial = partial == CFG_PARTIAL_CHECKSUM_ACCEPT ||
 	                      (partial == CFG_PARTIAL_CHECKSUM_AUTO && device_is_virtual(&nic->device));
 }
+
+/* Where a frame's time is noted. */
+static const struct rte_mbuf_dynfield time_field = {
+        .name = "pronk_rx_time", .size = sizeof(uint64_t), .align = _Alignof(uint64_t)};
 
 int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count,
         void (*wake)(void *arg, uint32_t stack_idx), void *wake_arg, char *err, size_t err_size)
@@ -440,6 +448,7 @@ int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count,
 	if (ret != 0)
 		goto close;
 	nic->eal_up = true;
+	nic->time_off = rte_mbuf_dynfield_register(&time_field);
 	ret = port_find(&o);
 	if (ret == 0)
 		ret = port_configure(&o);
@@ -475,6 +484,7 @@ void nic_close(struct nic *nic)
 		void *m;
 
 		rte_pktmbuf_free_bulk(q->tx, q->tx_count);
+		inject_close(q);
 		while (q->handoff != NULL && rte_ring_sc_dequeue(q->handoff, &m) == 0)
 			rte_pktmbuf_free(m);
 		while (q->tx_shared != NULL && rte_ring_sc_dequeue(q->tx_shared, &m) == 0)

@@ -16,6 +16,7 @@
 #include <rte_prefetch.h>
 
 #include "capture.h"
+#include "clock.h"
 #include "nic_int.h"
 
 void (*nic_around_descriptors)(bool begins);
@@ -95,6 +96,17 @@ static uint32_t frame_owner(const struct nic_queue *q, const struct frame_info *
 	return rss_stack(rss, hash);
 }
 
+static void count_bad(struct nic_queue *q, const struct frame_info *info)
+{
+	q->stats.drop_rx_cksum++;
+	if (info->ports == NULL)
+		q->stats.bad_cksum_ip++;
+	else if (info->l4_proto == IPPROTO_TCP)
+		q->stats.bad_cksum_tcp++;
+	else
+		q->stats.bad_cksum_udp++;
+}
+
 /* Decides about one frame from the port: true if this stack takes it, otherwise m is consumed. */
 static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woken)
 {
@@ -121,7 +133,7 @@ static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woke
 	case CKSUM_PARTIAL:
 		cksum_tell_partial(q->nic);
 		if (!q->nic->accept_partial) {
-			q->stats.drop_rx_cksum++;
+			count_bad(q, &info);
 			goto drop;
 		}
 		q->stats.rx_partial_cksum++;
@@ -132,7 +144,7 @@ static bool frame_accept(struct nic_queue *q, struct rte_mbuf *m, uint32_t *woke
 		q->stats.drop_rx_short++;
 		goto drop;
 	case CKSUM_BAD:
-		q->stats.drop_rx_cksum++;
+		count_bad(q, &info);
 		goto drop;
 	}
 	if (q->stack_count == 1)
@@ -282,6 +294,31 @@ static uint32_t rx_room(struct nic_queue *q, uint32_t want)
 	return likely(free_count >= (want + 1) * NIC_CHAIN_MAX) ? want : free_count / NIC_CHAIN_MAX;
 }
 
+static void frames_time(const struct nic_queue *q, struct rte_mbuf **m, uint32_t count)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	for (uint32_t i = 0; i < count; i++)
+		*RTE_MBUF_DYNFIELD(m[i], q->nic->time_off, uint64_t *) = now_ns;
+}
+
+void nic_time(struct nic_queue *q, bool on)
+{
+	q->timed_ns = on && q->nic->time_off >= 0 ? clock_now_ns() : 0;
+}
+
+uint64_t nic_frame_ns(const struct nic_queue *q, const struct nic_frame *frame)
+{
+	const struct rte_mbuf *m = mbuf_of(frame->buf);
+	uint64_t ns;
+
+	if (!q->timed_ns || (frame->flags & NIC_FRAME_LOCAL))
+		return 0;
+	ns = *RTE_MBUF_DYNFIELD(m, q->nic->time_off, const uint64_t *);
+	/* what its buffer was used for before is older */
+	return ns >= q->timed_ns ? ns : 0;
+}
+
 uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 {
 	struct rte_mbuf *m[NIC_BURST];
@@ -322,6 +359,10 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 		memif_leave(q);
 		if (unlikely(capture_is_on(q)) && count != 0)
 			capture_burst(q, m, count, CAPTURE_IN);
+		if (unlikely(q->timed_ns != 0))
+			frames_time(q, m, count);
+		if (unlikely(q->inject != NULL))
+			count = inject_rx(q, m, count, want);
 		for (uint32_t i = 0; i < count; i++)
 			rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
 		for (uint32_t i = 0; i < count; i++) {
@@ -339,6 +380,8 @@ out:
 		wake_all(q->nic, woken);
 	if (filled == 0)
 		q->stats.rx_empty_polls++;
+	else if (unlikely(filled == max))
+		q->stats.rx_full_polls++;
 	return filled;
 }
 
@@ -380,6 +423,8 @@ struct nic_buf *nic_buf_alloc(struct nic_queue *q, uint8_t **data, void **priv)
 
 static void tx_put(struct nic_queue *q, struct rte_mbuf *m)
 {
+	if (unlikely(q->inject != NULL) && !inject_tx(q, m))
+		return;
 	if (unlikely(q->tx_count == NIC_TX_BACKLOG)) {
 		q->stats.drop_tx_full++;
 		rte_pktmbuf_free(m);
@@ -442,12 +487,15 @@ void nic_local(struct nic_queue *q, uint32_t stack_idx, struct nic_buf *buf, uin
 
 uint32_t nic_tx_flush(struct nic_queue *q)
 {
-	uint32_t count = q->tx_count, sent;
+	uint32_t count, sent;
 
 	if (unlikely(q->local_woken)) {
 		wake_all(q->nic, q->local_woken);
 		q->local_woken = 0;
 	}
+	if (unlikely(q->inject != NULL))
+		inject_tx_due(q);
+	count = q->tx_count;
 	if (unlikely(capture_is_on(q)) && count > q->tx_left && (q->up || !q->has_hw))
 		capture_burst(q, q->tx + q->tx_left, count - q->tx_left, CAPTURE_OUT);
 	if (count != 0 && q->has_hw && likely(q->up)) {

@@ -125,5 +125,7 @@ void nic_wait_arm(struct nic_queue *q, bool on)
 
 uint32_t nic_wait_limit_us(const struct nic_queue *q)
 {
-	return q->link_polled ? memif_wait_limit_us(q) : UINT32_MAX;
+	uint32_t limit_us = q->link_polled ? memif_wait_limit_us(q) : UINT32_MAX;
+
+	return unlikely(q->inject != NULL) ? RTE_MIN(limit_us, inject_wait_us(q)) : limit_us;
 }

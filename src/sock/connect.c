@@ -285,7 +285,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 			return SOCK_LIBC;
 		}
 		if (!proc_attach() || proc_is_dead())
-			return proc.strict ? -ENETDOWN : SOCK_LIBC;
+			return proc_is_strict() ? -ENETDOWN : SOCK_LIBC;
 		if (!is_local && route_is_own(&to) && proc.at.arena.hdr->loopback) {
 			if (!local_connect(f, fd, &to))
 				return SOCK_LIBC;

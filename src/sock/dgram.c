@@ -355,7 +355,7 @@ static const char *bind_wants(struct file *f, int fd, const struct sock_addr *a,
 static int bind_kernel(
         struct file *f, int fd, const struct sockaddr *addr, socklen_t len, const char *why, bool is_fault)
 {
-	if (is_fault && proc.strict) {
+	if (is_fault && proc_is_strict()) {
 		log_limited_error("strict: fd %d is refused: %s", fd, why);
 		return -ENETDOWN;
 	}
@@ -732,7 +732,8 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 	spin_lock(&f->lock);
 	was_open = atomic_load(&f->mode) == MODE_OPEN;
 	if (was_open && !is_pronk) {
-		if (proc.strict && !route_is_loopback(&to) && !route_is_any(&to) && to.family == AF_INET) {
+		if (proc_is_strict() && !route_is_loopback(&to) && !route_is_any(&to) &&
+		        to.family == AF_INET) {
 			rc = -ENETDOWN;
 		} else if (!(rc = (int)RAW(SYS_connect, fd, addr, len))) {
 			d->kernel_peer = true;

@@ -6,6 +6,7 @@
  */
 #include "dgram_int.h"
 #include "clock.h"
+#include "latency.h"
 #include "libc.h"
 #include "local.h"
 #include "route.h"
@@ -115,6 +116,8 @@ static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int
 		        atomic_load_explicit(&ep->rx_read, memory_order_relaxed) + bytes,
 		        memory_order_release);
 		atomic_store_explicit(&ep->rx_tail, tail + pieces, memory_order_release);
+		if (latency_is_on(a))
+			latency_read(a, ep, atomic_load_explicit(&ep->rx_read, memory_order_relaxed));
 		if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES ||
 		        f->rx_bytes >= (uint32_t)f->dg->rcvbuf / 4) {
 			f->rx_pieces = f->rx_bytes = 0;

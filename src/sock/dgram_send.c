@@ -8,6 +8,7 @@
 #include "dgram_int.h"
 #include "clock.h"
 #include "endpoint.h"
+#include "latency.h"
 #include "libc.h"
 #include "local.h"
 #include "proc.h"
@@ -105,6 +106,8 @@ static int record_put(struct endpoint *ep, const struct outgoing *o, bool *is_st
 	for (int i = 0; i < o->count; i++)
 		at = ring_write(ep, at, o->iov[i].iov_base, o->iov[i].iov_len);
 	atomic_store_explicit(&ep->tx_head, head + need, memory_order_release);
+	if (latency_is_on(&proc.at.arena))
+		latency_written(&proc.at.arena, ep, head + need);
 	return 0;
 }
 
@@ -254,7 +257,7 @@ static int side_first(struct file *f, int fd, int named, const struct sock_addr 
 		return SIDE_KERNEL; /* also for the kernel's own words */
 	rc = dgram_open_half(f, fd);
 	if (rc)
-		return proc.strict ? rc : SIDE_KERNEL;
+		return proc_is_strict() ? rc : SIDE_KERNEL;
 	return sock_is_ours(f) ? SIDE_PRONK : SIDE_KERNEL;
 }
 

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "endpoint.h"
 #include "guard.h"
+#include "latency.h"
 #include "libc.h"
 #include "local.h"
 #include "log.h"
@@ -511,6 +512,8 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 			if (left > limit)
 				left = limit;
 			k = kernel_sleep(ef, poller, events, max, port_fd, left, mask, &is_internal);
+			if (latency_is_on(a))
+				latency_awake();
 			if (s->unwatched_count)
 				is_internal = true;
 		}

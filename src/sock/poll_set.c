@@ -10,6 +10,7 @@
 #include "endpoint.h"
 #include "epoll_set.h"
 #include "guard.h"
+#include "latency.h"
 #include "libc.h"
 #include "local.h"
 #include "proc.h"
@@ -256,6 +257,8 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 		k[count + 1] = (struct pollfd){.fd = port_fd, .events = POLLIN};
 		*port = port_fd;
 		n = kernel_part(fds, count, k, count + (port_fd < 0 ? 1 : 2), tsp, mask);
+		if (latency_is_on(a))
+			latency_awake();
 		poller_awake(a, (uint32_t)poller);
 		*port = -EAGAIN;
 		attach_awake(&proc.at, port_fd);

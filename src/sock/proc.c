@@ -279,8 +279,6 @@ static int join(char *err, size_t err_size)
 		attach_leave(&proc.at);
 		return rc;
 	}
-	proc.spin_ns = proc.at.arena.hdr->app_spin_us * 1000ull;
-	proc.strict = proc.at.arena.hdr->strict;
 	internal_fds_join(true);
 	proc_greet();
 	return 0;

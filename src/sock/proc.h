@@ -17,9 +17,8 @@ struct proc {
 	struct cfg cfg;
 	char socket_path[CFG_SOCKET_PATH_MAX];
 	char reason[256]; /* why state is PROC_KERNEL */
-	bool strict;
-	int base_fd; /* what the numbers of accepted sockets are duplicates of */
-	uint64_t spin_ns;
+	bool strict;      /* until it joins; proc_is_strict */
+	int base_fd;      /* what the numbers of accepted sockets are duplicates of */
 	_Atomic uint32_t lock;
 	uint32_t fork_slot;
 	void **watch_item; /* the epoll member that a watch belongs to, or NULL; by proc_watch_item */
@@ -46,6 +45,14 @@ bool proc_serves_loopback(void);
 static inline bool proc_is_attached(void)
 {
 	return atomic_load_explicit(&proc.state, memory_order_acquire) == PROC_ATTACHED;
+}
+
+/* Option strict: of the service, which may change it, or else of this program's configuration. */
+static inline bool proc_is_strict(void)
+{
+	return proc_is_attached()
+	               ? atomic_load_explicit(&proc.at.arena.hdr->strict, memory_order_relaxed) != 0
+	               : proc.strict;
 }
 
 static inline bool proc_is_dead(void)

@@ -340,7 +340,7 @@ static int pronk_listen(struct file *f, int backlog)
 
 static int strict_or_kernel(struct file *f, int fd, const char *reason)
 {
-	if (proc.strict) {
+	if (proc_is_strict()) {
 		log_limited_error("strict: fd %d is refused: %s", fd, reason);
 		return -ENETDOWN;
 	}

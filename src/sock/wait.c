@@ -8,6 +8,7 @@
 #include "dgram.h"
 #include "endpoint.h"
 #include "guard.h"
+#include "latency.h"
 #include "libc.h"
 #include "proc.h"
 #include "raw.h"
@@ -38,8 +39,12 @@ static __thread struct spin spin_state;
 
 bool wait_spin_start(struct wait_spin *w, uint64_t now_ns, uint64_t deadline_ns)
 {
+	const struct arena_header *h = proc.at.arena.hdr; /* NULL: not joined, and nothing to spin for */
+	uint64_t end_ns = now_ns + (h ? atomic_load_explicit(&h->app_spin_us, memory_order_relaxed) : 0) *
+	                                   CLOCK_NS_PER_US;
+
 	w->now_ns = now_ns;
-	w->end_ns = deadline_ns < now_ns + proc.spin_ns ? deadline_ns : now_ns + proc.spin_ns;
+	w->end_ns = deadline_ns < end_ns ? deadline_ns : end_ns;
 	return w->end_ns > now_ns && spin_may(&spin_state, now_ns);
 }
 
@@ -472,6 +477,8 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 		if (watch == WATCH_NONE && limit_ns > 1000000)
 			limit_ns = 1000000;
 		rc = sleep_on(f, wake_fd, kernel_fd, w->is_dual, port_fd, deadline_ns, limit_ns);
+		if (latency_is_on(a))
+			latency_awake();
 		poller_awake(a, (uint32_t)poller);
 		attach_awake(&proc.at, port_fd);
 		w->port_fd = -EAGAIN;

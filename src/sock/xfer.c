@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "dgram.h"
 #include "endpoint.h"
+#include "latency.h"
 #include "libc.h"
 #include "local.h"
 #include "opt.h"
@@ -178,6 +179,8 @@ static size_t take(
 		        atomic_load_explicit(&ep->rx_read, memory_order_relaxed) + (uint32_t)done,
 		        memory_order_release);
 		atomic_store_explicit(&ep->rx_tail, tail, memory_order_release);
+		if (latency_is_on(a))
+			latency_read(a, ep, atomic_load_explicit(&ep->rx_read, memory_order_relaxed));
 	}
 	return done;
 }
@@ -421,6 +424,9 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 				                        APP_MORE) != 0))
 					atomic_fetch_xor(&ep->app_flags, APP_MORE);
 				n = put(ep, &cur, want - done, &is_starved);
+				if (n && latency_is_on(&proc.at.arena))
+					latency_written(&proc.at.arena, ep,
+					        atomic_load_explicit(&ep->tx_head, memory_order_relaxed));
 
 				done += n;
 				if (done < want) {

@@ -192,6 +192,7 @@ void focus_leave(struct stack *s)
 				conn_hash_insert(s, c);
 				c->listener = p->callback_arg;
 				c->listener->embryonic++;
+				COUNT(s, tcp_passive_opens, 1);
 				c->syn_ns = s->now_ns;
 				p->rto = p->sv = 1000;
 				tcp_nagle_disable(p);
@@ -471,6 +472,7 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	struct tcp_seen seen;
 	struct conn *c;
 
+	COUNT(s, tcp_rx_general, 1);
 	if (p->len < TCP_HLEN)
 		goto drop;
 	header = TCPH_HDRLEN_BYTES(h);
@@ -582,6 +584,7 @@ void tcp_input(struct pbuf *p, struct netif *inp)
 	return;
 drop:
 	COUNT(s, drop_rx_guard, 1);
+	COUNT(s, tcp_in_errors, 1);
 	pbuf_free(p);
 }
 

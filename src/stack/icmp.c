@@ -224,6 +224,8 @@ void icmp_input(struct pbuf *p, struct netif *inp)
 	int err;
 
 	COUNT(s, icmp_rx, 1);
+	if (p->len)
+		mib_icmp(s, icmp[0], false);
 	if (p->len < ICMP_HEAD_SIZE + IP_HLEN || p->next)
 		goto on;
 	err = errno_of(icmp[0], icmp[1], &is_hard);
@@ -234,8 +236,10 @@ void icmp_input(struct pbuf *p, struct netif *inp)
 		goto on;
 	IF__NETIF_CHECKSUM_ENABLED(inp, NETIF_CHECKSUM_CHECK_ICMP)
 	{
-		if (inet_chksum_pbuf(p))
+		if (inet_chksum_pbuf(p)) {
+			COUNT(s, icmp_in_errors, 1);
 			goto on;
+		}
 	}
 	memcpy(&local, ip + 12, 4);
 	if ((local != s->address && !loop_serves(s, local)) || (be16(ip + 6) & IP_OFFMASK))

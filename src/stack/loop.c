@@ -80,6 +80,7 @@ void loop_input(struct stack *s, struct nic_buf *buf, void *priv, uint8_t *ip, u
 {
 	struct pbuf *p = rx_buf_wrap(buf, priv, ip, (uint16_t)size);
 
+	mib_ip_in(s, ip);
 	/* lwIP takes what is addressed to the interface: any address that got here is */
 	memcpy(&s->lo.ip_addr.addr, ip + 16, 4);
 	ip4_input(p, &s->lo);

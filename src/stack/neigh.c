@@ -196,6 +196,10 @@ static void arp_send(
 	near_say(s, (struct near *)(d + ARP_SIZE));
 	nic_tx(s->queue, buf, d, ARP_FRAME);
 	COUNT(s, arp_tx, 1);
+	if (op == 1)
+		COUNT(s, arp_out_requests, 1);
+	else
+		COUNT(s, arp_out_replies, 1);
 }
 
 static void ask(struct stack *s, struct neigh *n)
@@ -301,6 +305,10 @@ void neigh_input(struct stack *s, const uint8_t *frame, uint32_t size)
 	if (size < ARP_SIZE || memcmp(frame + 14, want, sizeof(want)) != 0)
 		return;
 	op = frame[21];
+	if (s->idx == 0 && op == 1) /* the others get copies */
+		COUNT(s, arp_in_requests, 1);
+	else if (s->idx == 0 && op == 2)
+		COUNT(s, arp_in_replies, 1);
 	memcpy(&sender, frame + 28, 4);
 	memcpy(&target, frame + 38, 4);
 	if (!sender || sender == s->address || (frame[22] & 1))
@@ -337,4 +345,27 @@ void neigh_tick(struct stack *s)
 			ask(s, n);
 		}
 	}
+}
+
+uint32_t neigh_report(const struct stack *s, struct report_neigh *out, uint32_t max)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < NEIGH_COUNT && count < max; i++) {
+		const struct neigh *n = &s->neigh[i];
+		struct report_neigh *r = &out[count];
+
+		if (n->state == NEIGH_EMPTY)
+			continue;
+		memcpy(r->ip, &n->ip, sizeof(r->ip));
+		memcpy(r->mac, n->mac, sizeof(r->mac));
+		r->state = n->state == NEIGH_ASKING ? REPORT_NEIGH_ASKING : REPORT_NEIGH_KNOWN;
+		r->tries = n->tries;
+		r->is_used = n->is_used;
+		r->waiting = n->pending_count;
+		r->big = n->big;
+		r->time_ms = n->time_ms;
+		count++;
+	}
+	return count;
 }

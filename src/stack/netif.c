@@ -33,14 +33,24 @@ uint32_t netif_mtu(const struct stack *s, uint32_t dst)
 	return unlikely(loop_serves(s, dst)) ? s->lo.mtu : s->mtu;
 }
 
+static bool is_later_fragment(const uint8_t *ip)
+{
+	return (ip[6] & 0x1f) || ip[7];
+}
+
 int netif_send(struct stack *s, uint32_t dst, struct nic_buf *buf, uint8_t *ip, uint32_t size)
 {
 	static const uint8_t all[6] = {255, 255, 255, 255, 255, 255};
 
-	if (ip[9] == IP_PROTO_ICMP)
+	s->mib.ip_out_octets += (uint32_t)ip[2] << 8 | ip[3];
+	if (ip[9] == IP_PROTO_TCP) {
+		s->mib.tcp_out_segs++;
+		if (unlikely(ip[IP_HLEN + 13] & TCP_RST))
+			COUNT(s, tcp_reset_tx, 1);
+	} else if (unlikely(ip[9] == IP_PROTO_ICMP) && !is_later_fragment(ip)) {
 		COUNT(s, icmp_tx, 1);
-	else if (ip[9] == IP_PROTO_TCP && ip[IP_HLEN + 13] & TCP_RST)
-		COUNT(s, tcp_reset_tx, 1);
+		mib_icmp(s, ip[IP_HLEN], true);
+	}
 	if (unlikely(loop_serves(s, dst))) {
 		loop_send(s, buf, ip, size);
 		return 0;
@@ -49,12 +59,14 @@ int netif_send(struct stack *s, uint32_t dst, struct nic_buf *buf, uint8_t *ip, 
 		const uint8_t *g = (const uint8_t *)&dst;
 		uint8_t mac[6] = {0x01, 0x00, 0x5e, g[1] & 0x7f, g[2], g[3]}; /* RFC 1112 6.4 */
 
+		COUNT(s, ip_out_mcast_packets, 1);
 		neigh_send_to(s, mac, buf, ip, size);
 		return 0;
 	}
 	if (unlikely(netif_is_broadcast(s, dst))) {
 		if (ip[9] == IP_PROTO_TCP)
 			goto no_route;
+		COUNT(s, ip_out_bcast_packets, 1);
 		neigh_send_to(s, all, buf, ip, size);
 		return 0;
 	}
@@ -214,7 +226,17 @@ static bool is_ours(const struct stack *s, const uint8_t *ip)
 	uint32_t to;
 
 	memcpy(&to, ip + 16, 4);
-	return to == s->address || ip_is_multicast(to) || netif_is_broadcast(s, to);
+	if (likely(to == s->address))
+		return true;
+	if (ip_is_multicast(to)) {
+		COUNT(s, ip_in_mcast_packets, 1);
+		return true;
+	}
+	if (netif_is_broadcast(s, to)) {
+		COUNT(s, ip_in_bcast_packets, 1);
+		return true;
+	}
+	return false;
 }
 
 /* The further buffers of a frame behind the pbuf of its first. */
@@ -264,16 +286,20 @@ static void frame_in(struct stack *s, struct nic_frame *f)
 		COUNT(s, drop_rx_type, 1);
 		goto drop;
 	}
+	mib_ip_in(s, eth + ETH_SIZE);
 	if (unlikely(eth[ETH_SIZE + 9] == IGMP)) {
+		COUNT(s, ip_in_mcast_packets, 1);
 		group_input(s, eth + ETH_SIZE, f->size - ETH_SIZE);
 		goto drop; /* done with it */
 	}
 	if (unlikely(is_martian(s, eth + ETH_SIZE))) {
 		COUNT(s, drop_rx_martian, 1);
+		COUNT(s, ip_in_addr_errors, 1);
 		goto drop;
 	}
 	if (unlikely(!is_ours(s, eth + ETH_SIZE))) {
 		COUNT(s, drop_rx_not_ours, 1);
+		COUNT(s, ip_in_addr_errors, 1);
 		goto drop;
 	}
 	if (eth[ETH_SIZE + 9] == IP_PROTO_TCP && predict_input(s, f))
@@ -309,6 +335,14 @@ uint32_t netif_rx(struct stack *s)
 	uint32_t n = netif_look(s);
 
 	s->rx_count = 0;
+	if (unlikely(s->is_timed)) {
+		for (uint32_t i = 0; i < n; i++) {
+			s->frame_ns = nic_frame_ns(s->queue, &s->rx_frames[i]);
+			frame_in(s, &s->rx_frames[i]);
+		}
+		s->frame_ns = 0;
+		return n;
+	}
 	for (uint32_t i = 0; i < n; i++) {
 		if (i + 1 < n)
 			__builtin_prefetch(s->rx_frames[i + 1].data);

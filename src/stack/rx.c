@@ -107,6 +107,8 @@ static void publish(struct stack *s, struct conn *c)
 	if (!c->pend_first)
 		c->pend_last = NULL;
 	c->rx_head = head;
+	if (unlikely(s->frame_ns != 0))
+		latency_published(s->arena, ep, c->rx_bytes, s->frame_ns);
 	atomic_store_explicit(&ep->rx_bytes, c->rx_bytes, memory_order_release);
 	atomic_store_explicit(&ep->rx_head, head, memory_order_release);
 	gen_step(&ep->rx_gen);

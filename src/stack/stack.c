@@ -225,6 +225,7 @@ int stack_enter(struct stack *s)
 	s->last_work_ns = s->now_ns;
 	lwip_init();
 	conn_ext_init();
+	mib_enter(s);
 	if (netif_setup(s) || loop_setup(s) || nic_lend(s->queue, s->block_count))
 		return -ENOMEM;
 	ev.data.fd = s->event_fd;
@@ -241,6 +242,8 @@ int stack_enter(struct stack *s)
 	}
 	stat_set(s->stats, STAT_endpoints_free, s->ep_free_count);
 	stat_set(s->stats, STAT_blocks_total, s->block_count);
+	stack_peaks_reset(s, NULL);
+	report_publish(s);
 	return 0;
 }
 
@@ -274,6 +277,24 @@ void conn_touch_last(struct stack *s, struct conn *c)
 
 /* --- the phases --- */
 
+void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos)
+{
+	if (s->timed_count < TIMED_MAX && latency_sent(s->arena, ep, pos, &s->timed[s->timed_count]))
+		s->timed_count++;
+}
+
+/* The port has what was sent, unless something waits for it. */
+static void timed_out(struct stack *s)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (s->tx_waiting)
+		return;
+	for (uint32_t i = 0; i < s->timed_count; i++)
+		latency_out(s->arena, s->idx, &s->timed[i], now_ns);
+	s->timed_count = 0;
+}
+
 static void phase_tx(struct stack *s)
 {
 	struct conn *c;
@@ -301,6 +322,8 @@ static void phase_tx(struct stack *s)
 			conn_put(s, c);
 	}
 	s->tx_waiting = nic_tx_flush(s->queue);
+	if (unlikely(s->timed_count))
+		timed_out(s);
 	if (unlikely(s->block_lent_count))
 		block_lent_return(s);
 	if (unlikely(s->tx_waiting) && nic_stats(s->queue)->tx_packets != s->tx_packets_seen) {
@@ -331,6 +354,18 @@ static void housekeeping(struct stack *s)
 	        ROW(drop_tx_full),
 	        ROW(rx_polls),
 	        ROW(rx_empty_polls),
+	        ROW(rx_full_polls),
+#undef ROW
+	        {STAT_ip_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_ip)},
+	        {STAT_tcp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_tcp)},
+	        {STAT_udp_in_bad_cksum, offsetof(struct nic_queue_stats, bad_cksum_udp)},
+#define ROW(dir, name) {STAT_inject_##dir##_##name, offsetof(struct nic_queue_stats, inject_##dir.name)}
+#define ROWS(dir)                                                                                            \
+	ROW(dir, lost), ROW(dir, duplicated), ROW(dir, reordered), ROW(dir, corrupted), ROW(dir, delayed),   \
+	        ROW(dir, overflow)
+	        ROWS(rx),
+	        ROWS(tx),
+#undef ROWS
 #undef ROW
 	};
 	uint32_t free_count, total;
@@ -338,6 +373,7 @@ static void housekeeping(struct stack *s)
 	for (size_t i = 0; i < ARRAY_COUNT(map); i++)
 		stat_set(s->stats, map[i].id, *(const uint64_t *)((const char *)q + map[i].off));
 	nic_buf_levels(s->queue, &free_count, &total);
+	stat_low(s->stats, STAT_buffers_low, free_count);
 	if (s->idx == 0) { /* the pool is everybody's, and readers add the stacks up */
 		stat_set(s->stats, STAT_buffers_free, free_count);
 		stat_set(s->stats, STAT_buffers_total, total);
@@ -347,6 +383,7 @@ static void housekeeping(struct stack *s)
 	stat_set(s->stats, STAT_tcp_established, s->established_count);
 	stat_set(s->stats, STAT_time_wait, s->time_wait_count);
 	stat_set(s->stats, STAT_turns, s->turn);
+	mib_publish(s);
 	block_starved_wake(s);
 }
 
@@ -378,6 +415,7 @@ static void slow_tick(struct stack *s)
 		group_tick(s);
 	fragments_tick(s);
 	housekeeping(s);
+	report_publish(s);
 }
 
 bool stack_look(struct stack *s)
@@ -418,6 +456,7 @@ uint32_t stack_turn(struct stack *s, uint64_t now_ns)
 	if (unlikely(s->udp_fresh != NULL)) /* what was sent to everybody, ourselves among them */
 		udp_publish_all(s);
 	notify_flush(s);
+	stat_low(s->stats, STAT_blocks_low, s->block_free_count);
 	if (s->has_loop)
 		atomic_store_explicit(&s->shared->turn, (uint32_t)s->turn + 1, memory_order_release);
 	if (++s->turn % HOUSEKEEPING_TURNS == 0)
@@ -530,12 +569,19 @@ static void sleep_until_work(struct stack *s)
 	uint64_t ns;
 	struct timespec ts;
 	struct epoll_event ev;
+	int n;
 
 	if (!stack_sleep_begin(s))
 		return;
 	ns = stack_sleep_ns(s);
 	ts = (struct timespec){(time_t)(ns / CLOCK_NS_PER_S), (long)(ns % CLOCK_NS_PER_S)};
-	epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	n = epoll_pwait2(s->epoll_fd, &ev, 1, &ts, NULL);
+	if (n > 0 && ev.data.fd == s->event_fd)
+		COUNT(s, wakes_request, 1);
+	else if (n > 0)
+		COUNT(s, wakes_port, 1);
+	else
+		COUNT(s, wakes_timer, 1);
 	stack_sleep_end(s);
 	stack_disarm(s);
 }
@@ -548,7 +594,7 @@ void stack_announce(struct stack *s)
 
 void stack_run(struct stack *s)
 {
-	uint64_t spin_ns = s->cfg.stack_spin_us * 1000ull, now, yielded = 0;
+	uint64_t now, yielded = 0;
 
 	if (s->core >= 0 && cpu_pin((unsigned)s->core))
 		log_warning("cannot pin stack %u to core %d", s->idx, s->core);
@@ -570,7 +616,8 @@ void stack_run(struct stack *s)
 
 			stack_busy(s, end - now, 1);
 			s->last_work_ns = end;
-		} else if (now - s->last_work_ns >= spin_ns || !spin_may(&s->spin, now)) {
+		} else if (now - s->last_work_ns >= s->cfg.stack_spin_us * CLOCK_NS_PER_US ||
+		           !spin_may(&s->spin, now)) {
 			sleep_until_work(s);
 		} else {
 			/* whoever has work for us may want this very core: spinning on would make it wait

@@ -114,6 +114,14 @@ void stack_wake(struct stack *s);
 /* The eventfd that wakes the stack; constant. */
 int stack_event_fd(const struct stack *s);
 
-/* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier). */
+/* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier); begin peaks
+ * and lows of the statistics anew. */
 void stack_client_gone(struct stack *s, struct stack_msg *m);
 void stack_barrier(struct stack *s, struct stack_msg *m);
+void stack_peaks_reset(struct stack *s, struct stack_msg *m);
+/* What tools change while the stack runs (adjust.c). configure, ptr: a copy of the configuration that is from
+ * now on the stack's, of malloc(3); values that cannot change are not looked at. inject, ptr: of
+ * nic_inject_make. latency, arg: whether times are taken. */
+void stack_configure(struct stack *s, struct stack_msg *m);
+void stack_inject(struct stack *s, struct stack_msg *m);
+void stack_latency(struct stack *s, struct stack_msg *m);

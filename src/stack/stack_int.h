@@ -12,6 +12,7 @@
 #include "lwip/priv/tcp_priv.h"
 
 #include "endpoint.h"
+#include "latency.h"
 #include "ready.h"
 #include "clock.h"
 #include "compiler.h"
@@ -40,7 +41,8 @@ enum {
 	ACCEPT_HASH = 256,
 	SWEEP_HOPS = NEIGH_COUNT,
 	TIME_WAIT_MAX = 262144, /* of all stacks; tcp_max_tw_buckets */
-	TX_STUCK_NS = 2000000,  /* a full port that takes nothing for so long is stuck */
+	TIMED_MAX = 64,
+	TX_STUCK_NS = 2000000, /* a full port that takes nothing for so long is stuck */
 };
 
 /* A connection: lwIP's pcb, its place in the hash and its endpoint. Lives while the pcb or the endpoint does.
@@ -78,6 +80,8 @@ struct conn {
 	bool is_quick : 1;       /* TCP_QUICKACK: no delayed acknowledgements */
 	bool is_probing : 1;     /* of a closed window */
 	bool is_deferred : 1;    /* TCP_DEFER_ACCEPT: the handshake is over, the queue is not told yet */
+	bool is_estab : 1;       /* counted as ESTABLISHED or CLOSE_WAIT (RFC 4022, tcpCurrEstab) */
+	bool fin_out : 1;        /* a FIN has left, at least once */
 	bool is_asked : 1;       /* in TIME_WAIT: a SYN of its past was answered, the peer may disown it */
 	uint8_t syn_tries;
 	uint8_t clean_acks;   /* acknowledgements without a time-out, modulo 256 */
@@ -211,6 +215,15 @@ struct fan_out {
 	uint8_t tries;
 };
 
+enum { MIB_LWIP_COUNT = 10 }; /* counters taken over from lwIP */
+
+/* What packets raise without a look at the statistics segment (mib.c). */
+struct mib {
+	uint64_t ip_in_packets, ip_in_octets, ip_out_octets, tcp_out_segs;
+	uint32_t curr_estab; /* connections in ESTABLISHED or CLOSE_WAIT */
+	uint32_t lwip_seen[MIB_LWIP_COUNT];
+};
+
 struct stack {
 	/* constant after start */
 	uint32_t idx, count;
@@ -239,6 +252,7 @@ struct stack {
 	uint32_t now_ms;
 	uint32_t slow_ms; /* of the last slow tick */
 	uint64_t turn;
+	struct mib mib;
 	struct conn *dirty, **dirty_tail; /* in the order of their requests: who wrote first sends first */
 	struct conn **hash;
 	uint32_t hash_mask, conn_count;
@@ -310,6 +324,12 @@ struct stack {
 	uint32_t full_bursts;                  /* turns in a row that found more packets than they took */
 	struct nic_frame rx_frames[RX_BURST];  /* received, and worked off by the end of the turn */
 	uint32_t rx_count;
+
+	/* times (latency.h) */
+	bool is_timed;
+	uint32_t timed_count;
+	uint64_t frame_ns; /* when the frame that is worked on came; 0: that is not known, or not asked for */
+	struct latency_sent timed[TIMED_MAX]; /* samples that wait for the port */
 
 	/* looked up once a turn: packet buffers, and CLOCK_REALTIME */
 	uint32_t bufs_free, bufs_total;
@@ -384,6 +404,7 @@ static inline void buf_levels(struct stack *s, uint32_t *free_count, uint32_t *t
 	if (unlikely(s->bufs_turn != s->turn + 1)) {
 		s->bufs_turn = s->turn + 1;
 		nic_buf_levels(s->queue, &s->bufs_free, &s->bufs_total);
+		stat_low(s->stats, STAT_buffers_low, s->bufs_free);
 	}
 	*free_count = s->bufs_free;
 	*total = s->bufs_total;
@@ -391,6 +412,23 @@ static inline void buf_levels(struct stack *s, uint32_t *free_count, uint32_t *t
 
 /* CLOCK_REALTIME of this turn. */
 uint64_t stack_real_ns(struct stack *s);
+
+/* --- mib.c: the counters of the RFCs --- */
+/* Once, before the first packet. */
+void mib_enter(struct stack *s);
+/* Housekeeping: what was counted privately, and by lwIP. */
+void mib_publish(struct stack *s);
+/* An ICMP packet came or goes. */
+void mib_icmp(struct stack *s, uint8_t type, bool is_out);
+
+/* An IPv4 packet comes in, whole. */
+static inline void mib_ip_in(struct stack *s, const uint8_t *ip)
+{
+	s->mib.ip_in_packets++;
+	s->mib.ip_in_octets += (uint32_t)ip[2] << 8 | ip[3];
+}
+/* Bytes of the endpoint's ring up to pos have gone to the port's queue (times are taken). */
+void stack_timed_sent(struct stack *s, const struct endpoint *ep, uint32_t pos);
 
 /* --- notify.c: telling applications --- */
 /* Queues the watches of an endpoint that want one of events (EPOLL bits). The wake-ups go out in the wake
@@ -661,6 +699,12 @@ void neigh_tick(struct stack *s);
 void neigh_announce(struct stack *s);
 /* The longest frame that reaches dst in one piece, when that is a neighbour on our own link; else 0. */
 uint32_t neigh_big(struct stack *s, uint32_t dst);
+
+/* Fills in at most max entries of the table, for tools; how many. */
+uint32_t neigh_report(const struct stack *s, struct report_neigh *out, uint32_t max);
+
+/* --- report.c --- */
+void report_publish(struct stack *s);
 
 /* --- rand.c --- */
 void rand_init(struct stack *s);

@@ -44,6 +44,7 @@ uint32_t ep_take(struct stack *s)
 	ep->stack_idx = (uint16_t)s->idx;
 	ep->kind = SOCK_STREAM;
 	atomic_store_explicit(&ep->info_drops, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_tx_bytes, 0, memory_order_relaxed);
 	ep->listener = UINT32_MAX;
 	ep->parent = ENDPOINT_NONE;
 	atomic_store_explicit(&ep->rx_tail, 0, memory_order_relaxed);
@@ -59,6 +60,7 @@ uint32_t ep_take(struct stack *s)
 	        LWIP_MIN(s->cfg.send_buffer, (TX_BLOCK_COUNT - 2) * TX_BLOCK_SIZE), memory_order_relaxed);
 	atomic_store_explicit(&ep->app_flags, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_retransmits, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_timer, REPORT_TIMER_NONE, memory_order_relaxed);
 	atomic_store_explicit(&ep->tx_unsent, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->tcp_state, 0, memory_order_relaxed);
 	atomic_store_explicit(&ep->app_fd, -1, memory_order_relaxed);
@@ -149,7 +151,19 @@ void tcp_conn_gone(struct stack *s, struct conn *c)
 	s->established_count -= c->is_counted;
 	s->time_wait_count -= c->is_tw;
 	c->is_counted = c->is_tw = 0;
+	if (c->is_estab) {
+		s->mib.curr_estab--;
+		c->is_estab = 0;
+		if (!c->fin_sent && !c->close_called)
+			COUNT(s, tcp_estab_resets, 1);
+	}
+	if (c->is_connecting)
+		COUNT(s, tcp_attempt_fails, 1);
 	if (c->listener) {
+		if (c->is_deferred)
+			COUNT(s, tcp_estab_resets, 1);
+		else
+			COUNT(s, tcp_attempt_fails, 1);
 		c->listener->embryonic--;
 		c->listener = NULL;
 	}
@@ -275,8 +289,9 @@ void tcp_established(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
 
-	c->is_counted = 1;
+	c->is_counted = c->is_estab = 1;
 	s->established_count++;
+	s->mib.curr_estab++;
 	tcp_arg(pcb, c);
 	tcp_recv(pcb, tcp_on_recv);
 	tcp_sent(pcb, on_sent);
@@ -450,6 +465,7 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 		hold_clear(s->arena, client, idx);
 		c->is_released = 1;
 		c->owns_port = 0; /* the caller keeps its reservation */
+		c->is_connecting = 0;
 		tcp_err(pcb, NULL);
 		tcp_abort(pcb);
 		return -ENOBUFS;
@@ -457,6 +473,7 @@ int tcp_open(struct stack *s, const struct call *call, uint32_t client, uint32_t
 	conn_hash_insert(s, c);
 	focus_leave(s);
 	conn_touch(s, c);
+	COUNT(s, tcp_active_opens, 1);
 	*ep_out = idx;
 	return 0;
 }
@@ -586,6 +603,10 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 
 	if (pcb)
 		tcp_end_note(s, c);
+	if (unlikely(c->is_estab && pcb && pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT)) {
+		c->is_estab = 0;
+		s->mib.curr_estab--;
+	}
 	if (pcb && pcb->state == TIME_WAIT && !c->is_tw) {
 		s->established_count -= c->is_counted;
 		c->is_counted = 0;
@@ -602,6 +623,7 @@ void tcp_publish_info(struct stack *s, struct conn *c)
 	atomic_store_explicit(&ep->info_rcv_wnd, pcb->rcv_wnd, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_rto_ms, (uint32_t)pcb->rto, memory_order_relaxed);
 	atomic_store_explicit(&ep->info_mss, conn_mss(c), memory_order_relaxed);
+	atomic_store_explicit(&ep->info_tx_bytes, (uint32_t)c->bytes_acked, memory_order_relaxed);
 	if (pcb->state == FIN_WAIT_2 || pcb->state == TIME_WAIT) {
 		if (!(atomic_load_explicit(&ep->flags, memory_order_relaxed) & EP_FIN_ACKED)) {
 			atomic_fetch_or(&ep->flags, EP_FIN_ACKED);

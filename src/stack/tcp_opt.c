@@ -124,6 +124,16 @@ static void syn_adapt(struct stack *s, const struct ip_hdr *ip, struct tcp_hdr *
 	}
 }
 
+/* A SYN or FIN without data leaves once more (with data it is counted by that). The first SYN+ACK goes out
+ * before there is a connection. */
+static void count_again(struct stack *s, struct conn *c, uint8_t flags, uint32_t size)
+{
+	if (!size && (flags & TCP_SYN ? c->segs_out || (flags & TCP_ACK) : c->fin_out))
+		COUNT(s, tcp_out_again, 1);
+	if (flags & TCP_FIN)
+		c->fin_out = 1;
+}
+
 void tcp_segment_out(struct stack *s, struct pbuf *p)
 {
 	const struct ip_hdr *ip = p->payload;
@@ -144,6 +154,8 @@ void tcp_segment_out(struct stack *s, struct pbuf *p)
 	seq = lwip_ntohl(h->seqno);
 	size = p->tot_len - IP_HLEN - header;
 	segs = size > c->wire_mss && c->wire_mss ? (size + c->wire_mss - 1) / c->wire_mss : 1;
+	if (unlikely(TCPH_FLAGS(h) & (TCP_SYN | TCP_FIN)))
+		count_again(s, c, TCPH_FLAGS(h), size);
 	c->segs_out += segs;
 	if (TCPH_FLAGS(h) & TCP_SYN)
 		c->snd_max = seq + 1;
@@ -154,6 +166,7 @@ void tcp_segment_out(struct stack *s, struct pbuf *p)
 	c->data_sent_ms = s->now_ms;
 	if ((int32_t)(seq - c->snd_max) < 0) {
 		c->segs_again++;
+		COUNT(s, tcp_out_again, 1);
 		c->bytes_again += size;
 		c->rtt_ns = 0; /* Karn: no sample of what was sent twice */
 	} else if (!c->rtt_ns) {

@@ -42,12 +42,18 @@ void timer_drop(struct stack *s, struct conn *c)
 	s->wheel_armed--;
 }
 
-static inline void earliest(uint32_t now, bool *any, uint32_t *due, uint32_t at)
+/* The timer that goes off next. */
+struct due {
+	uint32_t kind; /* enum report_timer; NONE: there is none */
+	uint32_t at;
+};
+
+static inline void earliest(struct due *due, enum report_timer kind, uint32_t at)
 {
-	if (!*any || (int32_t)(at - *due) < 0)
-		*due = at;
-	*any = true;
-	(void)now;
+	if (due->kind != REPORT_TIMER_NONE && (int32_t)(at - due->at) >= 0)
+		return;
+	due->kind = kind;
+	due->at = at;
 }
 
 static uint32_t persist_interval(const struct stack *s, const struct tcp_pcb *pcb)
@@ -77,28 +83,26 @@ static uint32_t end_due(const struct conn *c)
 
 /* When the connection must be looked at next. Notes on the way when each running timer started: lwIP sets
  * rtime to 0 at every start or restart of its retransmission timer, and 1 marks a start that was seen. */
-static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
+static struct due protocol_due(struct stack *s, struct conn *c)
 {
 	struct tcp_pcb *pcb = c->pcb;
+	struct due due = {REPORT_TIMER_NONE, 0};
 	uint32_t now = s->now_ms, at;
-	bool any = false;
 
-	if (c->reclaim_armed)
-		earliest(now, &any, due, c->reclaim_due);
 	if (!pcb)
-		return any;
+		return due;
 	if (pcb->state == TIME_WAIT) {
-		earliest(now, &any, due, pcb->tmr + s->cfg.time_wait_ms);
-		return any;
+		earliest(&due, REPORT_TIMER_TIME_WAIT, pcb->tmr + s->cfg.time_wait_ms);
+		return due;
 	}
 	if (pcb->rtime == 0) {
 		c->rto_start = now;
 		pcb->rtime = 1;
 	}
 	if (pcb->rtime > 0)
-		earliest(now, &any, due, c->rto_start + (uint32_t)pcb->rto);
+		earliest(&due, REPORT_TIMER_REXMIT, c->rto_start + (uint32_t)pcb->rto);
 	if (recover_due(s, c, &at))
-		earliest(now, &any, due, at);
+		earliest(&due, REPORT_TIMER_RECOVER, at);
 	if (pcb->persist_backoff > 0 && !pcb->unsent)
 		pcb->persist_backoff = 0; /* all that waited was in the probe, and lwIP does not notice */
 	if (pcb->persist_backoff > 0) {
@@ -106,7 +110,7 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 			c->persist_seen = 1;
 			c->persist_start = now;
 		}
-		earliest(now, &any, due, c->persist_start + persist_interval(s, pcb));
+		earliest(&due, REPORT_TIMER_PERSIST, c->persist_start + persist_interval(s, pcb));
 	} else {
 		c->persist_seen = 0;
 		c->is_probing = false;
@@ -116,33 +120,49 @@ static bool next_due(struct stack *s, struct conn *c, uint32_t *due)
 			c->ack_armed = 1;
 			c->ack_start = now;
 		}
-		earliest(now, &any, due, c->ack_start + s->cfg.delayed_ack_ms);
+		earliest(&due, REPORT_TIMER_ACK, c->ack_start + s->cfg.delayed_ack_ms);
 	} else {
 		c->ack_armed = 0;
 	}
 	if (c->is_deferred)
-		earliest(now, &any, due, c->defer_due);
+		earliest(&due, REPORT_TIMER_DEFER, c->defer_due);
 	if (c->cork_armed)
-		earliest(now, &any, due, c->cork_due);
+		earliest(&due, REPORT_TIMER_CORK, c->cork_due);
 	if (pcb->flags & TF_CLOSEPEND)
-		earliest(now, &any, due, now + 5);
+		earliest(&due, REPORT_TIMER_CLOSE, now + 5);
 	if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED))
-		earliest(now, &any, due, pcb->tmr + fin_wait2_ms(c));
+		earliest(&due, REPORT_TIMER_FIN_WAIT, pcb->tmr + fin_wait2_ms(c));
 	if (pcb->state == SYN_RCVD || pcb->state == LAST_ACK || pcb->state == CLOSING)
-		earliest(now, &any, due, end_due(c));
+		earliest(&due, REPORT_TIMER_END, end_due(c));
 	if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT))
-		earliest(
-		        now, &any, due, pcb->tmr + pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl + 1);
-	return any;
+		earliest(&due, REPORT_TIMER_KEEPALIVE,
+		        pcb->tmr + pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl + 1);
+	return due;
+}
+
+/* For tools; in the cache line that tcp_publish_info has just written. */
+static void timer_publish(const struct stack *s, const struct conn *c, const struct due *due)
+{
+	struct endpoint *ep;
+
+	if (c->ep == ENDPOINT_NONE || c->udp)
+		return;
+	ep = stack_ep(s, c->ep);
+	atomic_store_explicit(&ep->info_timer, due->kind, memory_order_relaxed);
+	atomic_store_explicit(&ep->info_timer_ms, due->at, memory_order_relaxed);
 }
 
 void timer_arm(struct stack *s, struct conn *c)
 {
-	uint32_t due = 0;
+	struct due next = protocol_due(s, c);
+	uint32_t due;
 
-	if (!next_due(s, c, &due)) {
+	timer_publish(s, c, &next);
+	due = next.at;
+	if (c->reclaim_armed && (next.kind == REPORT_TIMER_NONE || (int32_t)(c->reclaim_due - due) < 0))
+		due = c->reclaim_due;
+	else if (next.kind == REPORT_TIMER_NONE)
 		return; /* a linked timer finds nothing to do and goes */
-	}
 	if ((int32_t)(due - s->wheel_ms) <= 0)
 		due = s->wheel_ms + 1;
 	if (c->is_linked) {

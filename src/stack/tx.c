@@ -319,7 +319,7 @@ void block_starved_wake(struct stack *s)
 }
 
 /* How much of the ring was sent at least once; a FIN takes a number, too. */
-static void sent_publish(struct conn *c, struct endpoint *ep)
+static void sent_publish(struct stack *s, struct conn *c, struct endpoint *ep)
 {
 	uint32_t sent = c->tx_fed;
 
@@ -327,6 +327,8 @@ static void sent_publish(struct conn *c, struct endpoint *ep)
 		sent = c->tx_acked + LWIP_MIN(c->snd_max - c->pcb->lastack, c->tx_fed - c->tx_acked);
 	if (atomic_load_explicit(&ep->tx_sent, memory_order_relaxed) != sent)
 		atomic_store_explicit(&ep->tx_sent, sent, memory_order_release);
+	if (unlikely(s->is_timed))
+		stack_timed_sent(s, ep, sent);
 }
 
 static void finish(struct conn *c)
@@ -370,7 +372,7 @@ void tx_pump(struct stack *s, struct conn *c)
 	if (!pcb)
 		return;
 	if (c->ep != ENDPOINT_NONE && is_quiet(c, stack_ep(s, c->ep))) {
-		sent_publish(c, stack_ep(s, c->ep));
+		sent_publish(s, c, stack_ep(s, c->ep));
 		want_check(s, c, stack_ep(s, c->ep));
 		return;
 	}
@@ -390,6 +392,8 @@ void tx_pump(struct stack *s, struct conn *c)
 		pcb->cwnd = LWIP_MIN(10u * pcb->mss, LWIP_MAX(2u * pcb->mss, 14600u));
 	}
 	head = atomic_load_explicit(&ep->tx_head, memory_order_acquire);
+	if (unlikely(s->is_timed))
+		latency_taken(s->arena, ep, head);
 	if (!head_fits(c, head) || head - c->tx_fed > head - c->tx_acked || !adopt_blocks(s, c, ep, head)) {
 		bad_input(s, __func__, __LINE__);
 		atomic_store(&ep->error, EPIPE);
@@ -435,7 +439,7 @@ void tx_pump(struct stack *s, struct conn *c)
 	if (pcb)
 		tcp_output(pcb);
 	if (c->ep != ENDPOINT_NONE) {
-		sent_publish(c, ep);
+		sent_publish(s, c, ep);
 		want_check(s, c, ep);
 	}
 }

@@ -45,10 +45,11 @@ struct udp {
 	uint32_t rx_pieces; /* packet buffers in ring and list */
 	uint32_t tx_end;    /* after release: where what was written ends */
 	uint8_t is_opening; /* bind is not answered yet */
-	uint8_t is_unlinked; /* no stack knows it any more */
-	uint8_t is_broken;   /* its client wrote nonsense into the send ring: nothing is sent any more */
-	uint8_t is_again;    /* on the list of endpoints with more to send */
-	uint8_t is_fresh;    /* on the list of endpoints with something to publish */
+	uint8_t is_unlinked;  /* no stack knows it any more */
+	uint8_t is_broken;    /* its client wrote nonsense into the send ring: nothing is sent any more */
+	uint8_t is_again;     /* on the list of endpoints with more to send */
+	uint64_t received_ns; /* of what is not published yet, when times are taken: the first; else 0 */
+	uint8_t is_fresh;     /* on the list of endpoints with something to publish */
 	struct conn *again_next, *fresh_next;
 	struct udp_entry entry[]; /* one for each stack */
 };

@@ -155,6 +155,10 @@ static void publish(struct stack *s, struct conn *c)
 	if (head == c->rx_head)
 		return;
 	c->rx_head = head;
+	if (unlikely(c->udp->received_ns != 0)) {
+		latency_published(s->arena, ep, c->rx_bytes, c->udp->received_ns);
+		c->udp->received_ns = 0;
+	}
 	atomic_store_explicit(&ep->rx_bytes, c->rx_bytes, memory_order_release);
 	atomic_store_explicit(&ep->rx_head, head, memory_order_release);
 	atomic_fetch_add_explicit(&ep->rx_gen, 1, memory_order_relaxed);
@@ -258,6 +262,7 @@ static void queue(struct stack *s, uint32_t ep_idx, struct pbuf *first)
 
 	if (!c || !c->udp || c->is_released) {
 		COUNT(s, drop_rx_no_socket, 1);
+		COUNT(s, udp_no_ports, 1);
 		goto drop;
 	}
 	u = c->udp;
@@ -266,12 +271,14 @@ static void queue(struct stack *s, uint32_t ep_idx, struct pbuf *first)
 		free_read(s, c);
 	if (unlikely(is_over(s, u))) {
 		COUNT(s, drop_udp_rcvbuf, 1);
+		COUNT(s, udp_in_errors, 1);
 		atomic_fetch_add_explicit(&stack_ep(s, ep_idx)->info_drops, 1, memory_order_relaxed);
 		publish_later(s, c);
 		goto drop;
 	}
 	if (unlikely(is_pressed(s, c))) {
 		COUNT(s, drop_rx_pressure, 1);
+		COUNT(s, udp_in_errors, 1);
 		atomic_fetch_add_explicit(&stack_ep(s, ep_idx)->info_drops, 1, memory_order_relaxed);
 		goto drop;
 	}
@@ -292,6 +299,8 @@ static void queue(struct stack *s, uint32_t ep_idx, struct pbuf *first)
 	rx_buf_of(first)->pieces = pieces;
 	u->rx_pieces += pieces;
 	COUNT(s, udp_rx, 1);
+	if (unlikely(s->frame_ns != 0) && !u->received_ns)
+		u->received_ns = s->frame_ns;
 	publish_later(s, c);
 	return;
 drop:
@@ -321,6 +330,7 @@ static void dgram_send_home(struct stack *s, uint32_t ep_idx, struct pbuf *p)
 	if (atomic_fetch_add_explicit(&home->udp_handed, 1, memory_order_relaxed) >= UDP_HANDED_MAX) {
 		atomic_fetch_sub_explicit(&home->udp_handed, 1, memory_order_relaxed);
 		COUNT(s, drop_udp_handover, 1);
+		COUNT(s, udp_in_errors, 1);
 		dgram_free(p);
 		return;
 	}
@@ -357,6 +367,7 @@ uint32_t udp_deliver_all(struct stack *s, struct dgram_meta *m, struct pbuf *p)
 	q = dgram_make(s, p, m);
 	if (q)
 		dgram_send_home(s, last, q);
+	COUNT(s, udp_copies, count - 1);
 	return count;
 }
 
@@ -422,6 +433,7 @@ void udp_input(struct pbuf *p, struct netif *inp)
 		if (h->chksum && ip_chksum_pseudo(p, IP_PROTO_UDP, (u16_t)size, ip_current_src_addr(),
 		                         ip_current_dest_addr())) {
 			COUNT(s, drop_udp_cksum, 1);
+			COUNT(s, udp_in_errors, 1);
 			goto drop;
 		}
 	}
@@ -444,6 +456,7 @@ void udp_input(struct pbuf *p, struct netif *inp)
 	e = udp_find(s, dst, m.to.port, src, m.from.port);
 	if (unlikely(!e)) {
 		COUNT(s, drop_rx_no_socket, 1);
+		COUNT(s, udp_no_ports, 1);
 		if (!icmp_may_send(s, src))
 			goto drop;
 		lwip_udp_input(p, inp); /* knows no socket at all: answers with ICMP port unreachable */
@@ -457,6 +470,7 @@ void udp_input(struct pbuf *p, struct netif *inp)
 	return;
 guard:
 	COUNT(s, drop_rx_guard, 1);
+	COUNT(s, udp_in_errors, 1);
 drop:
 	pbuf_free(p);
 }

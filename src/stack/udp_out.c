@@ -154,9 +154,11 @@ static void send_cut(struct stack *s, const struct conn *c, const struct dgram *
 		ip_head(d, ip, IP_HLEN + n, id, off / 8 | (off + n < total ? IP_MF : 0));
 		memcpy(ip + IP_HLEN, head, in_head);
 		ring_copy(s, c, d->pos + off + in_head - UDP_HLEN, ip + IP_HLEN + in_head, n - in_head);
+		COUNT(s, ip_frag_creates, 1);
 		if (netif_send(s, d->dst, buf, ip, IP_HLEN + n))
 			return;
 	}
+	COUNT(s, ip_frag_oks, 1);
 }
 
 static void send_whole(struct stack *s, const struct conn *c, const struct dgram *d)
@@ -192,7 +194,8 @@ static void send_to_own(struct stack *s, const struct conn *c, const struct dgra
 	memcpy(m.from.ip, &d->src, 4);
 	memcpy(m.to.ip, &d->dst, 4);
 	m.time_ns = stack_real_ns(s);
-	udp_deliver_all(s, &m, p);
+	if (udp_deliver_all(s, &m, p))
+		COUNT(s, udp_copies, 1); /* the first one, too, did not come from outside */
 }
 
 static void send_one(struct stack *s, const struct conn *c, const struct dgram *d)
@@ -245,6 +248,8 @@ void udp_pump(struct stack *s, struct conn *c)
 		head = u->tx_end;
 	} else {
 		head = atomic_load_explicit(&stack_ep(s, c->ep)->tx_head, memory_order_acquire);
+		if (unlikely(s->is_timed))
+			latency_taken(s->arena, stack_ep(s, c->ep), head);
 		if (unlikely(!tx_take(s, c, head))) {
 			broken(s, c, __LINE__);
 			return;
@@ -270,9 +275,15 @@ void udp_pump(struct stack *s, struct conn *c)
 		}
 		d.pos = c->tx_fed + sizeof(h);
 		send_one(s, c, &d);
+		c->bytes_sent += d.size;
 		c->tx_fed += sizeof(h) + DGRAM_ALIGN(h.size);
 	}
+	if (unlikely(s->is_timed) && !c->is_released)
+		stack_timed_sent(s, stack_ep(s, c->ep), c->tx_fed);
 	tx_done(s, c);
+	if (!c->is_released)
+		atomic_store_explicit(
+		        &stack_ep(s, c->ep)->info_tx_bytes, (uint32_t)c->bytes_sent, memory_order_relaxed);
 	/* what has left is an edge, also where there was room all the time (sock_def_write_space) */
 	if (c->tx_fed != before && !c->is_released &&
 	        ep_tx_used(stack_ep(s, c->ep)) <= ep_tx_limit(stack_ep(s, c->ep)) / 2)

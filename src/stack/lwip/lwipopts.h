@@ -129,6 +129,7 @@
 #define MEM_STATS 1
 #define MEMP_STATS 1
 #define SYS_STATS 0
+#define MIB2_STATS 1 /* src/stack/mib.c reads some of them */
 
 /* Hooks (lwip_hooks.h) */
 #define LWIP_HOOK_FILENAME "lwip_hooks.h"

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -569,6 +570,93 @@ static void default_path_prefers_environment(void **state)
 	unsetenv("PRONK_CONFIG");
 }
 
+static void set_text_changes_one_option_and_tells_where_it_came_from(void **state)
+{
+	static const struct {
+		const char *key, *text;
+		enum option_id id;
+		uint32_t value;
+	} good[] = {
+	        {"stack_spin_us", "0", OPTION_stack_spin_us, 0},
+	        {"app_spin_us", "10000000", OPTION_app_spin_us, 10000000},
+	        {"delayed_ack_ms", "200", OPTION_delayed_ack_ms, 200},
+	        {"rto_min_ms", "1", OPTION_rto_min_ms, 1},
+	        {"time_wait_ms", "100", OPTION_time_wait_ms, 100},
+	        {"linger_s", "1", OPTION_linger_s, 1},
+	        {"send_buffer", "16384", OPTION_send_buffer, 16384},
+	        {"receive_buffer", "1048576", OPTION_receive_buffer, 1048576},
+	        {"log_level", "debug", OPTION_log_level, CFG_LOG_LEVEL_DEBUG},
+	};
+	char err[256] = "";
+	struct cfg cfg;
+
+	(void)state;
+	cfg_defaults(&cfg);
+	for (size_t i = 0; i < ARRAY_COUNT(good); i++) {
+		assert_int_equal(cfg_set_text(&cfg, good[i].key, good[i].text, err, sizeof(err)), 0);
+		assert_int_equal(*(uint32_t *)((char *)&cfg + cfg_options[good[i].id].offset), good[i].value);
+		assert_string_equal(cfg_origin_name(cfg.origin[good[i].id]), "pronkctl");
+		assert_non_null(cfg_option_live(good[i].id));
+	}
+	assert_int_equal(cfg_set_text(&cfg, "strict", "on", err, sizeof(err)), 0);
+	assert_true(cfg.strict);
+}
+
+static void set_text_of_the_profile_sets_what_it_presets(void **state)
+{
+	char err[256] = "";
+	struct cfg cfg;
+
+	(void)state;
+	cfg_defaults(&cfg);
+	assert_int_equal(cfg_set_text(&cfg, "stack_spin_us", "77", err, sizeof(err)), 0);
+	assert_int_equal(cfg_set_text(&cfg, "profile", "latency", err, sizeof(err)), 0);
+	assert_int_equal(cfg.stack_spin_us, 1000);
+	assert_int_equal(cfg.app_spin_us, 200);
+	assert_string_equal(cfg_origin_name(cfg.origin[OPTION_stack_spin_us]), "profile");
+	assert_int_equal(cfg_set_text(&cfg, "profile", "balanced", err, sizeof(err)), 0);
+	assert_int_equal(cfg.stack_spin_us, cfg_options[OPTION_stack_spin_us].default_value);
+	assert_int_equal(cfg.app_spin_us, cfg_options[OPTION_app_spin_us].default_value);
+}
+
+static void set_text_refuses_with_the_allowed_range_and_changes_nothing(void **state)
+{
+	static const struct {
+		const char *key, *text, *err;
+	} bad[] = {
+	        {"stakcs", "2", "stakcs: unknown option (did you mean stacks?)"},
+	        {"nothing_like_it", "2",
+	                "nothing_like_it: unknown option (allowed: those in doc/options.md)"},
+	        {"stacks", "2",
+	                "stacks: cannot change while the service runs (allowed: options with \"can change\" in "
+	                "pronkctl config)"},
+	        {"linger_s", "86401", "linger_s: 86401 is out of range (allowed: 0 to 86400 s)"},
+	        {"linger_s", "-1", "linger_s: -1 is out of range (allowed: 0 to 86400 s)"},
+	        {"linger_s", "5s", "linger_s: \"5s\" is the wrong type (allowed: 0 to 86400 s)"},
+	        {"linger_s", "", "linger_s: \"\" is the wrong type (allowed: 0 to 86400 s)"},
+	        {"strict", "maybe", "strict: \"maybe\" is the wrong type (allowed: true, false)"},
+	        {"profile", "Latency",
+	                "profile: unknown choice \"Latency\" (allowed: latency, balanced, throughput)"},
+	        {"send_buffer", "1032192",
+	                "send_buffer: with stacks = 3 and send_buffer = 1032192, send_memory_mb = 4 is too little "
+	                "(allowed: send_memory_mb of at least 6)"},
+	};
+	struct cfg cfg, before;
+	char err[256];
+
+	(void)state;
+	cfg_defaults(&cfg);
+	cfg.stacks = 3;
+	cfg.send_memory_mb = 4;
+	memcpy(&before, &cfg, sizeof(cfg));
+	for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+		err[0] = '\0';
+		assert_int_equal(cfg_set_text(&cfg, bad[i].key, bad[i].text, err, sizeof(err)), -EINVAL);
+		assert_string_equal(err, bad[i].err);
+		assert_memory_equal(&before, &cfg, sizeof(cfg));
+	}
+}
+
 static void dump_loads_again_to_the_same_values(void **state)
 {
 	struct cfg cfg, again;
@@ -584,7 +672,7 @@ static void dump_loads_again_to_the_same_values(void **state)
 	assert_string_equal(cfg.eal_args, "--a \"b\" \\");
 	text = dump_text(&cfg, false);
 	assert_non_null(strstr(text, "stacks = 2; # environment PRONK_STACKS\n"));
-	assert_non_null(strstr(text, "app_spin_us = 200; # profile\n"));
+	assert_non_null(strstr(text, "app_spin_us = 200; # profile, can change\n"));
 	assert_non_null(strstr(text, "name = \"pronk\"; # default\n"));
 	assert_non_null(strstr(text, "pronk.conf:1\n"));
 	assert_int_equal(load_text(&again, text), 0);
@@ -608,8 +696,8 @@ static void dump_json_has_every_option(void **state)
 	}
 	assert_non_null(
 	        strstr(text, "\"eal_args\": {\"value\": \"\\\"\", \"origin\": \"file\", \"place\": \""));
-	assert_non_null(
-	        strstr(text, "\"autostart\": {\"value\": true, \"origin\": \"default\", \"place\": \"\"}"));
+	assert_non_null(strstr(text,
+	        "\"autostart\": {\"value\": true, \"origin\": \"default\", \"place\": \"\", \"can_change\": false}"));
 	assert_null(strstr(text, ",\n}"));
 	free(text);
 }
@@ -696,6 +784,51 @@ static bool line_read(const char *path, char *line, size_t size)
 	if (file != NULL)
 		fclose(file);
 	return ok;
+}
+
+static void listen_parser_takes_loopback_addresses_and_paths_only(void **state)
+{
+	static const struct {
+		const char *text;
+		int rc, family;
+		uint16_t port;
+	} cases[] = {
+	        {"127.0.0.1:9464", 0, AF_INET, 9464},
+	        {"127.255.0.9:1", 0, AF_INET, 1},
+	        {"[::1]:65535", 0, AF_INET6, 65535},
+	        {"/run/x", 0, AF_UNIX, 0},
+	        {"", -EINVAL, 0, 0},
+	        {"/", -EINVAL, 0, 0},
+	        {":9464", -EINVAL, 0, 0},
+	        {"::1:9464", -EINVAL, 0, 0},
+	        {"[::1]", -EINVAL, 0, 0},
+	        {"[]:1", -EINVAL, 0, 0},
+	        {"]:1", -EINVAL, 0, 0},
+	        {"127.0.0.1:", -EINVAL, 0, 0},
+	        {"127.0.0.1:99999999999", -EINVAL, 0, 0},
+	        {"127.0.0.1:94 64", -EINVAL, 0, 0},
+	        {"127.0.0.1:+1", -EINVAL, 0, 0},
+	        {"128.0.0.1:9464", -EADDRNOTAVAIL, 0, 0},
+	        {"[::]:9464", -EADDRNOTAVAIL, 0, 0},
+	        {"[::ffff:127.0.0.1]:9464", -EADDRNOTAVAIL, 0, 0},
+	};
+	char path[200] = "/";
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct sockaddr_storage to = {0};
+		uint32_t size = 0;
+
+		assert_int_equal(cfg_parse_listen(cases[i].text, &to, &size), cases[i].rc);
+		assert_int_equal(to.ss_family, cases[i].family);
+		assert_int_equal(size != 0, cases[i].rc == 0);
+		if (to.ss_family == AF_INET || to.ss_family == AF_INET6)
+			assert_int_equal(ntohs(((struct sockaddr_in *)&to)->sin_port), cases[i].port);
+	}
+	memset(path + 1, 'x', 106);
+	assert_int_equal(cfg_parse_listen(path, NULL, NULL), 0); /* 107 bytes: as long as may be */
+	path[107] = 'x';
+	assert_int_equal(cfg_parse_listen(path, NULL, NULL), -EINVAL);
 }
 
 static void badconf_files_give_exactly_their_messages(void **state)
@@ -805,11 +938,15 @@ int main(void)
 	        cmocka_unit_test(parse_device_tells_kinds),
 	        cmocka_unit_test(socket_path_is_folder_and_name),
 	        cmocka_unit_test(default_path_prefers_environment),
+	        cmocka_unit_test(set_text_changes_one_option_and_tells_where_it_came_from),
+	        cmocka_unit_test(set_text_of_the_profile_sets_what_it_presets),
+	        cmocka_unit_test(set_text_refuses_with_the_allowed_range_and_changes_nothing),
 	        cmocka_unit_test(dump_loads_again_to_the_same_values),
 	        cmocka_unit_test(dump_json_has_every_option),
 	        cmocka_unit_test(sample_conf_with_all_comments_removed_gives_defaults),
 	        cmocka_unit_test(example_confs_load),
 	        cmocka_unit_test(what_the_machine_does_not_have_is_refused),
+	        cmocka_unit_test(listen_parser_takes_loopback_addresses_and_paths_only),
 	        cmocka_unit_test(badconf_files_give_exactly_their_messages),
 	        cmocka_unit_test(damaged_files_never_crash_and_always_explain),
 	};

@@ -55,9 +55,14 @@ static void segment_describes_every_statistic(void **state)
 		assert_string_equal(entry->unit, stat_descs[i].unit);
 		assert_string_equal(entry->help, stat_descs[i].help);
 		assert_int_equal(entry->kind, stat_descs[i].kind);
+		assert_string_equal(stat_view_group(&view, i), stat_group(i));
 		assert_int_equal(stat_view_find(&view, stat_descs[i].name), i);
 		assert_int_equal(stat_view_total(&view, i), 0);
 	}
+	assert_string_equal(stat_view_group(&view, STAT_rx_packets), "Port");
+	assert_string_equal(stat_view_group(&view, STAT_drop_rx_cksum), "Lost packets");
+	assert_string_equal(stat_view_group(&view, STAT_bad_client_input), "Clients");
+	assert_string_equal(stat_view_group(&view, STAT_COUNT), "");
 	assert_null(stat_view_entry(&view, STAT_COUNT));
 	assert_int_equal(stat_view_find(&view, "rx_packet"), -ENOENT);
 	assert_int_equal(stat_view_find(&view, ""), -ENOENT);
@@ -103,6 +108,79 @@ static void set_and_peak_replace(void **state)
 	stat_peak(&block, STAT_worst_turn_ns, 10);
 	stat_peak(&block, STAT_worst_turn_ns, 7);
 	assert_int_equal(stat_get(&block, STAT_worst_turn_ns), 10);
+	stat_set(&block, STAT_buffers_low, 10);
+	stat_low(&block, STAT_buffers_low, 12);
+	assert_int_equal(stat_get(&block, STAT_buffers_low), 10);
+	stat_low(&block, STAT_buffers_low, 4);
+	assert_int_equal(stat_get(&block, STAT_buffers_low), 4);
+}
+
+static void total_of_a_low_is_the_smallest_of_a_peak_the_largest(void **state)
+{
+	static const uint64_t values[] = {7, 3, 9};
+	void *segment = segment_make(3);
+	struct stat_view view;
+
+	(void)state;
+	for (uint32_t stack = 0; stack < 3; stack++) {
+		stat_set(stat_segment_block(segment, stack), STAT_buffers_low, values[stack]);
+		stat_set(stat_segment_block(segment, stack), STAT_worst_turn_ns, values[stack]);
+		stat_set(stat_segment_block(segment, stack), STAT_rx_packets, values[stack]);
+	}
+	assert_int_equal(stat_view_open(&view, segment, stat_segment_size(3)), 0);
+	assert_int_equal(stat_view_total(&view, STAT_buffers_low), 3);
+	assert_int_equal(stat_view_total(&view, STAT_worst_turn_ns), 9);
+	assert_int_equal(stat_view_total(&view, STAT_rx_packets), 19);
+	free(segment);
+}
+
+static void segment_says_whose_it_is(void **state)
+{
+	char longer[200];
+	void *segment = segment_make(1);
+	struct stat_view view;
+
+	(void)state;
+	stat_segment_name(segment, "web", "tap:pk0");
+	assert_int_equal(stat_view_open(&view, segment, stat_segment_size(1)), 0);
+	assert_string_equal(view.instance, "web");
+	assert_string_equal(view.device, "tap:pk0");
+	memset(longer, 'x', sizeof(longer) - 1);
+	longer[sizeof(longer) - 1] = 0;
+	stat_segment_name(segment, longer, longer);
+	assert_int_equal(stat_view_open(&view, segment, stat_segment_size(1)), 0);
+	assert_int_equal(strlen(view.instance), PRONK_STATS_INSTANCE_SIZE - 1);
+	assert_int_equal(strlen(view.device), PRONK_STATS_DEVICE_SIZE - 1);
+	free(segment);
+}
+
+static void reader_takes_the_first_version_with_shorter_parts(void **state)
+{
+	/* 80-byte header, 2 entries of 184 bytes, one block */
+	uint64_t memory[(80 + 2 * 184 + 2 * 8) / 8] = {0};
+	struct pronk_stats_header *header = (void *)memory;
+	struct stat_view view;
+
+	(void)state;
+	header->magic = PRONK_STATS_MAGIC;
+	header->version_major = PRONK_STATS_VERSION_MAJOR;
+	header->header_size = 80;
+	header->stack_count = 1;
+	header->counter_count = 2;
+	header->entry_size = 184;
+	header->entry_offset = 80;
+	header->block_offset = 80 + 2 * 184;
+	header->block_stride = 16;
+	header->segment_size = sizeof(memory);
+	strcpy((char *)memory + 80, "first");
+	strcpy((char *)memory + 80 + 184, "second");
+	memory[(80 + 2 * 184) / 8 + 1] = 5;
+	assert_int_equal(stat_view_open(&view, memory, sizeof(memory)), 0);
+	assert_int_equal(stat_view_find(&view, "second"), 1);
+	assert_int_equal(stat_view_total(&view, 1), 5);
+	assert_string_equal(stat_view_group(&view, 0), "");
+	assert_string_equal(view.instance, "");
+	assert_string_equal(view.device, "");
 }
 
 static void segment_without_stacks_is_valid(void **state)
@@ -146,6 +224,7 @@ static void reader_takes_a_later_minor_version_with_longer_parts(void **state)
 	assert_string_equal(stat_kind_name(77), "gauge");
 	assert_string_equal(stat_kind_name(PRONK_STATS_COUNTER), "counter");
 	assert_string_equal(stat_kind_name(PRONK_STATS_PEAK), "peak");
+	assert_string_equal(stat_kind_name(PRONK_STATS_LOW), "low");
 }
 
 static void reader_refuses_unpublished_and_foreign_segments(void **state)
@@ -190,7 +269,7 @@ static void reader_refuses_contradicting_sizes(void **state)
 		assert_int_equal(stat_view_open(&view, segment, size), -EINVAL);                             \
 		*header = good;                                                                              \
 	} while (0)
-	REFUSED(header_size, sizeof(*header) - 8);
+	REFUSED(header_size, 72);
 	REFUSED(segment_size, size + 1);
 	REFUSED(stack_count, 3);
 	REFUSED(stack_count, UINT32_MAX);
@@ -264,6 +343,9 @@ int main(void)
 	        cmocka_unit_test(segment_describes_every_statistic),
 	        cmocka_unit_test(values_go_to_their_own_place),
 	        cmocka_unit_test(set_and_peak_replace),
+	        cmocka_unit_test(total_of_a_low_is_the_smallest_of_a_peak_the_largest),
+	        cmocka_unit_test(segment_says_whose_it_is),
+	        cmocka_unit_test(reader_takes_the_first_version_with_shorter_parts),
 	        cmocka_unit_test(segment_without_stacks_is_valid),
 	        cmocka_unit_test(reader_takes_a_later_minor_version_with_longer_parts),
 	        cmocka_unit_test(reader_refuses_unpublished_and_foreign_segments),

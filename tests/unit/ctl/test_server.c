@@ -25,7 +25,7 @@
 #include "attach.h"
 #include "cfg.h"
 #include "clock.h"
-#include "dump.h"
+#include "wiretap.h"
 #include "libc.h"
 #include "lock.h"
 #include "log.h"
@@ -102,6 +102,22 @@ static int fake_config(void *arg, bool json, char *buf, size_t size)
 	return snprintf(buf, size, json ? "{}" : "device = \"auto\";\n");
 }
 
+/* Says back what it was asked; "refuse" is refused, "long" fills the answer. */
+static int fake_command(void *arg, uint32_t uid, const char *words, bool json, char *buf, size_t size)
+{
+	assert_ptr_equal(arg, &fx);
+	if (!strcmp(words, "refuse")) {
+		snprintf(buf, size, "not today");
+		return -EPERM;
+	}
+	if (!strcmp(words, "long")) {
+		memset(buf, 'x', size - 1);
+		buf[size - 1] = 0;
+		return (int)size - 1;
+	}
+	return snprintf(buf, size, "%u %d %s", uid, json, words);
+}
+
 static int fake_capture_start(
         void *arg, const struct capture_spec *spec, int *shm_fd, char *err, size_t err_size)
 {
@@ -133,8 +149,8 @@ static void fake_capture_free(void *arg, uint32_t capture)
 	atomic_fetch_or(&fx.capture_freed, 1u << capture);
 }
 
-static const struct server_ops fake_ops = {
-        fake_gone, fake_barrier, fake_config, fake_capture_start, fake_capture_stop, fake_capture_free};
+static const struct server_ops fake_ops = {fake_gone, fake_barrier, fake_config, fake_capture_start,
+        fake_capture_stop, fake_capture_free, fake_command};
 
 /* Lets every stack run what it was given, and one stack only when all is false. */
 static void stacks_run(bool all)
@@ -365,6 +381,50 @@ static void observer_can_read_and_cannot_write(void **state)
 	assert_int_equal(stat_read(STAT_clients_attached), 0);
 	for (uint32_t i = 0; i < CLIENTS; i++)
 		assert_int_equal(client_state(i), CLIENT_FREE);
+	attach_leave(&at);
+}
+
+static void command_of_an_observer_is_answered_with_text(void **state)
+{
+	static char words[CTL_WORDS_MAX + 2], text[CTL_TEXT_MAX + 1];
+	char err[256] = "", expected[64];
+	struct attach at;
+
+	(void)state;
+	assert_int_equal(attach_join(&at, fx.path, CTL_OBSERVER, err, sizeof(err)), 0);
+	snprintf(expected, sizeof(expected), "%u 0 set a b", geteuid());
+	assert_int_equal(attach_command(&at, "set a b", false, text, sizeof(text)), strlen(expected));
+	assert_string_equal(text, expected);
+	snprintf(expected, sizeof(expected), "%u 1 ", geteuid());
+	assert_int_equal(attach_command(&at, "", true, text, sizeof(text)), strlen(expected));
+	assert_string_equal(text, expected);
+	assert_int_equal(attach_command(&at, "refuse", false, text, sizeof(text)), -EPERM);
+	assert_string_equal(text, "not today");
+	assert_int_equal(attach_command(&at, "long", false, text, sizeof(text)), CTL_TEXT_MAX - 1);
+	assert_int_equal(attach_command(&at, "refuse", false, text, 4), -EPERM);
+	assert_string_equal(text, "not");
+	memset(words, 'w', CTL_WORDS_MAX + 1);
+	assert_int_equal(attach_command(&at, words, false, text, sizeof(text)), -E2BIG);
+	words[CTL_WORDS_MAX] = 0;
+	assert_true(attach_command(&at, words, false, text, sizeof(text)) > CTL_WORDS_MAX);
+	assert_memory_equal(strchr(text, 'w'), words, CTL_WORDS_MAX + 1);
+	attach_leave(&at);
+}
+
+static void command_of_a_client_or_with_a_wrong_size_ends_the_connection(void **state)
+{
+	struct ctl_request req = request(CTL_COMMAND, 0);
+	struct attach at;
+	char err[256] = "", text[64];
+
+	(void)state;
+	assert_int_equal(attach_join(&at, fx.path, CTL_CLIENT, err, sizeof(err)), 0);
+	assert_int_equal(attach_command(&at, "set a b", false, text, sizeof(text)), -ECONNRESET);
+	attach_leave(&at);
+	assert_int_equal(attach_join(&at, fx.path, CTL_OBSERVER, err, sizeof(err)), 0);
+	req.value = 5; /* and no words follow */
+	assert_int_equal(send(at.ctl_fd, &req, sizeof(req), MSG_NOSIGNAL), sizeof(req));
+	WAIT_FOR(attach_check_dead(&at));
 	attach_leave(&at);
 }
 
@@ -857,18 +917,18 @@ static const struct capture_spec capture_good = {.magic = CAPTURE_MAGIC,
 
 static void capture_lasts_as_long_as_its_connection(void **state)
 {
-	struct dump first, second;
+	struct wiretap first, second;
 	char err[256] = "";
 
 	(void)state;
-	assert_int_equal(dump_open(&first, fx.path, &capture_good, err, sizeof(err)), 0);
-	assert_int_equal(dump_open(&second, fx.path, &capture_good, err, sizeof(err)), 0);
+	assert_int_equal(wiretap_open(&first, fx.path, &capture_good, err, sizeof(err)), 0);
+	assert_int_equal(wiretap_open(&second, fx.path, &capture_good, err, sizeof(err)), 0);
 	assert_string_equal(first.shm->device, "tap:x");
-	assert_true(dump_is_alive(&first));
+	assert_true(wiretap_is_alive(&first));
 	assert_int_equal(atomic_load(&fx.capture_stopped), 0);
 	/* freed only when every stack has passed a point */
 	atomic_store(&fx.is_holding, true);
-	dump_close(&second);
+	wiretap_close(&second);
 	WAIT_FOR(atomic_load(&fx.capture_stopped) == 2);
 	WAIT_FOR(fx.held_count == 1);
 	stacks_run(false);
@@ -877,7 +937,7 @@ static void capture_lasts_as_long_as_its_connection(void **state)
 	stacks_run(true);
 	WAIT_FOR(atomic_load(&fx.capture_freed) == 2);
 	atomic_store(&fx.is_holding, false);
-	dump_close(&first);
+	wiretap_close(&first);
 	WAIT_FOR(atomic_load(&fx.capture_freed) == 3);
 	assert_int_equal(stat_read(STAT_clients_attached), 0);
 }
@@ -893,9 +953,10 @@ static void capture_ends_with_a_killed_process(void **state)
 	pid = fork();
 	if (!pid) {
 		char err[256] = "";
-		struct dump d;
+		struct wiretap d;
 
-		if (dump_open(&d, fx.path, &capture_good, err, sizeof(err)) || write(ready[1], "r", 1) != 1)
+		if (wiretap_open(&d, fx.path, &capture_good, err, sizeof(err)) ||
+		        write(ready[1], "r", 1) != 1)
 			_exit(1);
 		pause();
 	}
@@ -911,17 +972,17 @@ static void capture_ends_with_a_killed_process(void **state)
 static void capture_that_cannot_be_is_refused_with_the_reason(void **state)
 {
 	struct capture_spec bad = capture_good;
-	struct dump d;
+	struct wiretap d;
 	char err[256] = "";
 
 	(void)state;
 	bad.snap_size = 77;
-	assert_int_equal(dump_open(&d, fx.path, &bad, err, sizeof(err)), -EBUSY);
+	assert_int_equal(wiretap_open(&d, fx.path, &bad, err, sizeof(err)), -EBUSY);
 	assert_string_equal(err, "no captures of 77 bytes today");
 	bad.snap_size = 0;
-	assert_int_equal(dump_open(&d, fx.path, &bad, err, sizeof(err)), -EINVAL);
+	assert_int_equal(wiretap_open(&d, fx.path, &bad, err, sizeof(err)), -EINVAL);
 	assert_string_equal(err, "snap length 0 (allowed: 1 to 262144)");
-	assert_int_equal(dump_open(&d, "/nowhere/at/all.sock", &capture_good, err, sizeof(err)), -ENOENT);
+	assert_int_equal(wiretap_open(&d, "/nowhere/at/all.sock", &capture_good, err, sizeof(err)), -ENOENT);
 	assert_non_null(strstr(err, "no service at /nowhere/at/all.sock"));
 	assert_int_equal(atomic_load(&fx.capture_count), 0);
 }
@@ -968,11 +1029,11 @@ static void capture_by_another_user_is_refused(void **state)
 	pid = fork();
 	if (!pid) {
 		char err[256] = "";
-		struct dump d;
+		struct wiretap d;
 
 		if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
 			_exit(1);
-		if (dump_open(&d, fx.path, &capture_good, err, sizeof(err)) != -EPERM)
+		if (wiretap_open(&d, fx.path, &capture_good, err, sizeof(err)) != -EPERM)
 			_exit(2);
 		_exit(strcmp(err, "only root and the service's user may capture packets") ? 3 : 0);
 	}
@@ -1018,6 +1079,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        TEST(client_join_gives_slot_memory_and_descriptors),
 	        TEST(observer_can_read_and_cannot_write),
+	        TEST(command_of_an_observer_is_answered_with_text),
+	        TEST(command_of_a_client_or_with_a_wrong_size_ends_the_connection),
 	        TEST(other_version_is_told_so),
 	        TEST(no_free_slot_gives_eusers_until_one_leaves),
 	        TEST(poller_fd_reaches_the_stacks),

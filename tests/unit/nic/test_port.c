@@ -342,6 +342,59 @@ static void facts_are_those_of_the_port(void **state)
 	assert_null(nic_queue_get(nic, STACKS));
 }
 
+static uint64_t good_packets;
+static uint32_t xstat_count;
+
+static void xstat_take(void *arg, const char *name, uint64_t value)
+{
+	assert_ptr_equal(arg, &xstat_count);
+	xstat_count++;
+	if (!strcmp(name, "rx_good_packets"))
+		good_packets = value;
+}
+
+static void report_tells_queues_table_and_memory(void **state)
+{
+	struct nic_report r;
+
+	(void)state;
+	nic_report(nic, &r);
+	assert_string_equal(r.kind, "ring");
+	assert_string_equal(r.info.driver, "net_ring");
+	assert_int_equal(r.rx_queues, 1);
+	assert_true(r.rx_queues_max >= 1 && r.tx_queues_max >= 1);
+	assert_true(r.rx_ring > 0 && r.tx_ring > 0);
+	assert_string_equal(r.rx_used, "");
+	assert_int_equal(r.stack_count, STACKS);
+	assert_int_equal(r.hw_table_size, 0);
+	for (uint32_t i = 0; i < r.table_size; i++)
+		assert_int_equal(r.table[i], i % STACKS);
+	assert_memory_equal(r.key, rss_key, r.key_size);
+	assert_int_equal(r.key_size, 40);
+	assert_int_equal(r.buffers_total, BUFFERS);
+	assert_true(r.buffers_free <= BUFFERS && r.buffer_size >= 2048 + NIC_HEADROOM);
+	assert_true(r.region_count >= 1 && r.page_size >= 4096);
+	assert_false(r.is_memif);
+}
+
+static void extended_statistics_count_received_frames(void **state)
+{
+	uint64_t before;
+	uint8_t frame[60] = {0};
+	int count;
+
+	(void)state;
+	count = nic_xstats(nic, xstat_take, &xstat_count);
+	assert_true(count > 0);
+	assert_int_equal(xstat_count, count);
+	before = good_packets;
+	send_raw(frame, sizeof(frame));
+	for (uint32_t n = nic_rx(queue(0), got, 64); n; n--)
+		nic_buf_free(got[n - 1].buf);
+	nic_xstats(nic, xstat_take, &xstat_count);
+	assert_int_equal(good_packets, before + 1);
+}
+
 static void second_open_is_refused(void **state)
 {
 	struct cfg cfg;
@@ -395,6 +448,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(facts_are_those_of_the_port),
+	        cmocka_unit_test(report_tells_queues_table_and_memory),
+	        cmocka_unit_test(extended_statistics_count_received_frames),
 	        cmocka_unit_test(tcp_reaches_its_owner_and_wakes_it),
 	        cmocka_unit_test(one_wake_per_receive_call),
 	        cmocka_unit_test(stack_without_hardware_queue_sends_through_its_owner),

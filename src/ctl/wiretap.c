@@ -1,9 +1,9 @@
-/* dump.c - a capture's request and answer, on both sides of the control socket.
+/* wiretap.c - a capture's request and answer, on both sides of the control socket.
  *
- * dump_begin runs in the service's control thread; the rest in pronk-dump's only thread. What travels in the
- * rings is base/capture.c's, who fills them src/nic's. The end of a capture is slot.c's (capture_end).
+ * wiretap_begin runs in the service's control thread; the rest in pronk-dump's only thread. What travels in
+ * the rings is base/capture.c's, who fills them src/nic's. The end of a capture is slot.c's (capture_end).
  */
-#include "dump.h"
+#include "wiretap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -74,7 +74,7 @@ static struct capture_spec *spec_read(int fd, char *reason, size_t reason_size)
 	return NULL;
 }
 
-int dump_begin(struct server *s, struct conn *c, int fd)
+int wiretap_begin(struct server *s, struct conn *c, int fd)
 {
 	struct ctl_capture ans = {.result = -EINVAL};
 	struct capture_spec *spec = NULL;
@@ -161,7 +161,7 @@ static ssize_t answer_recv(int sock, struct ctl_capture *ans, int *fd)
 	return n;
 }
 
-static int rings_map(struct dump *d, int fd)
+static int rings_map(struct wiretap *d, int fd)
 {
 	struct stat st;
 	void *p;
@@ -176,7 +176,8 @@ static int rings_map(struct dump *d, int fd)
 	return capture_shm_check(d->shm, d->shm_size) ? 0 : -EPROTO;
 }
 
-int dump_open(struct dump *d, const char *path, const struct capture_spec *spec, char *err, size_t err_size)
+int wiretap_open(
+        struct wiretap *d, const char *path, const struct capture_spec *spec, char *err, size_t err_size)
 {
 	struct ctl_request req = {
 	        .magic = CTL_MAGIC, .version = ARENA_VERSION, .kind = CTL_CAPTURE, .pid = getpid()};
@@ -184,7 +185,7 @@ int dump_open(struct dump *d, const char *path, const struct capture_spec *spec,
 	int spec_fd = spec_memory(spec), fd = -1, rc;
 	ssize_t n;
 
-	*d = (struct dump){.ctl_fd = -1};
+	*d = (struct wiretap){.ctl_fd = -1};
 	if (spec_fd < 0) {
 		snprintf(err, err_size, "no memory for the request: %s", strerror(-spec_fd));
 		return spec_fd;
@@ -219,20 +220,20 @@ out:
 	if (fd >= 0)
 		close(fd);
 	if (rc)
-		dump_close(d);
+		wiretap_close(d);
 	return rc;
 }
 
-void dump_close(struct dump *d)
+void wiretap_close(struct wiretap *d)
 {
 	if (d->shm)
 		munmap(d->shm, d->shm_size);
 	if (d->ctl_fd >= 0)
 		close(d->ctl_fd);
-	*d = (struct dump){.ctl_fd = -1};
+	*d = (struct wiretap){.ctl_fd = -1};
 }
 
-bool dump_is_alive(const struct dump *d)
+bool wiretap_is_alive(const struct wiretap *d)
 {
 	char c;
 	ssize_t n = recv(d->ctl_fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
