@@ -6,7 +6,6 @@
  * (base/capture.h, doc/threads.md); where they go is dump_out.c's.
  */
 #include <argp.h>
-#include <dirent.h>
 #include <errno.h>
 #include <pcap/pcap.h>
 #include <pthread.h>
@@ -22,6 +21,7 @@
 #include "wiretap.h"
 #include "dump_out.h"
 #include "libc.h"
+#include "locate.h"
 #include "pcapng.h"
 
 enum {
@@ -59,7 +59,7 @@ static const struct argp_option options[] = {
         {"config", OPT_CONFIG, "FILE", 0, "Configuration file that names the service (default: as pronkd's)",
                 1},
         {"socket", OPT_SOCKET, "SOCKET", 0, "The service's socket", 1},
-        {"list-instances", 'D', NULL, 0, "List the services in the configuration's runtime_dir, and end", 1},
+        {"list-instances", 'D', NULL, 0, "List the running services, and end", 1},
         {"direction", 'Q', "in|out|inout", 0, "Received packets, sent ones or both (default)", 2},
         {"queue", 'q', "LIST", 0, "Only these stacks, as 0,2-3 (default: all)", 2},
         {"snapshot-length", 's', "BYTES", 0, "Keep so much of each packet; 0, the default: all of it", 2},
@@ -249,24 +249,33 @@ static int complain(int rc, const char *text)
 
 /* --- which service --- */
 
-static int socket_list(const struct cfg *cfg)
+/* RUNTIME_DIR/NAME.sock, else the socket of the only service of that name. */
+static int name_find(const char *name, char *path, size_t size)
 {
-	DIR *dir = opendir(cfg->runtime_dir);
-	struct dirent *entry;
+	static struct instance list[LOCATE_MAX];
+	struct where where = {.name = name};
+	uint32_t count = instances_find(list, LOCATE_MAX, &where), named = 0;
+	char err[ERR_SIZE] = "", usual[CFG_PATH_MAX + LOCATE_NAME_SIZE] = "";
+	struct cfg cfg;
 
-	if (!dir && errno != ENOENT) {
-		fprintf(stderr, "pronk-dump: %s: %s\n", cfg->runtime_dir, strerror(errno));
-		return -EIO;
+	if (!cfg_load(&cfg, cfg_default_path(), err, sizeof(err)))
+		snprintf(usual, sizeof(usual), "%s/%s.sock", cfg.runtime_dir, name);
+	for (uint32_t i = 0; i < count; i++) {
+		if (strcmp(list[i].name, name) != 0 || list[i].is_gone || list[i].is_foreign)
+			continue;
+		named++;
+		snprintf(path, size, "%s", list[i].socket);
+		if (!strcmp(path, usual))
+			return 0;
 	}
-	while (dir && (entry = readdir(dir))) {
-		size_t length = strlen(entry->d_name);
-
-		if (length > 5 && !strcmp(entry->d_name + length - 5, ".sock"))
-			printf("%.*s\n", (int)length - 5, entry->d_name);
-	}
-	if (dir)
-		closedir(dir);
-	return 0;
+	if (named == 1)
+		return 0;
+	if (named)
+		snprintf(err, sizeof(err), "%u services are named \"%s\": give -i the socket (pronk-dump -D)",
+		        named, name);
+	else
+		snprintf(err, sizeof(err), "no service named \"%.64s\" runs that this user may see", name);
+	return complain(-ENOENT, err);
 }
 
 static int socket_find(const struct args *args, char *path, size_t size)
@@ -276,30 +285,27 @@ static int socket_find(const struct args *args, char *path, size_t size)
 	struct stat st;
 	struct cfg cfg;
 
-	if (name && strchr(name, '/')) {
+	if (name && !strchr(name, '/'))
+		return name_find(name, path, size);
+	if (name) {
 		if (stat(name, &st) < 0)
 			snprintf(err, sizeof(err), "-i: %s: %s", name, strerror(errno));
-		else if (S_ISSOCK(st.st_mode))
-			return snprintf(path, size, "%s", name) < (int)size
-			               ? 0
-			               : complain(-ENAMETOOLONG, "-i: too long");
-		else if (!S_ISREG(st.st_mode))
+		else if (!S_ISSOCK(st.st_mode) && !S_ISREG(st.st_mode))
 			snprintf(err, sizeof(err), "-i: %s is neither a socket nor a configuration file",
 			        name);
+		if (err[0])
+			return complain(-EINVAL, err);
 		config = name;
-		name = NULL;
 	}
-	if (args->socket) {
-		snprintf(path, size, "%s", args->socket);
-		return 0;
+	if (args->socket || (name && S_ISSOCK(st.st_mode))) {
+		if (snprintf(path, size, "%s", args->socket ? args->socket : name) < (int)size)
+			return 0;
+		return complain(-ENAMETOOLONG, "the path of the socket is too long");
 	}
-	if (err[0] || cfg_load(&cfg, config ? config : cfg_default_path(), err, sizeof(err)))
+	if (cfg_load(&cfg, config ? config : cfg_default_path(), err, sizeof(err)))
 		return complain(-EINVAL, err);
-	if (name && (snprintf(cfg.name, sizeof(cfg.name), "%s", name) >= (int)sizeof(cfg.name) ||
-	                    cfg_check(&cfg, err, sizeof(err))))
-		return complain(-EINVAL, err[0] ? err : "-i: the name is too long (allowed: up to 31 bytes)");
 	cfg_socket_path(&cfg, path, size);
-	return args->list ? socket_list(&cfg) : 0;
+	return 0;
 }
 
 /* --- what is asked for --- */
@@ -547,7 +553,10 @@ int main(int argc, char **argv)
 	spec = spec_make(&args);
 	if (!spec)
 		return 1;
-	rc = args.show_code ? 0 : socket_find(&args, path, sizeof(path));
+	if (args.list)
+		rc = show_instances(&(struct where){.config = args.config}, false);
+	else
+		rc = args.show_code ? 0 : socket_find(&args, path, sizeof(path));
 	if (!rc && args.out.path && !strcmp(args.out.path, "-") && isatty(STDOUT_FILENO))
 		rc = complain(-EINVAL, "standard output is a terminal: -w - is for a pipe or a file");
 	if (!rc && !args.show_code && !args.list) {

@@ -193,7 +193,7 @@ stat_size() { wc -c <"$1"; }
 
 pipes() {
 	local pid text
-	"$dump" -i "$work/run/p.sock" -c 20 -w - tcp port 7001 2>"$work/pipe.log" | tcpdump -nr - >"$work/pipe.txt" 2>/dev/null &
+	"$dump" --config "$conf" -c 20 -w - tcp port 7001 2>"$work/pipe.log" | tcpdump -nr - >"$work/pipe.txt" 2>/dev/null &
 	pid=$!
 	pids+=("$pid")
 	wait_until 20 grep -q 'capturing on' "$work/pipe.log" || because "$(tail -1 "$work/pipe.log")" || return
