@@ -40,6 +40,12 @@ ssize_t shim_result(ssize_t rc)
 	}
 
 #define FINISH(name, ...)                                                                                    \
+	if (rc == SOCK_LIBC)                                                                                 \
+		spare_own(f);                                                                                \
+	FINISH_LOOK(name, __VA_ARGS__)
+
+/* ... of a call that only looks at the kernel's socket. */
+#define FINISH_LOOK(name, ...)                                                                               \
 	file_put(f);                                                                                         \
 	if (rc == SOCK_LIBC)                                                                                 \
 		return libc.name(__VA_ARGS__);                                                               \
@@ -50,9 +56,12 @@ EXPORT int socket(int domain, int type, int protocol)
 	int fd;
 
 	shim_enter();
-	fd = libc.socket(domain, type, protocol);
 	if (unlikely(libc_inside))
-		return number_inside(fd);
+		return number_inside(libc.socket(domain, type, protocol));
+	fd = spare_socket(domain, type, protocol);
+	if (fd != SOCK_LIBC)
+		return fd;
+	fd = WITH_ROOM(libc.socket(domain, type, protocol));
 	if (fd >= 0)
 		sock_opened(fd, domain, type, protocol);
 	return fd;
@@ -63,6 +72,14 @@ EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 	OURS_OR_LIBC(bind, fd, fd, addr, len)
 	rc = sock_bind(f, fd, addr, len);
 	FINISH(bind, fd, addr, len);
+}
+
+/* libc's binds by a call of its own. */
+EXPORT int bindresvport(int fd, struct sockaddr_in *addr)
+{
+	OURS_OR_LIBC(bindresvport, fd, fd, addr)
+	rc = SOCK_LIBC;
+	FINISH(bindresvport, fd, addr);
 }
 
 EXPORT int listen(int fd, int backlog)
@@ -104,14 +121,15 @@ EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	ssize_t rc = accept_any(fd, addr, len, 0);
 
-	return rc == SOCK_LIBC ? accepted(libc.accept(fd, addr, len)) : (int)shim_result(rc);
+	return rc == SOCK_LIBC ? accepted(WITH_ROOM(libc.accept(fd, addr, len))) : (int)shim_result(rc);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	ssize_t rc = accept_any(fd, addr, len, flags);
 
-	return rc == SOCK_LIBC ? accepted(libc.accept4(fd, addr, len, flags)) : (int)shim_result(rc);
+	return rc == SOCK_LIBC ? accepted(WITH_ROOM(libc.accept4(fd, addr, len, flags)))
+	                       : (int)shim_result(rc);
 }
 
 EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
@@ -133,21 +151,21 @@ EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	OURS_OR_LIBC(getsockname, fd, fd, addr, len)
 	rc = sock_name(f, addr, len, false);
-	FINISH(getsockname, fd, addr, len);
+	FINISH_LOOK(getsockname, fd, addr, len);
 }
 
 EXPORT int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	OURS_OR_LIBC(getpeername, fd, fd, addr, len)
 	rc = sock_name(f, addr, len, true);
-	FINISH(getpeername, fd, addr, len);
+	FINISH_LOOK(getpeername, fd, addr, len);
 }
 
 EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
 	OURS_OR_LIBC(getsockopt, fd, fd, level, name, value, len)
 	rc = sock_getopt(f, fd, level, name, value, len);
-	FINISH(getsockopt, fd, level, name, value, len);
+	FINISH_LOOK(getsockopt, fd, level, name, value, len);
 }
 
 EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
@@ -610,7 +628,7 @@ EXPORT int epoll_create(int size)
 	int fd;
 
 	shim_enter();
-	fd = libc.epoll_create(size);
+	fd = WITH_ROOM(libc.epoll_create(size));
 	if (unlikely(libc_inside))
 		return number_inside(fd);
 	if (fd >= 0)
@@ -623,7 +641,7 @@ EXPORT int epoll_create1(int flags)
 	int fd;
 
 	shim_enter();
-	fd = libc.epoll_create1(flags);
+	fd = WITH_ROOM(libc.epoll_create1(flags));
 	if (unlikely(libc_inside))
 		return number_inside(fd);
 	if (fd >= 0)

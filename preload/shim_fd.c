@@ -63,14 +63,14 @@ static int open_any(const char *path, int flags, mode_t mode)
 {
 	if (unlikely(!libc_is_ready()))
 		return (int)shim_result(RAW(SYS_openat, AT_FDCWD, path, flags, mode));
-	return fresh(libc.open(path, flags, mode));
+	return fresh(WITH_ROOM(libc.open(path, flags, mode)));
 }
 
 static int openat_any(int dir, const char *path, int flags, mode_t mode)
 {
 	if (unlikely(!libc_is_ready()))
 		return (int)shim_result(RAW(SYS_openat, dir, path, flags, mode));
-	return fresh(libc.openat(dir, path, flags, mode));
+	return fresh(WITH_ROOM(libc.openat(dir, path, flags, mode)));
 }
 
 /* An argument that is there only with these flags. open(2) */
@@ -110,37 +110,37 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
 EXPORT int pipe(int fds[2])
 {
 	shim_enter();
-	return fresh_pair(libc.pipe(fds), fds);
+	return fresh_pair(WITH_ROOM(libc.pipe(fds)), fds);
 }
 
 EXPORT int pipe2(int fds[2], int flags)
 {
 	shim_enter();
-	return fresh_pair(libc.pipe2(fds, flags), fds);
+	return fresh_pair(WITH_ROOM(libc.pipe2(fds, flags)), fds);
 }
 
 EXPORT int socketpair(int domain, int type, int protocol, int fds[2])
 {
 	shim_enter();
-	return fresh_pair(libc.socketpair(domain, type, protocol, fds), fds);
+	return fresh_pair(WITH_ROOM(libc.socketpair(domain, type, protocol, fds)), fds);
 }
 
 EXPORT int eventfd(unsigned int value, int flags)
 {
 	shim_enter();
-	return fresh(libc.eventfd(value, flags));
+	return fresh(WITH_ROOM(libc.eventfd(value, flags)));
 }
 
 EXPORT int timerfd_create(int clock, int flags)
 {
 	shim_enter();
-	return fresh(libc.timerfd_create(clock, flags));
+	return fresh(WITH_ROOM(libc.timerfd_create(clock, flags)));
 }
 
 EXPORT int memfd_create(const char *name, unsigned int flags)
 {
 	shim_enter();
-	return fresh(libc.memfd_create(name, flags));
+	return fresh(WITH_ROOM(libc.memfd_create(name, flags)));
 }
 
 /* --- streams --- */

@@ -43,13 +43,16 @@ static int dup_done(int fd, int to)
 EXPORT int dup(int fd)
 {
 	shim_enter();
-	return dup_done(fd, libc.dup(fd));
+	return dup_done(fd, WITH_ROOM(libc.dup(fd)));
 }
 
 /* Makes room at a number that we use ourselves: not to be had. */
 static bool is_taken(int to)
 {
 	if (likely(!proc_is_internal_fd(to)))
+		return false;
+	spare_evict(to);
+	if (!proc_is_internal_fd(to))
 		return false;
 	errno = EBUSY;
 	return true;
@@ -82,7 +85,7 @@ static int fcntl_any(int fd, int cmd, void *arg)
 
 	shim_enter();
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
-		return dup_done(fd, libc.fcntl(fd, cmd, arg));
+		return dup_done(fd, WITH_ROOM(libc.fcntl(fd, cmd, arg)));
 	f = file_get(fd);
 	if (!f)
 		return libc.fcntl(fd, cmd, arg);
@@ -91,6 +94,8 @@ static int fcntl_any(int fd, int cmd, void *arg)
 			rc = sock_getfl(f, fd);
 		else if (cmd == F_SETFL)
 			rc = sock_setfl(f, fd, (int)(intptr_t)arg);
+		else if (cmd != F_GETFD && cmd != F_SETFD)
+			spare_own(f); /* owners, locks and signals are the kernel's */
 	}
 	file_put(f);
 	return rc == SOCK_LIBC ? libc.fcntl(fd, cmd, arg) : (int)shim_result(rc);
@@ -199,10 +204,16 @@ EXPORT ssize_t splice(
 		rc = sock_splice(f, in, true, out, in_offset, out_offset, count, flags);
 	if (rc == SOCK_LIBC && g && g->kind == FILE_SOCKET)
 		rc = sock_splice(g, out, false, in, out_offset, in_offset, count, flags);
-	if (f)
+	if (f) {
+		if (rc == SOCK_LIBC)
+			spare_own(f);
 		file_put(f);
-	if (g)
+	}
+	if (g) {
+		if (rc == SOCK_LIBC)
+			spare_own(g);
 		file_put(g);
+	}
 	pthread_setcancelstate(cancel, NULL);
 	return rc == SOCK_LIBC ? libc.splice(in, in_offset, out, out_offset, count, flags) : shim_result(rc);
 }

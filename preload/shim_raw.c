@@ -212,8 +212,12 @@ static bool wait_call(long n, const long *a, long *rc)
 /* seccomp(2): the filter knows the system calls of the program, not ours */
 static void sandbox_call(long n, const long *a)
 {
-	if ((n == SYS_prctl && a[0] == PR_SET_SECCOMP) || n == SYS_seccomp)
+	if ((n == SYS_prctl && a[0] == PR_SET_SECCOMP) || n == SYS_seccomp) {
+		/* what is open may have to do without socket(2) from here on */
+		spare_own_all();
+		spare_drop();
 		attach_sandbox();
+	}
 }
 
 EXPORT int prctl(int option, ...)

@@ -38,7 +38,15 @@ static const char usage[] =
         "Usage: pronk run [-c FILE] [--] PROGRAM [ARGUMENTS]   run a program with Pronk's network stack\n"
         "       pronk status [-c FILE]                         tell whether the service runs, and what it serves\n"
         "       pronk stop [-c FILE]                           end the service\n"
-        "       pronk version\n";
+        "       pronk check [-c FILE] [--json]                 look whether this machine has what the configuration needs\n"
+        "       pronk setup --device X [OPTION...]             write a configuration for a NIC; --undo takes it back\n"
+        "       pronk version\n"
+        "\n"
+        "Examples:\n"
+        "  # pronk run redis-server --bind 0.0.0.0 --protected-mode no\n"
+        "  # pronk setup --device eth1 --out /etc/pronk/eth1.conf\n"
+        "  # pronk check -c /etc/pronk/eth1.conf\n"
+        "`pronk check --help` and `pronk setup --help` have their options, pronk(1) the rest.\n";
 
 /* --- pronk run --- */
 
@@ -150,7 +158,7 @@ static int run(const struct cfg *cfg, const char *config, char **argv)
 	}
 	/* mode inline: the program starts what it needs itself */
 	rc = cfg->mode == CFG_MODE_INLINE ? 0 : service_ensure(cfg, config, err, sizeof(err));
-	if (!rc && cfg->mode != CFG_MODE_INLINE)
+	if (!rc)
 		differences_tell(cfg);
 	if (!rc)
 		rc = preload_set(err, sizeof(err));
@@ -368,6 +376,24 @@ static int stop(const char *path)
 	return 0;
 }
 
+/* pronk check, pronk setup: in a program of their own, beside this one or installed. */
+static int machine_become(char **argv)
+{
+	char exe[PATH_MAX], path[PATH_MAX + 32], *slash;
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	if (n > 0) {
+		exe[n] = 0;
+		slash = strrchr(exe, '/');
+		*slash = 0;
+		snprintf(path, sizeof(path), "%s/pronk-machine", exe);
+		execv(path, argv);
+	}
+	execv(MACHINE_PATH, argv);
+	fprintf(stderr, "pronk: cannot run %s: %s\n", MACHINE_PATH, strerror(errno));
+	return EXIT_OWN;
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "", *config = NULL, *file;
@@ -384,6 +410,8 @@ int main(int argc, char **argv)
 		fputs(usage, stdout);
 		return 0;
 	}
+	if (!strcmp(verb, "check") || !strcmp(verb, "setup"))
+		return machine_become(argv);
 	if (!is_run && strcmp(verb, "status") && strcmp(verb, "stop")) {
 		fputs(usage, stderr);
 		return EXIT_OWN;

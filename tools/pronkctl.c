@@ -262,8 +262,11 @@ static void options_check(const struct args *args, struct argp_state *state)
 		argp_error(state, "--count needs --interval");
 	if (args->show.batch && !(c->takes & TAKES_BATCH))
 		argp_error(state, "%s takes no --batch", c->name);
-	if ((args->show.plot || args->show.svg) && !(c->takes & TAKES_PLOT))
-		argp_error(state, "%s takes no --plot and no --svg", c->name);
+	if ((args->show.plot || args->show.svg) && (!(c->takes & TAKES_PLOT) || args->word_count))
+		argp_error(state, "%s%s takes no --plot and no --svg", c->name,
+		        args->word_count ? " with words" : "");
+	if (args->show.json + args->show.plot + (args->show.svg != NULL) > 1)
+		argp_error(state, "one of --json, --plot and --svg is possible");
 	if (args->show.json && c->run == run_export)
 		argp_error(state, "export has a format of its own");
 	if (args->show.json && c->run == run_top && !args->show.batch)

@@ -23,10 +23,11 @@
 #include "engine.h"
 #include "pronkd_metrics.h"
 #include "log.h"
+#include "nic.h"
 
 enum { FIRST_CLIENT_S = 30, ERR_SIZE = 512 };
 
-enum { OPT_DAEMONIZE = 0x100, OPT_AUTOSTARTED, OPT_CHECK };
+enum { OPT_DAEMONIZE = 0x100, OPT_AUTOSTARTED, OPT_CHECK, OPT_DRIVERS };
 
 struct args {
 	const char *config;
@@ -44,6 +45,8 @@ static const struct argp_option options[] = {
         {"daemonize", OPT_DAEMONIZE, NULL, 0, "Go to the background; return when the service is ready", 0},
         {"autostarted", OPT_AUTOSTARTED, NULL, 0,
                 "Started for a program: end linger_s after the last client has left", 0},
+        {"drivers", OPT_DRIVERS, NULL, 0,
+                "Print the driver library's version and where its drivers are, and end", 0},
         {"check", OPT_CHECK, NULL, 0, "Check the configuration, also against this machine, and end", 0},
         {0},
 };
@@ -68,6 +71,9 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 	case OPT_CHECK:
 		args->check = true;
 		return 0;
+	case OPT_DRIVERS:
+		printf("%s\n%s\n", nic_library_version(), nic_driver_folder());
+		exit(0);
 	case ARGP_KEY_ARG:
 		argp_error(state, "unexpected argument \"%s\"", arg);
 		return EINVAL;

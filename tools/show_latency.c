@@ -86,7 +86,7 @@ static void table_print(struct latency_copy *c, bool all)
 	if (c->since_ns && localtime_r(&s, &tm))
 		strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S", &tm);
 	printf("Times are %s; counted since %s. Microseconds:\n\n",
-	        c->is_on ? "taken" : "not taken (latency on)", since);
+	        c->is_on ? "taken" : "not taken now (pronkctl latency on)", since);
 	printf("%-9s %10s %10s %10s %10s %10s %10s %10s  %s\n", "STAGE", "COUNT", "MEAN", "P50", "P90", "P99",
 	        "P99.9", "MAX", "FROM -> TO");
 	rows_print(c, c->stack_count, true);

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "rows.h"
 #include "sample.h"
 
 enum top_view { TOP_ALL, TOP_STACKS, TOP_SOCKETS, TOP_VIEW_COUNT };
@@ -11,12 +12,8 @@ enum top_sort { SORT_BYTES, SORT_RX, SORT_TX, SORT_QUEUES, SORT_RTT, SORT_RETR, 
 
 /* A socket as it was at the last look. */
 struct top_row {
-	uint32_t idx, stack, owner; /* endpoint; client that has it, or UINT32_MAX */
-	int32_t pid, fd;
-	const char *state;
-	char program[32], local[64], peer[64];
+	struct row row;
 	double rx, tx; /* bytes per second */
-	uint32_t rx_queue, tx_queue, rtt_us, retransmits;
 };
 
 struct top {

@@ -115,27 +115,35 @@ int top_print_sockets(const struct top *t, FILE *out, uint32_t max)
 	table_begin(&table,
 	        ">PID|PROGRAM|>FD|>STACK|STATE|LOCAL|PEER|>RX B/S|>TX B/S|>RECVQ|>SENDQ|>RTT_MS|>RETR");
 	for (uint32_t i = t->skip; i < t->row_count && i - t->skip < max; i++) {
-		const struct top_row *r = &t->rows[i];
+		const struct row *r = &t->rows[i].row;
+		char local[ADDR_TEXT_SIZE], peer[ADDR_TEXT_SIZE];
 
+		addr_text(&r->local, local, sizeof(local));
+		addr_text(&r->remote, peer, sizeof(peer));
 		if (r->owner == UINT32_MAX)
 			table_cell(&table, "-");
 		else
 			table_cell(&table, "%d", r->pid);
-		table_cell(&table, "%.15s", r->program);
+		table_cell(&table, "%.15s", r->program[0] ? r->program : "-");
 		if (r->fd < 0)
 			table_cell(&table, "-");
 		else
 			table_cell(&table, "%d", r->fd);
 		table_cell(&table, "%u", r->stack);
-		table_cell(&table, "%s", r->state);
-		table_cell(&table, "%s", r->local);
-		table_cell(&table, "%s", r->peer);
-		cell_rate(&table, r->rx);
-		cell_rate(&table, r->tx);
+		table_cell(&table, "%s", row_state_name(r));
+		table_cell(&table, "%s", local);
+		table_cell(&table, "%s", peer);
+		cell_rate(&table, t->rows[i].rx);
+		cell_rate(&table, t->rows[i].tx);
 		table_cell(&table, "%u", r->rx_queue);
 		table_cell(&table, "%u", r->tx_queue);
-		table_cell(&table, "%u.%03u", r->rtt_us / 1000, r->rtt_us % 1000);
-		table_cell(&table, "%u", r->retransmits);
+		if (row_is_conn(r)) {
+			table_cell(&table, "%u.%03u", r->rtt_us / 1000, r->rtt_us % 1000);
+			table_cell(&table, "%u", r->retransmits);
+		} else {
+			table_cell(&table, "-");
+			table_cell(&table, "-");
+		}
 	}
 	return table_end(&table, out);
 }
@@ -162,25 +170,31 @@ void top_print_json(const struct top *t, FILE *out, uint32_t max)
 		        level(t, i, "tcp_established"), level(t, i, "endpoints_used"));
 	fprintf(out, "], \"sockets\": [");
 	for (uint32_t i = 0; i < t->row_count && i < max; i++) {
-		const struct top_row *r = &t->rows[i];
+		const struct row *r = &t->rows[i].row;
+		char local[ADDR_TEXT_SIZE], peer[ADDR_TEXT_SIZE];
 
+		addr_text(&r->local, local, sizeof(local));
+		addr_text(&r->remote, peer, sizeof(peer));
 		fprintf(out, "%s{\"endpoint\": %u, \"pid\": ", i ? ", " : "", r->idx);
 		if (r->owner == UINT32_MAX)
 			fprintf(out, "null");
 		else
 			fprintf(out, "%d", r->pid);
 		fprintf(out, ", \"program\": ");
-		json_text(out, r->owner == UINT32_MAX ? "" : r->program);
+		json_text(out, r->program);
 		if (r->fd < 0)
 			fprintf(out, ", \"fd\": null");
 		else
 			fprintf(out, ", \"fd\": %d", r->fd);
 		fprintf(out, ", \"stack\": %u, \"state\": \"%s\", \"local\": \"%s\", \"peer\": \"%s\"",
-		        r->stack, r->state, r->local, r->peer);
+		        r->stack, row_state_name(r), local, peer);
 		fprintf(out,
-		        ", \"rx_bytes\": %.3f, \"tx_bytes\": %.3f, \"recv_queue\": %u, \"send_queue\": %u, "
-		        "\"rtt_us\": %u, \"retransmits\": %u}",
-		        r->rx, r->tx, r->rx_queue, r->tx_queue, r->rtt_us, r->retransmits);
+		        ", \"rx_bytes\": %.3f, \"tx_bytes\": %.3f, \"recv_queue\": %u, \"send_queue\": %u",
+		        t->rows[i].rx, t->rows[i].tx, r->rx_queue, r->tx_queue);
+		if (row_is_conn(r))
+			fprintf(out, ", \"rtt_us\": %u, \"retransmits\": %u}", r->rtt_us, r->retransmits);
+		else
+			fprintf(out, ", \"rtt_us\": null, \"retransmits\": null}");
 	}
 	fprintf(out, "]}\n");
 }

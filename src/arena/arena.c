@@ -86,7 +86,7 @@ static void view(struct arena *a)
 	a->latency = (struct latency *)(a->base + h->latency_off);
 }
 
-int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size)
+static struct arena_header header_of(const struct arena_spec *spec)
 {
 	struct arena_header h = {
 	        .magic = ARENA_MAGIC,
@@ -99,15 +99,26 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	        .poller_count = ARENA_POLLER_MAX,
 	        .block_count = (uint32_t)(spec->block_memory / TX_BLOCK_SIZE),
 	};
-	int rc = 0;
 
 	h.rx_ring_count = spec->rx_ring_count && spec->rx_ring_count < h.endpoint_count
 	                          ? (uint32_t)align_up(spec->rx_ring_count, spec->stack_count)
 	                          : h.endpoint_count;
+	layout(&h);
+	return h;
+}
+
+uint64_t arena_size(const struct arena_spec *spec)
+{
+	return header_of(spec).size;
+}
+
+int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size)
+{
+	struct arena_header h = header_of(spec);
+	int rc = 0;
 
 	memset(a, 0, sizeof(*a));
 	a->fd = -1;
-	layout(&h);
 	*is_huge = false;
 	if (spec->huge >= 0) {
 		a->fd = memfd_create(

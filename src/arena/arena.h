@@ -7,6 +7,8 @@
 #include "layout.h"
 #include "report.h"
 
+#include <string.h>
+
 struct arena_region {
 	const uint8_t *base; /* read-only in clients */
 	uint64_t size;
@@ -44,6 +46,9 @@ struct arena_spec {
 	int huge;               /* 1: hugepages or fail, 0: try, then plain pages; -1: plain pages */
 };
 
+/* The bytes that arena_create would take. Pure. */
+uint64_t arena_size(const struct arena_spec *spec);
+
 /* Makes a new arena (service). Blocks for page allocation. 0, or -E with a reason in err. The arena's memory
  * is owned by the caller until arena_close. *is_huge tells what was used. memfd_create(2). */
 int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, char *err, size_t err_size);
@@ -57,6 +62,34 @@ int arena_map_region(struct arena *a, int fd, uint64_t fd_offset, uint64_t size)
 
 /* Unmaps everything and closes the fd. Accepts an arena that was zeroed or never opened. */
 void arena_close(struct arena *a);
+
+/* What decides which addresses lead to Pronk. */
+struct arena_net {
+	uint32_t address; /* network order; 0: the interface has none at present */
+	uint32_t prefix, mtu;
+	bool has_gateway;
+	bool is_usable; /* there is an address, and the interface is up */
+};
+
+static inline struct arena_net arena_net(const struct arena_header *h)
+{
+	uint64_t w = atomic_load_explicit(&h->net, memory_order_acquire);
+
+	return (struct arena_net){(uint32_t)w, w >> 32 & 63, w >> 40 & 0xffff, w >> 38 & 1, w >> 39 & 1};
+}
+
+static inline void arena_net_set(struct arena_header *h, const struct arena_net *n, uint32_t gateway)
+{
+	memcpy(h->address, &n->address, 4);
+	memcpy(h->gateway, &gateway, 4);
+	h->prefix = n->prefix;
+	h->has_gateway = n->has_gateway;
+	h->mtu = n->mtu;
+	atomic_store_explicit(&h->net,
+	        n->address | (uint64_t)n->prefix << 32 | (uint64_t)n->has_gateway << 38 |
+	                (uint64_t)n->is_usable << 39 | (uint64_t)n->mtu << 40,
+	        memory_order_release);
+}
 
 static inline struct client *arena_client(const struct arena *a, uint32_t idx)
 {

@@ -322,6 +322,7 @@ struct accept_ring {
 struct listener {
 	_Alignas(64) _Atomic uint32_t endpoint;
 	_Atomic uint32_t in_use;
+	_Atomic uint32_t watch_end; /* app: no watch from here on was ever claimed; raised before the claim */
 	struct watch watch[WATCH_LISTENER];
 	struct accept_ring ring[]; /* one per stack */
 };
@@ -529,10 +530,15 @@ struct arena_header {
 	uint32_t prefix;
 	uint8_t gateway[4];
 	uint32_t has_gateway;
-	uint32_t loopback;  /* 1: 127.0.0.0/8 and the port's own address are served here */
-	uint32_t is_inline; /* the service is in one of the applications */
-	uint32_t stack_spin_us;
+	uint32_t loopback;              /* 1: 127.0.0.0/8 and the port's own address are served here */
+	uint32_t is_inline;             /* the service is in one of the applications */
+	_Atomic uint32_t stack_spin_us; /* control thread, also later */
 	uint32_t reserved;
+	/* address, prefix, MTU, and whether there is a gateway, as they are now: they follow the kernel's
+	 * interface (doc/threads.md, "The port's address"). One word (arena_net), so that nobody sees a part
+	 * of a change; the fields above are written beside it, for people to read. By the stack that takes a
+	 * change over last. */
+	_Atomic uint64_t net;
 	char device[128];
 	char name[32];               /* of the service */
 	char socket[112];            /* its control socket's path */

@@ -8,13 +8,18 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-static uint32_t claim_in(struct watch *w, uint32_t count, uint64_t word)
+/* end: where to say how far the stack must look, or NULL: it looks at all. */
+static uint32_t claim_in(struct watch *w, uint32_t count, uint64_t word, _Atomic uint32_t *end)
 {
 	for (uint32_t i = 0; i < count; i++) {
+		uint32_t seen = end ? atomic_load(end) : i + 1;
 		uint64_t none = 0;
 
-		if (!atomic_load_explicit(&w[i].word, memory_order_relaxed) &&
-		        atomic_compare_exchange_strong(&w[i].word, &none, word))
+		if (atomic_load_explicit(&w[i].word, memory_order_relaxed))
+			continue;
+		while (seen <= i && !atomic_compare_exchange_weak(end, &seen, i + 1))
+			;
+		if (atomic_compare_exchange_strong(&w[i].word, &none, word))
 			return i;
 	}
 	return WATCH_NONE;
@@ -23,18 +28,20 @@ static uint32_t claim_in(struct watch *w, uint32_t count, uint64_t word)
 uint32_t watch_claim(const struct arena *a, uint32_t ep_idx, uint32_t poller, uint32_t mask)
 {
 	uint64_t word = WATCH_WORD(poller, mask) | (mask & EPOLLEXCLUSIVE ? WATCH_EXCLUSIVE : 0);
+	struct listener *l;
 	struct endpoint *ep;
 	uint32_t i;
 
 	if (ep_idx >= a->endpoint_count)
 		return WATCH_NONE;
 	ep = &a->endpoints[ep_idx];
-	i = claim_in(ep->watch, WATCH_INLINE, word);
+	i = claim_in(ep->watch, WATCH_INLINE, word, NULL);
 	if (i != WATCH_NONE)
 		return ep_idx * WATCH_INLINE + i;
 	if (ep->listener >= a->listener_count)
 		return WATCH_NONE;
-	i = claim_in(arena_listener(a, ep->listener)->watch, WATCH_LISTENER, word);
+	l = arena_listener(a, ep->listener);
+	i = claim_in(l->watch, WATCH_LISTENER, word, &l->watch_end);
 	return i == WATCH_NONE ? WATCH_NONE : a->watch_inline_count + ep->listener * WATCH_LISTENER + i;
 }
 

@@ -4,6 +4,7 @@
  * shim.
  */
 #pragma once
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>

@@ -29,7 +29,7 @@ static int command_reset(struct engine *e, const struct command_words *w, FILE *
 		fprintf(out, "reset takes the word peaks: counters are never set back");
 		return -EINVAL;
 	}
-	rc = engine_post_all(e, stack_peaks_reset, 0, NULL);
+	rc = engine_post_all(e, stack_peaks_reset, 0, NULL, NULL);
 	if (rc)
 		fprintf(out, "out of memory");
 	else

@@ -37,7 +37,7 @@ int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 	}
 	if (on == is_on)
 		return 0;
-	if (engine_post_all(e, stack_latency, on, NULL)) {
+	if (engine_post_all(e, stack_latency, on, NULL, NULL)) {
 		fprintf(out, "no memory: nothing was changed");
 		return -ENOMEM;
 	}

@@ -27,7 +27,8 @@
 LOG_MODULE("engine");
 
 enum {
-	LOCK_WAIT_MS = 8000, /* for a service that is just ending, or one that is just starting */
+	COUNTED_LINE_MAX = 900, /* the text of a line of the log */
+	LOCK_WAIT_MS = 8000,    /* for a service that is just ending, or one that is just starting */
 	READY_WAIT_MS = 10000,
 	HUGE_PAGE_MIN = 2 << 20,
 };
@@ -66,14 +67,16 @@ void engine_publish(struct engine *e)
 {
 	struct arena_header *h = e->arena.hdr;
 
+	atomic_store(&h->stack_spin_us, e->cfg.stack_spin_us);
 	atomic_store(&h->app_spin_us, e->cfg.app_spin_us);
 	atomic_store(&h->send_buffer, e->cfg.send_buffer);
 	atomic_store(&h->receive_buffer, e->cfg.receive_buffer);
 	atomic_store(&h->strict, e->cfg.strict);
 }
 
+/* ptr: one for all; each: one for each stack. */
 static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        void *const *ptr, _Atomic uint32_t *left)
+        void *ptr, void *const *each, _Atomic uint32_t *left)
 {
 	struct stack_msg *m[ARENA_STACK_MAX];
 
@@ -86,7 +89,7 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 		}
 		m[i]->fn = fn;
 		m[i]->arg = arg;
-		m[i]->ptr = ptr ? ptr[i] : NULL;
+		m[i]->ptr = each ? each[i] : ptr;
 		m[i]->done = left;
 		m[i]->is_heap = true;
 	}
@@ -96,25 +99,25 @@ static int post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_m
 }
 
 int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        _Atomic uint32_t *left)
+        void *ptr, _Atomic uint32_t *left)
 {
-	return post_all(e, fn, arg, NULL, left);
+	return post_all(e, fn, arg, ptr, NULL, left);
 }
 
 int engine_post_each(
         struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX])
 {
-	return post_all(e, fn, 0, ptr, NULL);
+	return post_all(e, fn, 0, NULL, ptr, NULL);
 }
 
 static int ops_client_gone(void *arg, uint32_t client_idx, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_client_gone, client_idx, left);
+	return engine_post_all(arg, stack_client_gone, client_idx, NULL, left);
 }
 
 static int ops_barrier(void *arg, _Atomic uint32_t *left)
 {
-	return engine_post_all(arg, stack_barrier, 0, left);
+	return engine_post_all(arg, stack_barrier, 0, NULL, left);
 }
 
 static int ops_config_text(void *arg, bool json, char *buf, size_t size)
@@ -173,14 +176,19 @@ static int port_open(struct engine *e, char *err, size_t err_size)
 
 static int address_find(struct engine *e, char *err, size_t err_size)
 {
+	struct nic_address a;
 	uint32_t mask;
-	int rc = nic_kernel_address(&e->cfg, e->address, &e->prefix, e->gateway, &e->has_gateway);
+	int rc = nic_kernel_address(&e->cfg, &a);
 
 	if (rc) {
 		snprintf(err, err_size, "no IPv4 address for device %s (%s): set option address",
 		        e->cfg.device, strerror(-rc));
 		return rc;
 	}
+	memcpy(e->address, a.ip, 4);
+	memcpy(e->gateway, a.gateway, 4);
+	e->prefix = a.prefix;
+	e->has_gateway = a.has_gateway;
 	if (!cfg_host_valid(e->address, e->prefix)) {
 		snprintf(err, err_size,
 		        "%u.%u.%u.%u/%u cannot be the address of device %s: set option address",
@@ -238,15 +246,10 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	h = e->arena.hdr;
 	h->service_pid = getpid();
 	engine_publish(e);
-	h->mtu = e->mtu;
-	memcpy(h->address, e->address, 4);
-	h->prefix = e->prefix;
 	h->loopback = e->cfg.loopback;
-	memcpy(h->gateway, e->gateway, 4);
-	h->has_gateway = e->has_gateway;
+	follow_tell(e);
 	device_text(cfg, h->device, sizeof(h->device));
 	h->is_inline = e->is_inline;
-	h->stack_spin_us = cfg->stack_spin_us;
 	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
 	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
 	cfg_socket_path(cfg, h->socket, sizeof(h->socket));
@@ -336,7 +339,7 @@ static int stacks_wait(struct engine *e, char *err, size_t err_size)
 
 	if (left) {
 		atomic_store(left, e->stack_count);
-		rc = engine_post_all(e, stack_barrier, 0, left);
+		rc = engine_post_all(e, stack_barrier, 0, NULL, left);
 	}
 	if (rc) {
 		snprintf(err, err_size, "out of memory");
@@ -428,6 +431,7 @@ static int ctl_start(struct engine *e, char *err, size_t err_size)
 		return rc;
 	if (epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, server_fd(e->server), &ev) < 0)
 		goto fail;
+	follow_open(e);
 	return 0;
 fail:
 	rc = -errno;
@@ -487,6 +491,7 @@ void engine_stop(struct engine *e)
 	if (!e)
 		return;
 	server_close(e->server);
+	follow_close(e);
 	atomic_store(&e->is_stopping, true);
 	for (uint32_t i = 0; i < e->stack_count; i++)
 		if (e->threads[i].is_running)
@@ -519,6 +524,29 @@ void engine_close(struct engine *e)
 	server_close(e->server);
 }
 
+void engine_counted(const struct engine *e)
+{
+	char line[COUNTED_LINE_MAX];
+	size_t used = 0;
+	struct stat_view view;
+
+	if (stat_view_open(&view, e->stats.base, e->stats.size))
+		return;
+	for (uint32_t i = 0; i < view.counter_count; i++) {
+		const struct pronk_stats_entry *entry = stat_view_entry(&view, i);
+		uint64_t value = stat_view_total(&view, i);
+
+		if (value && entry->kind == PRONK_STATS_COUNTER)
+			used += (size_t)snprintf(line + used, sizeof(line) - used, "%s%s %llu",
+			        used ? "," : "", entry->name, (unsigned long long)value);
+		/* some in a line: the log's are not longer */
+		if (used && (used > sizeof(line) / 2 || i + 1 == view.counter_count)) {
+			log_notice("counted until the end: %s", line);
+			used = 0;
+		}
+	}
+}
+
 void engine_owner_changed(struct engine *e)
 {
 	server_listen_again(e->server);
@@ -549,6 +577,7 @@ int engine_fd(const struct engine *e)
 int engine_serve(struct engine *e)
 {
 	server_serve(e->server);
+	follow_serve(e);
 	return atomic_load(&e->has_failed) ? -EIO : 0;
 }
 

@@ -31,6 +31,9 @@ int engine_serve(struct engine *e);
 /* Takes no more clients; those that are attached stay. */
 void engine_close(struct engine *e);
 
+/* Writes what the stacks have counted to the log: nobody can ask them any more. */
+void engine_counted(const struct engine *e);
+
 /* The calling process is a copy of the one that has started the engine, and goes on with it: tools and that
  * one see it as the service from now on. Whether the calling process is the one they see. */
 void engine_owner_changed(struct engine *e);

@@ -34,7 +34,8 @@ struct engine {
 	int event_fd; /* a stack thread has ended by itself */
 	_Atomic bool is_stopping, has_failed;
 	uint32_t stack_count;
-	bool is_inline; /* one stack, which belongs to whoever holds the driver token */
+	struct follow *follow; /* the kernel's interface; NULL: the port has none */
+	bool is_inline;        /* one stack, which belongs to whoever holds the driver token */
 	struct stack *stacks[ARENA_STACK_MAX];
 	struct stack_thread {
 		struct engine *e;
@@ -45,14 +46,24 @@ struct engine {
 	} threads[ARENA_STACK_MAX];
 };
 
-/* Hands fn with arg to every stack, or to none; each takes one off *left when it has run it (left may be
- * NULL). Control thread; does not wait. 0 or -ENOMEM. */
+/* Hands fn with arg and ptr to every stack, or to none; each takes one off *left when it has run it (left may
+ * be NULL). Control thread; does not wait. 0 or -ENOMEM. */
 int engine_post_all(struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), uint64_t arg,
-        _Atomic uint32_t *left);
-
+        void *ptr, _Atomic uint32_t *left);
 /* The same with an own ptr for each stack, which the stack gets. 0 or -ENOMEM: then no stack got any. */
 int engine_post_each(
         struct engine *e, void (*fn)(struct stack *s, struct stack_msg *m), void *const ptr[ARENA_STACK_MAX]);
+
+/* --- follow.c: the port's address, gateway, MTU and neighbours follow the kernel's interface --- */
+
+/* Writes what the port has at the start into the arena. */
+void follow_tell(struct engine *e);
+/* Begins to watch, when the stacks run and epoll_fd is there. Without the right or the means to it a line
+ * says so and the port keeps what it has. */
+void follow_open(struct engine *e);
+/* After epoll_fd was readable, or any time. Control thread, as all of these; short system calls. */
+void follow_serve(struct engine *e);
+void follow_close(struct engine *e);
 
 /* Puts what programs must know of the configuration, and what may change, into the arena. Control thread. */
 void engine_publish(struct engine *e);

@@ -622,6 +622,7 @@ static void keeper_end(void)
 	alarm(END_S);
 	pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
 	nic_thread_act();
+	engine_counted(in.e);
 	stack_forget(in.s);
 	engine_stop(in.e);
 	RAW(SYS_exit_group, 0);

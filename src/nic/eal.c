@@ -28,6 +28,7 @@
 #include <rte_errno.h>
 #include <rte_interrupts.h>
 #include <rte_log.h>
+#include <rte_version.h>
 
 #include "log.h"
 #include "nic_int.h"
@@ -81,6 +82,16 @@ static ssize_t message_write(void *cookie UNUSED, const char *text, size_t size)
 		log_debug("dpdk: %.*s", length, text);
 	}
 	return (ssize_t)size;
+}
+
+const char *nic_library_version(void)
+{
+	return rte_version();
+}
+
+const char *nic_driver_folder(void)
+{
+	return RTE_EAL_PMD_PATH;
 }
 
 void eal_listen(void)

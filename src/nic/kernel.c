@@ -1,13 +1,13 @@
 /* kernel.c - the kernel's side of an interface: address, gateway, flags, MTU, queues, and the few settings
  * that a port changes there.
  *
- * Control thread; short ioctls, no state. Which interface and what for is decided in device.c.
+ * Control thread; short ioctls and netlink (src/kern), no state. Which interface and what for is decided in
+ * device.c.
  */
 #include <errno.h>
-#include <ifaddrs.h>
 #include <net/if.h>
-#include <net/route.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -16,6 +16,7 @@
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 
+#include "iface.h"
 #include "nic_int.h"
 #include "nic_kernel.h"
 
@@ -144,86 +145,85 @@ int kernel_if_gro(const char *name, bool on)
 	return ret != 0 ? ret : was_on;
 }
 
-/* The interface's first IPv4 address. */
-static int if_address(const char *name, uint8_t addr[4], unsigned *prefix)
+int nic_kernel_interface(const struct cfg *cfg)
 {
-	struct ifaddrs *list;
-	int ret = if_nametoindex(name) == 0 ? -ENODEV : -EADDRNOTAVAIL;
-
-	if (getifaddrs(&list) != 0)
-		return -errno;
-	for (struct ifaddrs *at = list; at != NULL; at = at->ifa_next) {
-		struct sockaddr_in in;
-
-		if (at->ifa_addr == NULL || at->ifa_netmask == NULL || at->ifa_addr->sa_family != AF_INET ||
-		        strcmp(at->ifa_name, name) != 0)
-			continue;
-		memcpy(&in, at->ifa_addr, sizeof(in));
-		memcpy(addr, &in.sin_addr, 4);
-		memcpy(&in, at->ifa_netmask, sizeof(in));
-		*prefix = (unsigned)__builtin_popcount(in.sin_addr.s_addr);
-		ret = 0;
-		break;
-	}
-	freeifaddrs(list);
-	return ret;
-}
-
-/* The default route through the interface with the lowest metric. */
-static bool if_gateway(const char *name, uint8_t gw[4])
-{
-	FILE *file = fopen("/proc/net/route", "re");
-	char line[256], iface[IFNAMSIZ];
-	unsigned best = ~0u;
-	bool found = false;
-
-	if (file == NULL)
-		return false;
-	while (fgets(line, sizeof(line), file) != NULL) {
-		unsigned dest, gateway, flags, metric, mask;
-
-		if (sscanf(line, "%15s %x %x %x %*d %*d %u %x", iface, &dest, &gateway, &flags, &metric,
-		            &mask) != 6)
-			continue;
-		if (strcmp(iface, name) != 0 || dest != 0 || mask != 0 || !(flags & RTF_GATEWAY) ||
-		        metric > best)
-			continue;
-		best = metric;
-		memcpy(gw, &gateway, 4); /* printed as the number whose bytes in memory are the address */
-		found = true;
-	}
-	fclose(file);
-	return found;
-}
-
-int nic_kernel_address(const struct cfg *cfg, uint8_t addr[4], unsigned *prefix, uint8_t gw[4], bool *has_gw)
-{
-	static const uint8_t tap_addr[4] = {198, 18, 0, 2};
 	enum cfg_device kind;
 	const char *arg;
-	bool has_kernel;
+	unsigned index;
+
+	if (cfg_parse_device(cfg->device, &kind, &arg) != 0 ||
+	        (kind != CFG_DEVICE_AFPACKET && kind != CFG_DEVICE_AFXDP && kind != CFG_DEVICE_TAP))
+		return -EINVAL;
+	index = if_nametoindex(arg);
+	return index != 0 ? (int)index : -ENODEV;
+}
+
+int nic_kernel_choose(const struct cfg *cfg, const struct iface *iface, struct nic_address *a)
+{
+	static const uint8_t tap_addr[4] = {198, 18, 0, 2};
+	const struct iface_addr *best = NULL;
+	enum cfg_device kind;
+	const char *arg;
 	int ret;
 
 	ret = cfg_parse_device(cfg->device, &kind, &arg);
 	if (ret != 0)
 		return ret;
-	has_kernel = kind == CFG_DEVICE_AFPACKET || kind == CFG_DEVICE_AFXDP;
-	*has_gw = false;
 	if (strcmp(cfg->address, "auto") != 0) {
-		ret = cfg_parse_ipv4_prefix(cfg->address, addr, prefix);
+		ret = cfg_parse_ipv4_prefix(cfg->address, a->ip, &a->prefix);
 	} else if (kind == CFG_DEVICE_TAP) {
-		memcpy(addr, tap_addr, 4);
-		*prefix = 24;
+		memcpy(a->ip, tap_addr, 4);
+		a->prefix = 24;
 	} else {
-		ret = has_kernel ? if_address(arg, addr, prefix) : -EINVAL;
+		/* the one that is in use for as long as the interface has it, whatever else it is given */
+		for (uint32_t i = 0; iface != NULL && i < iface->addr_count; i++) {
+			const struct iface_addr *at = &iface->addr[i];
+			bool is_same = memcmp(at->ip, a->ip, 4) == 0;
+
+			if (best == NULL ||
+			        (is_same && (memcmp(best->ip, a->ip, 4) != 0 || at->prefix == a->prefix)))
+				best = at;
+		}
+		if (best == NULL)
+			return kind == CFG_DEVICE_AFPACKET || kind == CFG_DEVICE_AFXDP ? -EADDRNOTAVAIL
+			                                                               : -EINVAL;
+		memcpy(a->ip, best->ip, 4);
+		a->prefix = best->prefix;
 	}
+	a->has_gateway = false;
 	if (ret != 0 || strcmp(cfg->gateway, "none") == 0)
 		return ret;
 	if (strcmp(cfg->gateway, "auto") != 0) {
-		ret = cfg_parse_ipv4(cfg->gateway, gw);
-		*has_gw = ret == 0;
-	} else if (has_kernel && if_gateway(arg, gw)) {
-		*has_gw = cfg_same_network(addr, gw, *prefix);
+		ret = cfg_parse_ipv4(cfg->gateway, a->gateway);
+		a->has_gateway = ret == 0;
+	} else if (kind != CFG_DEVICE_TAP && iface != NULL && iface->has_gateway) {
+		/* clouds give a host a /32, with the gateway beyond it */
+		memcpy(a->gateway, iface->gateway, 4);
+		a->has_gateway = a->prefix == 32 || cfg_same_network(a->ip, a->gateway, a->prefix);
 	}
+	return ret;
+}
+
+int nic_kernel_address(const struct cfg *cfg, struct nic_address *a)
+{
+	int index = nic_kernel_interface(cfg), ret = 0;
+	bool has_address = strcmp(cfg->address, "auto") != 0, is_tap = strncmp(cfg->device, "tap:", 4) == 0;
+	struct rtnl rtnl = {0};
+	struct iface *iface = NULL;
+
+	memset(a, 0, sizeof(*a));
+	is_tap = is_tap || strcmp(cfg->device, "auto") == 0;
+	if (index == -ENODEV && !is_tap && !has_address)
+		return index;
+	if (index > 0 && !is_tap) {
+		iface = malloc(sizeof(*iface));
+		ret = iface == NULL ? -ENOMEM : rtnl_open(&rtnl);
+		if (ret == 0)
+			ret = iface_read(&rtnl, index, iface);
+		rtnl_close(&rtnl);
+	}
+	if (ret == 0)
+		ret = nic_kernel_choose(cfg, iface, a);
+	free(iface);
 	return ret;
 }

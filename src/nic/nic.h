@@ -234,6 +234,11 @@ void nic_unmapping(void);
  * long as it likes; 0, the port cannot wake it at present, so it must nap. Queue's thread, armed. */
 uint32_t nic_wait_limit_us(const struct nic_queue *q);
 
+/* For people and tools: name and version of the driver library that is loaded, and the folder of its drivers.
+ * Any thread, also without a port; constant. */
+const char *nic_library_version(void);
+const char *nic_driver_folder(void);
+
 /* Free buffers and their total. Any thread; approximate. */
 void nic_buf_levels(struct nic_queue *q, uint32_t *free_count, uint32_t *total_count);
 

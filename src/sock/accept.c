@@ -11,6 +11,7 @@
 #include "opt.h"
 #include "proc.h"
 #include "raw.h"
+#include "spare.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -69,6 +70,8 @@ static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, i
 	if (proc_is_dead() || !accept_ready(&proc.at.arena, lep))
 		return -EAGAIN;
 	fd = libc.fcntl(proc.base_fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+	if (unlikely(fd < 0) && spare_drop())
+		fd = libc.fcntl(proc.base_fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 	if (fd < 0)
 		return errno == EINVAL ? -EMFILE : -errno;
 	idx = accept_take(lep);
@@ -128,6 +131,8 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 				file_close(rc);
 				return rc;
 			}
+			if (rc == -EMFILE && spare_drop())
+				continue;
 			if (rc != -EAGAIN)
 				return rc;
 		} else if (proc_is_dead()) {

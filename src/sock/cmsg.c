@@ -59,7 +59,7 @@ static void put_time(const struct file *f, struct room *r, uint64_t ns)
 static void local_of(const struct dgram_meta *meta, struct in_addr *spec)
 {
 	if (route_is_multicast(&meta->to) || route_is_broadcast(&meta->to))
-		memcpy(spec, proc.at.arena.hdr->address, 4);
+		route_own((uint8_t *)spec);
 	else
 		memcpy(spec, meta->to.ip, 4);
 }

@@ -15,6 +15,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "spare.h"
 #include "user.h"
 #include "wait.h"
 
@@ -37,6 +38,7 @@ static void connect_undo(struct file *f, uint32_t how)
 	/* what was accepted has a number only: all such numbers are the same kernel socket */
 	if (proc_ep(ep)->parent != ENDPOINT_NONE)
 		sock_renew(f);
+	spare_own(f);
 	opt_return(f, f->fd);
 	f->has_connected = f->is_bound_here = false;
 	f->may_bind_again = f->port_is_chance;
@@ -156,7 +158,7 @@ static int connect_start(struct file *f, int fd, const struct sock_addr *to)
 	if (!was_ours) {
 		sock_options_take(f, fd);
 		/* bound through the kernel: take the same port here */
-		if (!libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
+		if (!spare_is_fresh(f) && !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
 		        !addr_from_user(&c.local, (struct sockaddr *)&ss, len) && c.local.port) {
 			if (!route_is_loopback(&c.local) || !a->hdr->loopback)
 				memset(c.local.ip, 0, sizeof(c.local.ip));
@@ -193,6 +195,8 @@ static int connect_start(struct file *f, int fd, const struct sock_addr *to)
 		atomic_store(&f->ep, c.endpoint);
 	file_opts_drop(f);
 	atomic_store(&f->mode, MODE_PRONK);
+	if (!was_ours)
+		spare_connected();
 	if (f->is_bound_here) {
 		epoll_file_closed_ep(f); /* its watches lie in the endpoint that goes */
 		atomic_store(&f->ep, c.endpoint);
@@ -301,7 +305,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 	} else if (!rc && addr->sa_family != f->domain) {
 		rc = f->domain == AF_INET6 && len < sizeof(struct sockaddr_in6) - 4 ? -EINVAL : -EAFNOSUPPORT;
 	} else if (!rc && route_is_any(&to) && proc.at.arena.hdr->loopback) {
-		memcpy(to.ip, proc.at.arena.hdr->address, 4); /* where the socket is bound */
+		route_own(to.ip); /* where the socket is bound */
 	}
 	bad = rc;
 	spin_lock(&f->lock);

@@ -99,7 +99,7 @@ unsigned int dgram_ifindex(void)
 uint32_t dgram_mtu(const struct sock_addr *to)
 {
 	/* the kernel's loopback interface has 65,536, and says IP_MAX_MTU */
-	return route_is_loopback(to) || route_is_own(to) ? 65535 : proc.at.arena.hdr->mtu;
+	return route_is_loopback(to) || route_is_own(to) ? 65535 : route_mtu();
 }
 
 bool dgram_attach(const struct sock_addr *to)
@@ -135,7 +135,7 @@ static uint32_t own_address(void)
 {
 	uint32_t ip;
 
-	memcpy(&ip, proc.at.arena.hdr->address, sizeof(ip));
+	route_own((uint8_t *)&ip);
 	return ntohl(ip);
 }
 

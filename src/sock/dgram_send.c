@@ -346,7 +346,7 @@ static void fragment_decide(const struct file *f, struct outgoing *o)
 {
 	int how = f->dg->mtu_discover;
 
-	if (o->size + HEADERS <= proc.at.arena.hdr->mtu &&
+	if (o->size + HEADERS <= route_mtu() &&
 	        (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_WANT))
 		o->head.flags |= DGRAM_DONT_FRAGMENT;
 }

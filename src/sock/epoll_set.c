@@ -15,6 +15,7 @@
 #include "raw.h"
 #include "ready.h"
 #include "sock.h"
+#include "spare.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -323,6 +324,9 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 		file_put(f);
 		return -EINVAL;
 	}
+	/* the kernel's set knows the kernel's socket, not its numbers */
+	if (op == EPOLL_CTL_ADD && spare_is_fresh(f))
+		spare_own(f);
 	spin_lock(&members_lock);
 	spin_lock(&s->lock);
 	switch (op) {

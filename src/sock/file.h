@@ -56,6 +56,7 @@ struct file {
 	uint64_t opt_set[OPT_ROW_MAX / 64]; /* options: rows of sockopts.def that the program has set */
 
 	_Atomic bool is_connecting; /* a thread is about to make it ours (connect.c): others wait a moment */
+	_Atomic uint32_t spare;     /* the kernel socket behind its numbers is one of spare.c's; 0: its own */
 	struct ep_opts *opts;       /* on the way to an endpoint, see opt.h; else file_no_opts */
 	struct epoll_item *items;   /* epoll memberships (epoll_set.c) */
 	struct epoll_set *set;      /* FILE_EPOLL */

@@ -8,6 +8,7 @@
 #include "opt.h"
 #include "dgram.h"
 #include "libc.h"
+#include "spare.h"
 #include "user.h"
 
 #include <errno.h>
@@ -145,14 +146,47 @@ static int row_get(struct file *f, const struct opt_row *r, void *value, socklen
 	return opt_give(value, len, &v, sizeof(v));
 }
 
+/* --- of an undecided socket with a spare kernel socket behind it (spare.h) --- */
+
+/* Its value is kept in the file until it is decided who serves the socket: what the kernel would check is in
+ * the row, and it concerns no other socket. */
+static bool is_plain(const struct opt_row *r)
+{
+	return r->kind == OPT_KIND_FLAG || r->kind == OPT_KIND_INT ||
+	       (r->level == SOL_SOCKET &&
+	               (r->name == SO_LINGER || r->name == SO_RCVTIMEO || r->name == SO_SNDTIMEO));
+}
+
+static bool is_noted(const struct file *f, const struct opt_row *r)
+{
+	return f->opt_set[(r - rows) / 64] >> ((r - rows) % 64) & 1;
+}
+
+/* Everything else is as the kernel has it for a new socket, and so as it has it for this one. */
+static int fresh_get(struct file *f, int level, int name, void *value, socklen_t *len)
+{
+	const struct opt_row *r = row_find(f, level, name);
+	int rc = SOCK_LIBC;
+
+	if (!r || !is_plain(r) || !is_noted(f, r) || user_is_bad(len) || (int)*len < 0 ||
+	        user_is_bad(value) || !spare_hold(f))
+		return rc;
+	if (f->opts != &file_no_opts)
+		rc = row_get(f, r, value, len);
+	spare_let_go();
+	return rc;
+}
+
 int sock_getopt(struct file *f, int fd, int level, int name, void *value, socklen_t *len)
 {
 	const struct opt_row *r;
 
 	if (f->type == SOCK_DGRAM)
 		return dgram_getopt(f, fd, level, name, value, len);
+	if (unlikely(level == SOL_SOCKET && name == SO_COOKIE))
+		spare_own(f); /* no other socket has had it */
 	if (!sock_is_ours(f))
-		return SOCK_LIBC;
+		return spare_is_fresh(f) ? fresh_get(f, level, name, value, len) : SOCK_LIBC;
 	if (atomic_load(&f->mode) == MODE_DUAL && level == IPPROTO_TCP && name == TCP_INFO)
 		return opt_info_dual(f, fd, value, len);
 	/* of a wildcard listener the kernel's half knows all but what belongs to ours */
@@ -271,6 +305,30 @@ static int row_set(struct file *f, const struct opt_row *r, const void *value, s
 	return 0;
 }
 
+/* The defaults, for a file that is about to have options of its own. False without memory: then they are all
+ * zero, as an endpoint's are that nobody asked anything of. */
+static bool opts_begin(struct file *f)
+{
+	if (!file_opts_take(f))
+		return false;
+	ep_opts_copy(f->opts, opt_defaults(f));
+	atomic_store(&f->opts->v[EPO_SNDBUF], (int)proc.at.arena.hdr->send_buffer);
+	atomic_store(&f->opts->v[EPO_RCVBUF], (int)proc.at.arena.hdr->receive_buffer);
+	return true;
+}
+
+static int fresh_set(struct file *f, const struct opt_row *r, const void *value, socklen_t len)
+{
+	int rc = SOCK_LIBC;
+
+	if (!spare_hold(f))
+		return rc;
+	if (f->opts != &file_no_opts || opts_begin(f))
+		rc = row_set(f, r, value, len);
+	spare_let_go();
+	return rc;
+}
+
 int sock_setopt(struct file *f, int fd, int level, int name, const void *value, socklen_t len)
 {
 	const struct opt_row *r = row_find(f, level, name), *shown = r;
@@ -278,6 +336,8 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 
 	if (f->type == SOCK_DGRAM)
 		return dgram_setopt(f, fd, level, name, value, len);
+	if (spare_is_fresh(f) && (!r || !is_plain(r) || (int)len < 0 || user_is_bad(value)))
+		spare_own(f);
 	if (name == SO_SNDBUFFORCE && level == SOL_SOCKET)
 		shown = row_find(f, level, SO_SNDBUF);
 	else if (name == SO_RCVBUFFORCE && level == SOL_SOCKET)
@@ -285,7 +345,7 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 	if (shown)
 		f->opt_set[(shown - rows) / 64] |= 1ull << ((shown - rows) % 64);
 	if (!sock_is_ours(f))
-		return SOCK_LIBC;
+		return spare_is_fresh(f) ? fresh_set(f, r, value, len) : SOCK_LIBC;
 	if (atomic_load(&f->mode) == MODE_DUAL) {
 		/* the kernel's half decides what is valid; ours follows */
 		rc = libc.setsockopt(fd, level, name, value, len);
@@ -360,11 +420,12 @@ static void buffer_halve(const struct opt_row *r, void *value)
 
 void opt_take(struct file *f, int fd)
 {
-	if (!file_opts_take(f))
-		return; /* all zero: as an endpoint is that nobody asked anything of */
-	ep_opts_copy(f->opts, opt_defaults(f));
-	atomic_store(&f->opts->v[EPO_SNDBUF], (int)proc.at.arena.hdr->send_buffer);
-	atomic_store(&f->opts->v[EPO_RCVBUF], (int)proc.at.arena.hdr->receive_buffer);
+	bool is_fresh = spare_is_fresh(f);
+
+	if (is_fresh && f->opts != &file_no_opts)
+		return; /* they were never anybody else's */
+	if (!opts_begin(f) || is_fresh)
+		return;
 	for (int i = 0; i < ROWS; i++) {
 		const struct opt_row *r = &rows[i];
 		uint8_t value[ASK_VALUE_MAX];

@@ -162,7 +162,7 @@ static int group_call(struct file *f, const uint8_t ip[4], bool join)
 
 	c.remote.family = c.local.family = AF_INET;
 	memcpy(c.remote.ip, ip, 4);
-	memcpy(c.local.ip, proc.at.arena.hdr->address, 4);
+	route_own(c.local.ip);
 	return stack_call(f, &c);
 }
 

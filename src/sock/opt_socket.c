@@ -6,6 +6,7 @@
 #include "opt.h"
 #include "epoll_set.h"
 #include "libc.h"
+#include "spare.h"
 
 #include <errno.h>
 #include <net/if.h>
@@ -388,7 +389,8 @@ bool opt_device_is_other(struct file *f, int fd)
 	char name[IFNAMSIZ] = "";
 	socklen_t len = sizeof(name);
 
-	(void)f;
+	if (spare_is_fresh(f)) /* and so was told of none */
+		return false;
 	if (libc.getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &len) < 0 || !len)
 		return false;
 	return strncmp(name, port_device(), sizeof(name)) != 0;

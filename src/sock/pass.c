@@ -12,6 +12,7 @@
 #include "opt.h"
 #include "proc.h"
 #include "sock.h"
+#include "spare.h"
 #include "user.h"
 
 #include <errno.h>
@@ -183,6 +184,7 @@ static bool has_ours(const struct msghdr *msg)
 			f = file_get(fd);
 			if (!f)
 				continue;
+			spare_own(f);
 			is_ours = f->kind == FILE_SOCKET && sock_is_ours(f) &&
 			          atomic_load(&f->ep) != ENDPOINT_NONE;
 			file_put(f);
@@ -615,6 +617,7 @@ void pass_exec_prepare(struct pass_exec *x, char *const env[], const struct pass
 	int saved = errno, slot = -1, rc;
 
 	*x = (struct pass_exec){.list_fd = -1, .ticket = -1};
+	spare_own_all();
 	rc = list_make(&l, steps, count);
 	for (uint32_t i = 0; i < l.count; i++)
 		has_endpoint |= atomic_load(&l.file[i]->ep) != ENDPOINT_NONE;

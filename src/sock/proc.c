@@ -10,6 +10,7 @@
 #include "log.h"
 #include "raw.h"
 #include "ready.h"
+#include "spare.h"
 #include "wait.h"
 #include "epoll_set.h"
 
@@ -396,11 +397,14 @@ void proc_fork_prepare(void)
 	if (is_engine_fork)
 		return;
 	fork_locked = proc_is_attached() && !proc_is_dead();
-	if (!fork_locked)
+	if (!fork_locked) {
+		spare_fork_prepare();
 		return;
+	}
 	if (proc.at.driver)
 		proc.at.driver->fork_prepare();
 	epoll_fork_prepare();
+	spare_fork_prepare();
 	spin_lock(&proc.lock);
 	file_fork_prepare();
 	proc.fork_slot = UINT32_MAX;
@@ -422,10 +426,15 @@ void proc_fork_prepare(void)
 
 void proc_fork_parent(void)
 {
-	if (is_engine_fork || !fork_locked)
+	if (is_engine_fork)
 		return;
+	if (!fork_locked) {
+		spare_fork_done(false);
+		return;
+	}
 	file_fork_done(false);
 	spin_unlock(&proc.lock);
+	spare_fork_done(false);
 	epoll_fork_parent();
 	if (proc.at.driver)
 		proc.at.driver->fork_parent();
@@ -455,6 +464,7 @@ void proc_fork_child(void)
 
 	if (is_engine_fork)
 		return;
+	spare_fork_done(true);
 	if (!fork_locked) /* its holder, if there was one, is a thread of the parent's */
 		atomic_store(&proc.lock, 0);
 	if (!proc_is_attached())

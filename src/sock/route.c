@@ -24,27 +24,39 @@ bool route_is_multicast(const struct sock_addr *a)
 	return a->family == AF_INET ? a->ip[0] >> 4 == 14 : a->ip[0] == 0xff;
 }
 
-static uint32_t netmask(void)
+static uint32_t netmask(const struct arena_net *n)
 {
-	uint32_t prefix = proc.at.arena.hdr->prefix;
+	return n->prefix ? htonl(~0u << (32 - n->prefix)) : 0;
+}
 
-	return prefix ? htonl(~0u << (32 - prefix)) : 0;
+void route_own(uint8_t ip[4])
+{
+	uint32_t own = arena_net(proc.at.arena.hdr).address;
+
+	memcpy(ip, &own, 4);
+}
+
+uint32_t route_mtu(void)
+{
+	return arena_net(proc.at.arena.hdr).mtu;
 }
 
 bool route_is_broadcast(const struct sock_addr *a)
 {
-	uint32_t ip, own;
+	struct arena_net n = arena_net(proc.at.arena.hdr);
+	uint32_t ip;
 
 	if (a->family != AF_INET)
 		return false;
 	memcpy(&ip, a->ip, 4);
-	memcpy(&own, proc.at.arena.hdr->address, 4);
-	return ip == INADDR_BROADCAST || (proc.at.arena.hdr->prefix < 31 && ip == (own | ~netmask()));
+	return ip == INADDR_BROADCAST || (n.prefix < 31 && n.address && ip == (n.address | ~netmask(&n)));
 }
 
 bool route_is_own(const struct sock_addr *a)
 {
-	return a->family == AF_INET && !memcmp(a->ip, proc.at.arena.hdr->address, 4);
+	uint32_t own = arena_net(proc.at.arena.hdr).address;
+
+	return a->family == AF_INET && own && !memcmp(a->ip, &own, 4);
 }
 
 bool route_has_listener(const struct sock_addr *a)
@@ -71,11 +83,11 @@ bool route_has_listener(const struct sock_addr *a)
 
 bool route_is_reachable(const struct sock_addr *a)
 {
-	uint32_t ip, own;
+	struct arena_net n = arena_net(proc.at.arena.hdr);
+	uint32_t ip;
 
-	if (a->family != AF_INET || route_is_own(a))
+	if (a->family != AF_INET || !n.is_usable)
 		return false;
 	memcpy(&ip, a->ip, 4);
-	memcpy(&own, proc.at.arena.hdr->address, 4);
-	return !((ip ^ own) & netmask()) || proc.at.arena.hdr->has_gateway;
+	return ip != n.address && (!((ip ^ n.address) & netmask(&n)) || n.has_gateway);
 }

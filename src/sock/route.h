@@ -16,13 +16,17 @@ bool route_is_any(const struct sock_addr *a);
 bool route_is_multicast(const struct sock_addr *a);
 bool route_is_broadcast(const struct sock_addr *a);
 
-/* The port's own address. */
+/* The port's own address. It may change, and there may be none at times: then 0.0.0.0, and nothing is own. */
 bool route_is_own(const struct sock_addr *a);
+void route_own(uint8_t ip[4]);
+/* Largest packet of the port, at present. */
+uint32_t route_mtu(void);
 
 /* Whether a socket of a program under Pronk listens for this IPv4 address and TCP port. A look: it may be a
  * moment old. */
 bool route_has_listener(const struct sock_addr *a);
 
 /* Whether the port's network or its gateway leads to this unicast address. Its own address is not a peer: the
- * kernel's route leads there through the device. */
+ * kernel's route leads there through the device. Nothing is reachable while the interface is down, or without
+ * an address: the kernel has the word then. */
 bool route_is_reachable(const struct sock_addr *a);

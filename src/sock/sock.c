@@ -16,6 +16,7 @@
 #include "proc.h"
 #include "raw.h"
 #include "route.h"
+#include "spare.h"
 #include "user.h"
 #include "wait.h"
 
@@ -127,20 +128,23 @@ int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags)
 void sock_options_take(struct file *f, int fd)
 {
 	opt_take(f, fd);
-	atomic_store(&f->is_nonblocking, (libc.fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+	if (!spare_is_fresh(f)) /* else nobody but us could change it */
+		atomic_store(&f->is_nonblocking, (libc.fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
 }
 
-void sock_renew(struct file *f)
+int sock_renew(struct file *f)
 {
 	int fd = libc.socket(f->domain, f->type | SOCK_CLOEXEC, 0), reuse = opt_flag(f, EPF_REUSEADDR);
+	uint32_t left = atomic_load(&f->fd_count);
 
 	if (fd < 0)
-		return;
+		return -errno;
 	/* may be inherited from a listener, not set by the program */
 	libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-	for (int n = -1; (n = file_number_after(f, n)) >= 0;)
+	for (int n = left == 1 ? f->fd - 1 : -1; left && (n = file_number_after(f, n)) >= 0; left--)
 		libc.dup3(fd, n, libc.fcntl(n, F_GETFD) == FD_CLOEXEC ? O_CLOEXEC : 0);
 	libc.close(fd);
+	return 0;
 }
 
 /* bind(2) on a socket of ours that cannot be bound any more: the kernel looks at the address first, so it is
@@ -253,6 +257,7 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 
 	if (f->type == SOCK_DGRAM)
 		return dgram_bind(f, fd, addr, len);
+	spare_own(f);
 	rc = user_is_bad(addr) ? -EFAULT : addr_from_user(&a, addr, len);
 	if (f->may_bind_again) {
 		int again = bind_let_go(f, fd, addr, len);
@@ -348,6 +353,15 @@ static int strict_or_kernel(struct file *f, int fd, const char *reason)
 	return 0;
 }
 
+static bool is_v6_only(const struct file *f, int fd)
+{
+	int v6only = 0;
+	socklen_t len = sizeof(v6only);
+
+	return f->domain == AF_INET6 &&
+	       (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only);
+}
+
 /* A listener at the wildcard, or at a loopback address that is ours as well: the kernel listens first, so
  * that its answer to a taken port or a missing bind is the kernel's own. */
 static int listen_dual(struct file *f, int fd, int backlog)
@@ -355,13 +369,13 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	struct sockaddr_storage ss;
 	struct sock_addr a;
 	socklen_t len = sizeof(ss);
-	int v6only = 0, rc;
-	bool is_loop;
+	bool is_loop, is_named;
+	int rc;
 
+	is_named = !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
+	           !addr_from_user(&a, (struct sockaddr *)&ss, len);
 	/* bound to our address by a bind that the service had no part in, as somebody listened there */
-	if (!libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
-	        !addr_from_user(&a, (struct sockaddr *)&ss, len) && a.port && !route_is_any(&a) &&
-	        proc_attach() && !proc_is_dead() && route_is_own(&a)) {
+	if (is_named && a.port && !route_is_any(&a) && proc_attach() && !proc_is_dead() && route_is_own(&a)) {
 		sock_options_take(f, fd);
 		rc = sock_bind_here(f, &a, 0);
 		if (rc)
@@ -371,6 +385,10 @@ static int listen_dual(struct file *f, int fd, int backlog)
 		epoll_file_changed(f);
 		return rc;
 	}
+	/* before the kernel answers anybody: a port that takes the interface over (AF_XDP) as it starts would
+	 * cut off who has connected by then */
+	if (is_named && route_is_any(&a) && !is_v6_only(f, fd))
+		proc_attach();
 	len = sizeof(ss);
 	if (libc.listen(fd, backlog) < 0)
 		return -errno;
@@ -384,9 +402,7 @@ static int listen_dual(struct file *f, int fd, int backlog)
 		                              : "bound to an address of the kernel");
 		return 0;
 	}
-	len = sizeof(v6only);
-	if (f->domain == AF_INET6 && !is_loop &&
-	        (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only)) {
+	if (!is_loop && is_v6_only(f, fd)) {
 		stay_kernel(f, fd, "IPv6 is not accelerated");
 		return 0;
 	}
@@ -457,6 +473,7 @@ int sock_listen(struct file *f, int fd, int backlog)
 	spin_lock(&f->lock);
 	switch (atomic_load(&f->mode)) {
 	case MODE_OPEN:
+		spare_own(f);
 		rc = listen_dual(f, fd, backlog);
 		break;
 	case MODE_DUAL:
@@ -591,6 +608,11 @@ int sock_setfl(struct file *f, int fd, int flags)
 	(void)fd;
 	if (!sock_is_ours(f)) {
 		sock_set_nonblocking(f, (flags & O_NONBLOCK) != 0);
+		atomic_store(&f->is_append, (flags & O_APPEND) != 0);
+		if (flags & (O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME))
+			spare_own(f);
+		else
+			spare_flagged(f, (flags & O_NONBLOCK) != 0);
 		return SOCK_LIBC;
 	}
 	if (flags & O_DIRECT)
@@ -609,8 +631,12 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	if (f->type == SOCK_DGRAM)
 		return dgram_ioctl(f, fd, request, arg);
 	if (!sock_is_ours(f)) {
-		if (request == FIONBIO && !user_is_bad(arg))
+		if (request == FIONBIO && !user_is_bad(arg)) {
 			sock_set_nonblocking(f, *(int *)arg != 0);
+			spare_flagged(f, *(int *)arg != 0);
+		} else if (request != FIONBIO && request != FIOCLEX && request != FIONCLEX) {
+			spare_own(f);
+		}
 		return SOCK_LIBC;
 	}
 	ep = proc_ep(atomic_load(&f->ep));
@@ -654,6 +680,7 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	case FIOASYNC:
 		return user_is_bad(arg) ? -EFAULT : *(int *)arg ? -EOPNOTSUPP : 0;
 	default:
+		spare_own(f);
 		return SOCK_LIBC; /* of interfaces, owners and terminals the kernel's socket knows */
 	}
 }
@@ -696,6 +723,7 @@ void sock_end(struct file *f)
 		dgram_end(f);
 		return;
 	}
+	spare_back(f);
 	if (ep != ENDPOINT_NONE) {
 		bool is_listener = atomic_load(&proc_ep(ep)->state) == EP_LISTEN &&
 		                   !hold_any(&proc.at.arena, ep, proc.at.client_idx);

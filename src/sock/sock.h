@@ -85,8 +85,9 @@ void sock_set_nonblocking(struct file *f, bool on);
  * number. */
 int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags);
 void sock_options_take(struct file *f, int fd);
-/* All numbers get a kernel socket of their own that is new, but for SO_REUSEADDR. With the file's lock. */
-void sock_renew(struct file *f);
+/* All numbers get a kernel socket of their own that is new, but for SO_REUSEADDR. 0, or -E: nothing has
+ * changed. With the file's lock. */
+int sock_renew(struct file *f);
 void sock_publish(struct file *f);
 
 /* Tells the stack that this process no longer holds the endpoint (RELEASE_*). Nothing happens for

@@ -22,13 +22,15 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/resource.h>
+#include <sys/epoll.h>
 
 enum { WAIT_NO_POLLER = 2 }; /* this thread cannot have one */
 
 struct waiter {
 	int poller;
 	int wake_fd;
+	int half_fd; /* an epoll set for the kernel's half of a socket, see half_begin; -1: none yet */
+	int half;    /* the number that is in there while the thread sleeps, or -1 */
 };
 
 static __thread struct waiter *waiter;
@@ -61,16 +63,48 @@ bool wait_spin_turn(struct wait_spin *w)
 	return !spin_lost(&spin_state, before, w->now_ns) && w->now_ns < w->end_ns;
 }
 
+static void internal_close(int fd)
+{
+	proc_internal_fd_remove(fd);
+	libc.close(fd);
+}
+
+/* Out of the way of the application's numbers, and not its to close. */
+static int internal_keep(int fd)
+{
+	int high = libc.fcntl(fd, F_DUPFD_CLOEXEC, 100);
+
+	if (high >= 0) {
+		libc.close(fd);
+		fd = high;
+	}
+	proc_internal_fd_add(fd);
+	return fd;
+}
+
+static void half_drop(void)
+{
+	int fd = waiter->half_fd;
+
+	waiter->half = waiter->half_fd = -1;
+	if (fd >= 0)
+		internal_close(fd);
+}
+
+static void waiter_free(void)
+{
+	half_drop();
+	internal_close(waiter->wake_fd);
+	free(waiter);
+	waiter = NULL;
+}
+
 static void waiter_end(void *arg)
 {
-	struct waiter *w = arg;
-
+	waiter = arg;
 	if (proc_is_attached() && !proc_is_dead())
-		attach_poller_free(&proc.at, (uint32_t)w->poller);
-	proc_internal_fd_remove(w->wake_fd);
-	libc.close(w->wake_fd);
-	free(w);
-	waiter = NULL;
+		attach_poller_free(&proc.at, (uint32_t)waiter->poller);
+	waiter_free();
 }
 
 static void key_make(void)
@@ -80,7 +114,7 @@ static void key_make(void)
 
 int wait_poller(int *wake_fd)
 {
-	int fds[2], rc, poller, high;
+	int fds[2], rc, poller;
 
 	if (unlikely(attach_is_sandboxed()))
 		return -ENFILE;
@@ -102,22 +136,15 @@ int wait_poller(int *wake_fd)
 		libc.close(fds[0]);
 		goto free_poller;
 	}
-	high = libc.fcntl(fds[0], F_DUPFD_CLOEXEC, 100);
-	if (high >= 0) {
-		libc.close(fds[0]);
-		fds[0] = high;
-	}
 	waiter = malloc(sizeof(*waiter));
 	if (!waiter) {
 		libc.close(fds[0]);
 		rc = -ENOMEM;
 		goto free_poller;
 	}
-	proc_internal_fd_add(fds[0]);
-	waiter->poller = poller;
-	waiter->wake_fd = fds[0];
+	*waiter = (struct waiter){poller, internal_keep(fds[0]), -1, -1};
 	pthread_setspecific(waiter_key, waiter);
-	*wake_fd = fds[0];
+	*wake_fd = waiter->wake_fd;
 	return poller;
 free_poller:
 	poller_free(&proc.at.arena, (uint32_t)poller);
@@ -128,10 +155,7 @@ void wait_fork_child(void)
 {
 	if (!waiter)
 		return;
-	proc_internal_fd_remove(waiter->wake_fd);
-	libc.close(waiter->wake_fd);
-	free(waiter);
-	waiter = NULL;
+	waiter_free();
 	pthread_setspecific(waiter_key, NULL);
 }
 
@@ -218,12 +242,43 @@ bool wait_restarts(void)
 	return true;
 }
 
-/* How often the thread has given its core away to wait for something. */
-static long sleep_count(void)
+/* What to sleep on for the kernel's half of f. Not its number: one that another thread closes meanwhile is
+ * found closed by poll(2) when anything else ends the sleep, and whether that was a signal, or a wake-up that
+ * somebody has worked off by then, it does not say. So it is an epoll set of the thread's own, which knows
+ * the file, and which nobody closes. -1: the number is f's no more. */
+static int half_begin(const struct file *f, int kernel_fd)
 {
-	struct rusage used;
+	struct epoll_event ev = {.events = EPOLLIN};
+	int fd;
 
-	return RAW(SYS_getrusage, RUSAGE_THREAD, &used) ? 0 : used.ru_nvcsw;
+	/* in a handler that has interrupted such a sleep; or without a descriptor: by its number, then */
+	if (waiter->half >= 0)
+		return kernel_fd;
+	if (waiter->half_fd < 0) {
+		fd = (int)RAW(SYS_epoll_create1, EPOLL_CLOEXEC);
+		if (fd < 0)
+			return kernel_fd;
+		waiter->half_fd = internal_keep(fd);
+	}
+	waiter->half = kernel_fd;
+	if (RAW(SYS_epoll_ctl, waiter->half_fd, EPOLL_CTL_ADD, kernel_fd, &ev) < 0) {
+		half_drop();
+		return file_has(f, kernel_fd) ? kernel_fd : -1;
+	}
+	if (file_has(f, kernel_fd))
+		return waiter->half_fd;
+	half_drop();
+	return -1;
+}
+
+static void half_end(int fd, int kernel_fd)
+{
+	if (fd < 0 || fd == kernel_fd)
+		return;
+	/* a number that is not in there any more may have left its file there: another one holds it */
+	if (RAW(SYS_epoll_ctl, fd, EPOLL_CTL_DEL, kernel_fd, NULL) < 0)
+		half_drop();
+	waiter->half = -1;
 }
 
 /* is_dual: kernel_fd is or was one, of f. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART:
@@ -232,11 +287,10 @@ static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_du
         uint64_t deadline_ns, uint64_t limit_ns)
 {
 	char buf[64];
-	struct pollfd p[3] = {{.fd = wake_fd, .events = POLLIN}, {.fd = kernel_fd, .events = POLLIN},
-	        {.fd = port_fd, .events = POLLIN}};
+	struct pollfd p[3] = {
+	        {.fd = wake_fd, .events = POLLIN}, {.events = POLLIN}, {.fd = port_fd, .events = POLLIN}};
 	struct timespec ts, *tsp = NULL;
-	uint64_t start_ns = is_dual ? clock_now_ns() : 0;
-	long sleeps = is_dual ? sleep_count() : 0;
+	int half_fd, err;
 	ssize_t n;
 
 	if (deadline_ns == WAIT_FOREVER && !is_dual && limit_ns == UINT64_MAX) {
@@ -249,6 +303,7 @@ static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_du
 		}
 		return -errno;
 	}
+	half_fd = p[1].fd = kernel_fd >= 0 ? half_begin(f, kernel_fd) : -1;
 	if (deadline_ns != WAIT_FOREVER || limit_ns != UINT64_MAX) {
 		uint64_t now = clock_now_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
 
@@ -258,9 +313,9 @@ static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_du
 		ts.tv_nsec = (long)(left % 1000000000);
 		tsp = &ts;
 	}
-	if (libc.ppoll(p, port_fd >= 0 ? 3 : 2, tsp, NULL) < 0) {
-		int err = errno;
-
+	err = libc.ppoll(p, port_fd >= 0 ? 3 : 2, tsp, NULL) < 0 ? errno : 0;
+	half_end(half_fd, kernel_fd);
+	if (err) {
 		if (err != EINTR || deadline_ns != WAIT_FOREVER || (!is_dual && port_fd < 0) ||
 		        !wait_restarts())
 			return -err;
@@ -270,16 +325,8 @@ static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_du
 		attach_check_dead(&proc.at);
 	else if (p[0].revents) /* or the next sleep would be none */
 		RAW(SYS_recvfrom, wake_fd, buf, sizeof(buf), MSG_DONTWAIT);
-	if (kernel_fd < 0 || !p[1].revents)
-		return 0;
-	if (!(p[1].revents & POLLNVAL) && file_has(f, kernel_fd))
-		return 1;
-	/* A number that was closed in between, or made another file's, has nothing to tell. ppoll sees it
-	 * only when something else ends the sleep: without a word from anybody else, a signal. Unless it was
-	 * closed in the last moment before, and there was no sleep. */
-	if (p[0].revents || p[2].revents || sleep_count() == sleeps || clock_now_ns() - start_ns >= limit_ns)
-		return 0;
-	return deadline_ns == WAIT_FOREVER && wait_restarts() ? -ERESTART : -EINTR;
+	/* a number that was closed meanwhile, or made another file's, has nothing to tell */
+	return p[1].revents && !(p[1].revents & POLLNVAL) && file_has(f, kernel_fd);
 }
 
 /* What a waiting thread leaves behind when it is cancelled, or its call left by longjmp(3): its watch, and
@@ -300,6 +347,8 @@ static void wait_cancelled(void *arg)
 		attach_awake(&proc.at, w->port_fd);
 	if (w->poller >= 0) {
 		poller_awake(&proc.at.arena, (uint32_t)w->poller);
+		if (waiter && waiter->half >= 0)
+			half_drop();
 		if (w->watch != WATCH_NONE)
 			wait_release(w->watch, w->poller);
 		wait_drain(w->poller, w->wake_fd);

@@ -19,7 +19,7 @@ enum { ETH_SIZE = 14, LOOP_MTU_MAX = 65535 };
 
 bool loop_serves(const struct stack *s, uint32_t ip)
 {
-	return s->has_loop && (ip4_is_loopback(ip) || ip == s->address);
+	return s->has_loop && (ip4_is_loopback(ip) || (ip == s->address && ip));
 }
 
 struct netif *lwip_hook_route(const ip4_addr_t *src, const ip4_addr_t *dest)

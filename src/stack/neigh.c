@@ -35,7 +35,8 @@ struct neigh {
 	uint8_t mac[6];
 	uint8_t state;
 	uint8_t tries;
-	uint8_t is_used; /* sent to since the last refresh */
+	uint8_t is_used;  /* sent to since the last refresh */
+	uint8_t is_fixed; /* permanent in the kernel's table */
 	uint8_t pending_count;
 	uint16_t big;                                 /* longest frame it takes; 0: as the wire has it */
 	uint32_t time_ms;                             /* of the last confirmation or question */
@@ -136,7 +137,8 @@ static struct neigh *take(struct stack *s, uint32_t ip)
 			old = n;
 			break;
 		}
-		if (!old || (int32_t)(n->time_ms - old->time_ms) < 0)
+		if (!old || (old->is_fixed && !n->is_fixed) ||
+		        (old->is_fixed == n->is_fixed && (int32_t)(n->time_ms - old->time_ms) < 0))
 			old = n;
 	}
 	pending_drop(s, old);
@@ -217,6 +219,8 @@ void neigh_announce(struct stack *s)
 {
 	static const uint8_t all[6] = {255, 255, 255, 255, 255, 255}, none[6];
 
+	if (!s->address)
+		return;
 	arp_send(s, 1, all, s->address, none);
 	nic_tx_flush(s->queue);
 }
@@ -272,17 +276,9 @@ void neigh_send(struct stack *s, uint32_t next_hop, struct nic_buf *buf, uint8_t
 	pending_add(s, n, buf, ip, size);
 }
 
-static void learn(struct stack *s, uint32_t ip, const uint8_t mac[6], uint16_t big, bool may_add)
+/* The answer is there: what waited for it goes. */
+static void known(struct stack *s, struct neigh *n, const uint8_t mac[6], uint16_t big)
 {
-	struct neigh *n = find(s, ip);
-
-	if (!n) {
-		if (!may_add)
-			return;
-		n = take(s, ip);
-	}
-	if (n->state != NEIGH_KNOWN)
-		COUNT(s, neigh_learned, 1);
 	memcpy(n->mac, mac, 6);
 	n->big = big;
 	n->state = NEIGH_KNOWN;
@@ -293,6 +289,50 @@ static void learn(struct stack *s, uint32_t ip, const uint8_t mac[6], uint16_t b
 
 		send_known(s, n, k->buf, k->ip, k->size);
 	}
+}
+
+static void learn(struct stack *s, uint32_t ip, const uint8_t mac[6], uint16_t big, bool may_add)
+{
+	struct neigh *n = find(s, ip);
+
+	if (!n) {
+		if (!may_add)
+			return;
+		n = take(s, ip);
+	}
+	if (unlikely(n->is_fixed))
+		return;
+	if (n->state != NEIGH_KNOWN)
+		COUNT(s, neigh_learned, 1);
+	known(s, n, mac, big);
+}
+
+void neigh_fix(struct stack *s, const struct stack_neigh *list, uint32_t count)
+{
+	for (uint32_t i = 0; i < NEIGH_COUNT; i++) {
+		if (!s->neigh[i].is_fixed)
+			continue;
+		s->neigh[i].is_fixed = 0; /* nothing waits for one that is known */
+		s->neigh[i].state = NEIGH_EMPTY;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		struct neigh *n;
+		uint32_t ip;
+
+		memcpy(&ip, list[i].ip, 4);
+		n = find(s, ip);
+		if (!n)
+			n = take(s, ip);
+		known(s, n, list[i].mac, 0);
+		n->is_fixed = 1;
+	}
+}
+
+void neigh_forget(struct stack *s)
+{
+	for (uint32_t i = 0; i < NEIGH_COUNT; i++)
+		if (s->neigh[i].state == NEIGH_KNOWN && !s->neigh[i].is_fixed)
+			s->neigh[i].state = NEIGH_EMPTY;
 }
 
 void neigh_input(struct stack *s, const uint8_t *frame, uint32_t size)
@@ -327,6 +367,8 @@ void neigh_tick(struct stack *s)
 		struct neigh *n = &s->neigh[i];
 		uint32_t age = s->now_ms - n->time_ms;
 
+		if (n->is_fixed)
+			continue;
 		if (n->state == NEIGH_ASKING && age >= RETRY_MS) {
 			if (n->tries < TRIES) {
 				ask(s, n);
@@ -359,7 +401,9 @@ uint32_t neigh_report(const struct stack *s, struct report_neigh *out, uint32_t 
 			continue;
 		memcpy(r->ip, &n->ip, sizeof(r->ip));
 		memcpy(r->mac, n->mac, sizeof(r->mac));
-		r->state = n->state == NEIGH_ASKING ? REPORT_NEIGH_ASKING : REPORT_NEIGH_KNOWN;
+		r->state = n->state == NEIGH_ASKING ? REPORT_NEIGH_ASKING
+		           : n->is_fixed            ? REPORT_NEIGH_PERMANENT
+		                                    : REPORT_NEIGH_KNOWN;
 		r->tries = n->tries;
 		r->is_used = n->is_used;
 		r->waiting = n->pending_count;

@@ -33,6 +33,16 @@ uint32_t netif_mtu(const struct stack *s, uint32_t dst)
 	return unlikely(loop_serves(s, dst)) ? s->lo.mtu : s->mtu;
 }
 
+/* An address that was ours is a stranger's: as in the kernel nothing leaves from it any more, and its
+ * connections wait until it comes back or their retransmissions end. */
+static bool is_from_stranger(const struct stack *s, const uint8_t *ip)
+{
+	uint32_t from;
+
+	memcpy(&from, ip + 12, 4);
+	return from != s->address || !from;
+}
+
 static bool is_later_fragment(const uint8_t *ip)
 {
 	return (ip[6] & 0x1f) || ip[7];
@@ -55,6 +65,8 @@ int netif_send(struct stack *s, uint32_t dst, struct nic_buf *buf, uint8_t *ip, 
 		loop_send(s, buf, ip, size);
 		return 0;
 	}
+	if (unlikely(s->has_moved) && is_from_stranger(s, ip))
+		goto no_route;
 	if (unlikely(ip_is_multicast(dst))) {
 		const uint8_t *g = (const uint8_t *)&dst;
 		uint8_t mac[6] = {0x01, 0x00, 0x5e, g[1] & 0x7f, g[2], g[3]}; /* RFC 1112 6.4 */
@@ -206,6 +218,15 @@ int netif_setup(struct stack *s)
 	return 0;
 }
 
+void netif_follow(struct stack *s)
+{
+	ip4_addr_t ip = {s->address}, mask = {s->netmask}, gw = {s->has_gateway ? s->gateway : 0};
+
+	/* with LWIP_ARP and LWIP_IGMP off this sets fields, and looks for pcbs in lists that are empty */
+	netif_set_addr(&s->netif, &ip, &mask, &gw);
+	s->netif.mtu = s->mtu;
+}
+
 /* An address of this host as the sender, or a loopback address at all, cannot come from a wire (RFC 1122
  * 3.2.1.3; the kernel calls it martian). */
 static bool is_martian(const struct stack *s, const uint8_t *ip)
@@ -226,7 +247,7 @@ static bool is_ours(const struct stack *s, const uint8_t *ip)
 	uint32_t to;
 
 	memcpy(&to, ip + 16, 4);
-	if (likely(to == s->address))
+	if (likely(to == s->address && to))
 		return true;
 	if (ip_is_multicast(to)) {
 		COUNT(s, ip_in_mcast_packets, 1);

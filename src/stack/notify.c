@@ -34,16 +34,25 @@ static void notify_some(struct stack *s, struct watch *w, uint32_t count, uint32
 	}
 }
 
-/* The endpoint's listener record, or NULL; *idx: the index of its first watch. Looked at once: a client can
- * write it. */
-static struct listener *listener_watches(const struct stack *s, const struct endpoint *ep, uint32_t *first)
+/* The watches of the endpoint's listener record, or NULL; *count: how many of them were ever claimed; *first:
+ * the index of the first. Looked at once: a client can write these. After the fence of who calls, so that a
+ * claim which is not seen here sees the new level (watch_claim). */
+static struct watch *listener_watches(
+        const struct stack *s, const struct endpoint *ep, uint32_t *count, uint32_t *first)
 {
 	uint32_t idx = *(const volatile uint32_t *)&ep->listener;
+	struct listener *l;
 
+	*count = 0;
+	*first = 0;
 	if (idx >= s->arena->listener_count)
 		return NULL;
+	l = arena_listener(s->arena, idx);
+	*count = atomic_load_explicit(&l->watch_end, memory_order_relaxed);
+	if (*count > WATCH_LISTENER)
+		*count = WATCH_LISTENER;
 	*first = s->arena->watch_inline_count + idx * WATCH_LISTENER;
-	return arena_listener(s->arena, idx);
+	return l->watch;
 }
 
 /* Those that do not mind others. */
@@ -64,8 +73,8 @@ static void notify_shared(struct stack *s, struct watch *w, uint32_t count, uint
 void notify(struct stack *s, uint32_t ep_idx, uint32_t events)
 {
 	struct endpoint *ep = stack_ep(s, ep_idx);
-	struct listener *l;
-	uint32_t first;
+	struct watch *more;
+	uint32_t count, first;
 
 	/* the bits of the kernel's wake-ups (sock_def_readable, sock_def_write_space) */
 	if (events & EPOLLIN)
@@ -75,9 +84,8 @@ void notify(struct stack *s, uint32_t ep_idx, uint32_t events)
 	/* pairs with the fence of whoever claims a watch: either we see the watch or it sees the new level */
 	atomic_thread_fence(memory_order_seq_cst);
 	notify_some(s, ep->watch, WATCH_INLINE, ep_idx * WATCH_INLINE, events);
-	l = listener_watches(s, ep, &first);
-	if (l)
-		notify_some(s, l->watch, WATCH_LISTENER, first, events);
+	more = listener_watches(s, ep, &count, &first);
+	notify_some(s, more, count, first, events);
 }
 
 /* One of those that want to be alone is enough: who sleeps and has not been called yet, in turn. Others that
@@ -119,38 +127,35 @@ static void notify_all_exclusive(struct stack *s, struct watch *w, uint32_t coun
 void notify_accept_again(struct stack *s, uint32_t ep_idx)
 {
 	struct endpoint *ep = stack_ep(s, ep_idx);
-	struct listener *l;
-	uint32_t first;
+	struct watch *more;
+	uint32_t count, first;
 
 	/* as in notify */
 	atomic_thread_fence(memory_order_seq_cst);
 	notify_all_exclusive(s, ep->watch, WATCH_INLINE, ep_idx * WATCH_INLINE);
-	l = listener_watches(s, ep, &first);
-	if (l)
-		notify_all_exclusive(s, l->watch, WATCH_LISTENER, first);
+	more = listener_watches(s, ep, &count, &first);
+	notify_all_exclusive(s, more, count, first);
 }
 
 void notify_accept(struct stack *s, uint32_t ep_idx, uint32_t turn)
 {
 	struct endpoint *ep = stack_ep(s, ep_idx);
-	struct listener *l;
 	struct watch *more;
-	uint32_t first;
+	uint32_t count, first;
 
 	/* as in notify */
 	atomic_thread_fence(memory_order_seq_cst);
-	l = listener_watches(s, ep, &first);
-	if (!l)
+	more = listener_watches(s, ep, &count, &first);
+	if (!more)
 		return;
-	more = l->watch;
 	notify_shared(s, ep->watch, WATCH_INLINE, ep_idx * WATCH_INLINE);
-	notify_shared(s, more, WATCH_LISTENER, first);
+	notify_shared(s, more, count, first);
 	/* the turn goes through both arrays */
-	turn %= WATCH_INLINE + WATCH_LISTENER;
+	turn %= WATCH_INLINE + count;
 	if (turn < WATCH_INLINE) {
 		if (!notify_one(s, ep->watch, WATCH_INLINE, ep_idx * WATCH_INLINE, turn))
-			notify_one(s, more, WATCH_LISTENER, first, 0);
-	} else if (!notify_one(s, more, WATCH_LISTENER, first, turn - WATCH_INLINE)) {
+			notify_one(s, more, count, first, 0);
+	} else if (!notify_one(s, more, count, first, turn - WATCH_INLINE)) {
 		notify_one(s, ep->watch, WATCH_INLINE, ep_idx * WATCH_INLINE, 0);
 	}
 }

@@ -147,6 +147,7 @@ static int do_listen(struct stack *s, uint32_t client, uint32_t call_idx, struct
 		return rc;
 	}
 	atomic_store(&l->in_use, 1);
+	atomic_store(&l->watch_end, 0);
 	atomic_store(&l->endpoint, c->endpoint);
 	for (uint32_t k = 0; k < s->count; k++) {
 		atomic_store(&l->ring[k].head, 0);

@@ -114,6 +114,25 @@ void stack_wake(struct stack *s);
 /* The eventfd that wakes the stack; constant. */
 int stack_event_fd(const struct stack *s);
 
+/* What the kernel's interface says now. One for all stacks, from malloc(3): each takes it over in its own
+ * thread, the last one tells the clients (arena_net) and frees it. */
+struct stack_neigh {
+	uint8_t ip[4], mac[6];
+};
+struct stack_net {
+	_Atomic uint32_t left; /* stacks that have not taken it over yet */
+	uint8_t address[4];    /* 0.0.0.0: there is none at present */
+	uint8_t netmask[4], gateway[4];
+	uint32_t prefix;
+	bool has_gateway, is_up;
+	bool must_greet; /* the link is back: neighbours are learnt anew, and told where we are */
+	uint16_t mtu;
+	uint32_t neigh_count; /* permanent neighbours, instead of those given before */
+	struct stack_neigh neigh[];
+};
+/* Request body: m->ptr is a struct stack_net. */
+void stack_net_changed(struct stack *s, struct stack_msg *m);
+
 /* Request bodies for stack_post: forget a dead client (arg: its index); do nothing (a barrier); begin peaks
  * and lows of the statistics anew. */
 void stack_client_gone(struct stack *s, struct stack_msg *m);

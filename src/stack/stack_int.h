@@ -236,11 +236,12 @@ struct stack {
 	struct stack_shared *shared;
 	struct cfg cfg;
 	uint8_t mac[6];
-	uint16_t mtu;
+	uint16_t mtu;       /* this and the addresses below change with the kernel's interface (net.c) */
 	uint32_t frame_big; /* longest frame to a neighbour on the same link (nic_link_tag); 0: none is known
 	                     */
 	uint32_t address, netmask, gateway; /* network order */
 	bool has_gateway, has_loop;
+	bool has_moved; /* the address has changed: who has the old one may not use it */
 	int core;
 	int event_fd, epoll_fd;
 	uint32_t wait_fd_count;
@@ -676,6 +677,8 @@ static inline bool ip_is_multicast(uint32_t ip)
 	return (ip & PP_HTONL(0xf0000000u)) == PP_HTONL(0xe0000000u);
 }
 int netif_setup(struct stack *s);
+/* lwIP is told the address, netmask, gateway and MTU that the stack has now. */
+void netif_follow(struct stack *s);
 /* An outgoing packet of lwIP's, gathered into one fresh buffer; p stays lwIP's. ERR_OK, or ERR_MEM or ERR_BUF
  * (counted) without a buffer. */
 err_t netif_gather(struct stack *s, struct pbuf *p, struct nic_buf **buf, uint8_t **data);
@@ -697,6 +700,10 @@ void neigh_send(struct stack *s, uint32_t next_hop, struct nic_buf *buf, uint8_t
 void neigh_send_to(struct stack *s, const uint8_t mac[6], struct nic_buf *buf, uint8_t *ip, uint32_t size);
 void neigh_tick(struct stack *s);
 void neigh_announce(struct stack *s);
+/* These never change and never get old, whatever ARP says; others that were such before are forgotten. */
+void neigh_fix(struct stack *s, const struct stack_neigh *list, uint32_t count);
+/* What was learnt is forgotten; who waits for an answer goes on waiting. */
+void neigh_forget(struct stack *s);
 /* The longest frame that reaches dst in one piece, when that is a neighbour on our own link; else 0. */
 uint32_t neigh_big(struct stack *s, uint32_t dst);
 

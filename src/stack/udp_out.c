@@ -63,8 +63,10 @@ static bool head_check(struct stack *s, const struct conn *c, const struct dgram
 		uint32_t ip;
 
 		memcpy(&ip, h->from.ip, 4);
-		/* an address of ours, and the one it is bound to if it is bound to one */
-		if (h->from.family != AF_INET || (ip && ip != s->address && !loop_serves(s, ip)))
+		/* an address of ours, and the one it is bound to if it is bound to one; it may have been ours
+		 * when the client wrote this, and is then refused further down */
+		if (h->from.family != AF_INET ||
+		        (ip && ip != s->address && !loop_serves(s, ip) && !s->has_moved))
 			return false;
 		if (ip)
 			d->src = ip;

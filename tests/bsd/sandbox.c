@@ -112,3 +112,36 @@ CASE_BOTH(sandbox_after_the_first_wait)
 	peer_ok("send %d 4", c.id);
 	ended(pid);
 }
+
+/* A socket that nobody has decided about, in a program that has connected often: it needs no call of its own
+ * there. */
+CASE(undecided_socket_in_a_sandbox)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		struct pollfd p = {.events = POLLIN};
+		int one = 1;
+
+		for (int i = 0; i < 3; i++) {
+			struct conn c = pair_connected();
+
+			close(c.fd);
+			p.fd = tcp_socket();
+			if (i < 2)
+				close(p.fd);
+		}
+		if (setsockopt(p.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
+			_exit(1);
+		sandbox();
+		if (poll(&p, 1, 0) != 1 || p.revents != POLLHUP)
+			_exit(2);
+		if (shutdown(p.fd, SHUT_RDWR) != -1 || errno != ENOTCONN)
+			_exit(3);
+		if (read(p.fd, (char[1]){0}, 1) != 0)
+			_exit(4);
+		close(p.fd);
+		_exit(0);
+	}
+	ended(pid);
+}

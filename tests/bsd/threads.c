@@ -273,6 +273,47 @@ CASE(close_during_accept_soon)
 	out("good=%d", good);
 }
 
+/* The same while another thread talks: what comes for that one may wake the thread in accept, too, and is
+ * worked off before it looks. Nothing of that is a signal. */
+CASE(close_during_accept_beside_traffic)
+{
+	struct sockaddr_in any = addr_any(port(1));
+	int good = 0, one = 1;
+
+	for (int i = 0; i < 100; i++) {
+		struct conn c = pair();
+		struct pollfd p = {.fd = c.fd, .events = POLLIN};
+		int l = tcp_socket();
+		struct job j = {0};
+
+		setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (bind(l, SA(any), sizeof(any)) < 0 || listen(l, 5) < 0)
+			die("listen: %s", strerror(errno));
+		nap_ms(2); /* or inline, the other thread leaves the port to this one, as it has been busy */
+		job_go(&j, run_accept_counted, l);
+		while (!*(volatile size_t *)&j.total)
+			sched_yield();
+		asleep();
+		close(l);
+		peer_ok("after 2 send %d 1", c.id);
+		/* awake, so that it is this thread that takes the byte */
+		while (poll(&p, 1, 0) == 0)
+			;
+		peer_ok("close %d", c.id);
+		close(c.fd);
+		if (j.is_done) {
+			out("accept=%s", strerrorname_np(j.error));
+		} else {
+			peer_ok("close %d", peer_connect(port(1)));
+			good++;
+		}
+		pthread_join(j.thread, NULL);
+		if (j.rc == 1)
+			close((int)j.rc2);
+	}
+	out("good=%d", good);
+}
+
 /* A call that a signal begins anew finds its number gone. */
 CASE(close_during_accept_then_restart)
 {

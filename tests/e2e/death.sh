@@ -6,6 +6,8 @@
 #   - kill -9 of the service: threads of the application that sleep in recv, poll, select, epoll_wait and accept get errors within
 #     1 s and the application lives; so does redis-server, without eating a core
 #   - the service starts again after it
+# With --mode inline the service is a program that has the stack for the others; then also:
+#   - kill -9 of a program with a stack of its own, and what becomes of its client; the next program has one again
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 tcp() { echo "$python" "$e2e_dir/tcp.py"; }
@@ -139,8 +141,30 @@ service_again() {
 	app_end "$redis_pid"
 }
 
+# a server with a stack of its own, and one that is its client: both end, each in its way, and the port serves the next one
+own_stack_killed() {
+	local owner client
+	redis_start p 7001 || return
+	owner=$redis_pid
+	mv "$work/redis-p.log" "$work/redis-owner.log"
+	redis_start p 7003 || return
+	client=$redis_pid
+	"$pronk" status -c "$conf" | grep -q "^running: pid $owner,.* 2 clients" || because "status: $("$pronk" status -c "$conf")" || return
+	redis_load p 7003 -c 20 -n 5000 -t set,get || return
+	app_kill "$owner"
+	wait_until 5 engine_gone || because "somebody still has its stack" || return
+	! process_gone "$client" || because "its client did not survive: $(tail -1 "$work/redis-p.log")" || return
+	app_end "$client" || return
+	redis_start p 7001 || return
+	"$pronk" status -c "$conf" | grep -q "^running: pid $redis_pid," || because "no stack again: $(tail -1 "$work/redis-p.log")" || return
+	wait_until 10 redis_cli p 7001 ping || because "redis-server does not answer" || return
+	redis_load p 7001 -c 50 -n 10000 -t set,get || return
+	app_end "$redis_pid"
+}
+
 [ $# -gt 0 ] || set -- tap afpacket afxdp memif
 for kind; do
+	hosted=1
 	up "$kind"
 	memory_note
 	scenario "$link: kill -9 of the application" application_killed
@@ -153,6 +177,12 @@ for kind; do
 	apps_end
 	scenario "$link: kill -9 of the service" service_killed
 	scenario "$link: the service starts again" service_again
+	if [ "$mode" = inline ]; then
+		service_stop
+		hosted=
+		scenario "$link: the stack of the service ends" engine_ends
+		scenario "$link: kill -9 of a program with a stack of its own" own_stack_killed
+	fi
 	link_down
 done
 finish

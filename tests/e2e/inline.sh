@@ -5,6 +5,7 @@
 #     after the other, and by ab and wrk; keep-alive
 #   - memcached -t 4: verified values, and many requests
 #   - MariaDB: sysbench with 8 threads, again and again
+#   - AF_XDP, which takes the whole interface over: who connects while the program starts stays connected
 export PKE_MODE=inline PKE_PEER=inline
 . "$(dirname "${BASH_SOURCE[0]}")/apps.sh"
 
@@ -104,6 +105,17 @@ mariadb_end() {
 	! grep -E '\[ERROR\]|signal [0-9]+' "$work/mariadb.log" >"$work/db-bad" || because "$(head -1 "$work/db-bad")"
 }
 
+early() {
+	spawn early k "$python" "$e2e_dir/tcp.py" early "$addr_p" 7001 3
+	local early_pid=$spawned
+	spawn redis-p p redis-server --port 7001 --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir "$work"
+	redis_pid=$spawned
+	wait_until 45 process_gone "$early_pid" || because "the client does not end" || return
+	[ ! -s "$work/early.log" ] || because "$(tail -1 "$work/early.log")" || return
+	"$pronkctl" -c "$conf" stats | grep -qE 'tcp_accepted +counter +1 ' || because "$("$pronkctl" -c "$conf" stats | grep -E 'tcp_accepted|no_socket' | tr '\n' ' ')" || return
+	process_end "$redis_pid"
+}
+
 n=4000 values=30
 [ -z "$quick" ] || { n=1000 values=5; }
 up memif
@@ -127,5 +139,8 @@ scenario "sysbench point selects, 8 threads, three times" each 3 sysbench_run ol
 scenario "sysbench OLTP, 8 threads" sysbench_run oltp_read_write $((n / 20))
 scenario "MariaDB ends" mariadb_end
 scenario "nothing fell back to the kernel" unharmed
+link_down
+up afxdp
+scenario "who connects while the program starts stays connected" early
 link_down
 finish

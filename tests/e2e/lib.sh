@@ -13,7 +13,9 @@
 #   kernel    the kernel's end of a veth pair: nothing runs under Pronk. The oracle: a script that fails here is wrong
 #
 # With PKE_MODE=inline no service is started on side p: the first program there that needs a stack has it. What is asked of "the
-# service" is then asked of that program, and when the link goes down, the last stack must have ended by itself.
+# service" is then asked of that program, and when the link goes down, the last stack must have ended by itself. Where a script is about
+# one stack for many programs, or about programs that may not have one (hosted=1), a program of root's that does nothing else
+# has it (host.py), the others are its clients, and that program stands for the service.
 #
 # Nothing leaves these namespaces: none has a route to anywhere else. Their names begin with pke and this shell's process
 # id, so that leftovers of a killed run are recognised and removed by the next.
@@ -34,6 +36,7 @@ verbose=${PKE_VERBOSE:-}
 mode=${PKE_MODE:-dedicated}
 peer_inline=
 [ "${PKE_PEER:-}" != inline ] || peer_inline=1
+hosted=      # mode inline: one program has the stack for all others
 unset LD_PRELOAD ${!PRONK_@}
 
 [ -x "$pronkd" ] || die "$pronkd is missing: build first, or set PKE_BUILD"
@@ -99,6 +102,21 @@ scenario() {
 		evidence
 	fi
 }
+
+# skipped NAME REASON: says that a scenario is not run here, and why
+skipped() { printf 'skip  %-58s %s\n' "$1" "$2"; }
+
+# dedicated_only REASON NAME FUNCTION [ARG...]: a scenario that means nothing with mode = inline, and why
+dedicated_only() {
+	if [ "$mode" = inline ]; then
+		skipped "$2" "$1"
+	else
+		scenario "${@:2}"
+	fi
+}
+
+# several_stacks: whether every program may have a stack of its own here, so that what one asks is not what all have done
+several_stacks() { [ "$mode" = inline ] && [ -z "$hosted" ]; }
 
 # because TEXT...: remembers why a scenario fails, and is false
 because() {
@@ -180,9 +198,9 @@ conf_write() {
 		echo "runtime_dir = \"$work/run\";"
 	} >"$file"
 	[ "$mode" = inline ] && [ "$file" = "$conf" ] || return 0
-	# one stack, and no thread of its own for it
+	# one stack, and no thread of its own for it; at its end it writes what it has counted
 	sed -i '/^stacks = /d; /^cores = /d' "$file"
-	echo 'mode = "inline";' >>"$file"
+	printf 'mode = "inline";\nlog_file = "%s";\n' "$work/engine.log" >>"$file"
 }
 
 # tap_make: the TAP is there, with the kernel's end of it, whether a program has the stack at its other end or not
@@ -254,10 +272,12 @@ leftovers_end() {
 }
 
 link_down() {
-	service_stop
 	if [ "$mode" = inline ] && [ "$link" != kernel ]; then
 		apps_end
+		service_stop
 		scenario "$link: the last stack ends" engine_ends
+	else
+		service_stop
 	fi
 	[ -z "$peer_pid" ] || process_end "$peer_pid"
 	peer_pid=
@@ -289,14 +309,35 @@ service_spawn() {
 		because "pronkd did not get ready: $(tail -1 "$work/$name.log")"
 }
 
-# A program's stack goes when everybody has closed everything and all of it was sent.
-engine_gone() { [ ! -S "$work/run/p.sock" ] && { [ ! -e "$work/run/p.lock" ] || flock -n "$work/run/p.lock" true; }; }
+# A program's stack goes when everybody has closed everything and all of it was sent. One that was killed leaves its socket behind.
+engine_gone() { [ ! -e "$work/run/p.lock" ] || flock -n "$work/run/p.lock" true; }
 engine_ends() {
 	wait_until "${1:-20}" engine_gone ||
 		because "somebody still has one: $("$pronkctl" -c "$conf" sockets 2>&1 | sed -n 2,4p | tr '\n' ' ')"
 }
 
-service_start() { service_spawn service "$conf" && service_pid=$spawned; }
+service_start() {
+	if [ "$mode" = inline ]; then host_spawn; else service_spawn service "$conf"; fi && service_pid=$spawned
+}
+
+# host_spawn: a program that has the stack for all others
+host_spawn() {
+	: >"$work/host.log"
+	(exec_in "$ns_p" "$conf" "$python" "$e2e_dir/host.py" "$addr_p" 9 >>"$work/host.log" 2>&1) &
+	spawned=$!
+	pids+=("$spawned")
+	wait_until 20 eval "grep -q hosting '$work/host.log' || process_gone $spawned"
+	grep -q hosting "$work/host.log" && "$pronk" status -c "$conf" | grep -q "^running: pid $spawned," ||
+		because "the program that has the stack for others did not start: $(tail -1 "$work/host.log")"
+}
+
+# host_begins: from here on, with mode = inline, one program has the stack for all others
+host_begins() {
+	hosted=1
+	[ "$mode" = inline ] || return 0
+	apps_end
+	engine_ends && service_start
+}
 
 service_stop() {
 	[ -n "$service_pid" ] || return 0
@@ -312,8 +353,8 @@ up() {
 service_ready() {
 	[ "$link" != kernel ] || return 0
 	if [ "$mode" = inline ]; then
-		wait_until 5 engine_gone || because "a stack is there already"
-		return
+		wait_until 5 engine_gone || because "a stack is there already" || return
+		[ -n "$hosted" ] || return 0
 	fi
 	service_start || return
 	[ "$link" = memif ] || wait_until 5 link_works || because "no answer to ping"
@@ -435,14 +476,13 @@ redis_load() {
 
 # --- what the service says ---
 
-# stat NAME [STACK]: a statistic of side p's service, total or of one stack
+# stat NAME [STACK]: a statistic of side p's service, total or of one stack; 0 while no program has a stack
 stat() {
 	[ "$link" != kernel ] || { echo 0 && return; }
-	if [ "$mode" = inline ]; then
+	if ! "$pronkctl" -c "$conf" --json stats >"$work/stat.out" 2>"$work/stat.err"; then
 		# the program with the stack may end at any time
-		"$pronkctl" -c "$conf" --json stats >"$work/stat.out" 2>/dev/null || echo '{"stats": []}' >"$work/stat.out"
-	else
-		"$pronkctl" -c "$conf" --json stats >"$work/stat.out"
+		several_stacks && echo 0 || cat "$work/stat.err" >&2
+		return
 	fi
 	"$python" -c '
 import json, sys
@@ -458,10 +498,30 @@ stat_is() {
 	[ -n "$now" ] && [ $((now - $2)) -le "${3:-0}" ] && [ $(($2 - now)) -le "${3:-0}" ]
 }
 
+# count NAME: what a counter of side p has come to since the link is up. Inline that is the sum over all stacks that there were,
+# except for those whose programs were killed: one that ends has written it to its log.
+count() {
+	local name=$1 before after now
+	several_stacks && [ "$link" != kernel ] || { stat "$name" && return; }
+	while :; do
+		before=$(counted "$name")
+		# between the end of its last program and its own a stack cannot be asked, and has written nothing
+		wait_until 20 eval 'engine_gone || "$pronkctl" -c "$conf" --json stats'
+		now=$(stat "$name")
+		after=$(counted "$name")
+		[ "$before" != "$after" ] || break
+	done
+	echo $((before + now))
+}
+counted() {
+	[ -e "$work/engine.log" ] || { echo 0 && return; }
+	sed -n 's/.*: counted until the end: //p' "$work/engine.log" | tr ',' '\n' | awk -v name="$1" '$1 == name { n += $2 } END { print n + 0 }'
+}
+
 # memory_note / memory_back [SECONDS]: remembers what is free; true when it is all free again
-# Inline, the memory comes back with the end of the stack: link_down looks.
+# Where there is a stack in each program, the memory comes back with the end of the stack: link_down looks.
 memory_note() {
-	[ "$mode" != inline ] || return 0
+	! several_stacks || return 0
 	noted_endpoints=$(stat endpoints_used) noted_blocks=$(stat blocks_free) noted_buffers=$(stat buffers_free)
 	noted_pcbs=$(stat pcbs_used)
 }
@@ -470,7 +530,7 @@ memory_is_back() {
 		stat_is buffers_free "$noted_buffers" 64
 }
 memory_back() {
-	[ "$mode" != inline ] || return 0
+	! several_stacks || return 0
 	wait_until "${1:-10}" memory_is_back || because "not all memory came back: endpoints_used $noted_endpoints ->" \
 		"$(stat endpoints_used), blocks_free $noted_blocks -> $(stat blocks_free)," \
 		"buffers_free $noted_buffers -> $(stat buffers_free), pcbs_used $noted_pcbs -> $(stat pcbs_used)"

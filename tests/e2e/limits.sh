@@ -4,8 +4,12 @@
 #   - more connections than the backlog holds, more than there are sockets (both ways), more listeners than there are places
 #   - more programs than client slots; send memory and packet buffers used up by peers that do not read
 #   - eight processes on one listener: how many are woken for a connection
+# With --mode inline a program that does nothing else has the stack: it is one of the clients, and has one socket.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 limits=$e2e_dir/limits.py
+hosted=1
+host=0
+[ "$mode" != inline ] || host=1
 
 # start NAME SIDE ARG...: a program of limits.py that waits for `next` and `over`
 start() {
@@ -55,7 +59,7 @@ sockets_in() {
 	next many && says many 10 closed || return
 	next take && says take 10 closed || return
 	over many || return
-	wait_until 10 eval '[ "$(stat endpoints_used)" -le 2 ]' || because "endpoints_used stays at $(stat endpoints_used)" || return
+	wait_until 10 eval '[ "$(stat endpoints_used)" -le $((2 + host)) ]' || because "endpoints_used stays at $(stat endpoints_used)" || return
 	start again k many "$addr_p" 7002 50 && says again 10 '^open 50 *$' || return
 	over again && over take
 }
@@ -86,14 +90,14 @@ clients() {
 	for i in 1 2 3 4 5 6; do
 		start "take$i" p take 0.0.0.0 "710$i" && says "take$i" 10 listening || return
 	done
-	stat_is clients_attached 4 || because "clients_attached is $(stat clients_attached), not 4" || return
+	stat_is clients_attached $((4 + host)) || because "clients_attached is $(stat clients_attached), not $((4 + host))" || return
 	grep -qh 'client slots are taken' "$work/take5.log" || because "the fifth says: $(tail -1 "$work/take5.log")" || return
 	# the kernel serves those
 	start loop k many 127.0.0.1 7106 3 && says loop 10 '^open 3' && over loop || return
 	for i in 1 2 3 4 5 6; do
 		over "take$i" || return
 	done
-	wait_until 10 stat_is clients_attached 0 || because "clients_attached stays at $(stat clients_attached)" || return
+	wait_until 10 stat_is clients_attached $host || because "clients_attached stays at $(stat clients_attached)" || return
 	start take p take "$addr_p" 7110 && says take 10 listening || return
 	start many k many "$addr_p" 7110 3 && says many 10 '^open 3' || return
 	over many && over take
@@ -138,7 +142,7 @@ herd() {
 	[ "$woken" -le "$2" ] || because "$woken wake-ups"
 }
 
-up tap 'max_sockets = 128;' 'max_clients = 4;' 'send_memory_mb = 4;' 'send_buffer = 524288;' 'packet_buffers = 4096;' 'time_wait_ms = 100;'
+up tap 'max_sockets = 128;' "max_clients = $((4 + host));" 'send_memory_mb = 4;' 'send_buffer = 524288;' 'packet_buffers = 4096;' 'time_wait_ms = 100;'
 memory_note
 scenario "$link: more connections than the backlog holds" backlog
 scenario "$link: accepted connections without a socket left" sockets_in
@@ -158,4 +162,5 @@ scenario "$link: eight with EPOLLEXCLUSIVE, one is woken" herd exclusive 250
 scenario "$link: eight in epoll_wait, all may be woken" herd epoll 900
 apps_end
 scenario "$link: all memory comes back after those" memory_back 30
+link_down
 finish

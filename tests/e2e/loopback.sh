@@ -94,6 +94,10 @@ head -c 100 /dev/urandom >"$work/www/small"
 head -c 50000000 /dev/urandom >"$work/www/large"
 [ $# -gt 0 ] || set -- 1 2
 for count; do
+	if [ "$mode" = inline ] && [ "$count" != 1 ]; then
+		skipped "$count: local programs, with $count stacks" "with mode = inline there is one"
+		continue
+	fi
 	up tap 'loopback = "pronk";' "stacks = $count;" "$([ "$count" = 1 ] || echo 'cores = "0-1";')"
 	memory_note
 	port_was=$(stat tx_packets)

@@ -6,12 +6,14 @@
 #   - a client under Pronk against a server of the kernel's
 #   - a backend is terminated: its client sees that, the server goes on
 #   - restart and orderly end; all memory comes back
+# With --mode inline a program of root's has the stack: PostgreSQL refuses to run as root, and no other user may open a port.
 . "$(dirname "${BASH_SOURCE[0]}")/apps.sh"
 
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
 [ -x "$bin/postgres" ] || die "PostgreSQL is missing: tools/install-deps --test"
 pgbench=$bin/pgbench
 [ -x "$pgbench" ] || pgbench=pgbench
+hosted=1
 as_postgres=(setpriv --reuid=postgres --regid=postgres --init-groups --)
 
 cluster_make() {

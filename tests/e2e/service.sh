@@ -10,7 +10,9 @@
 #   - pronk status, also of a service that is stopped; pronk stop, also of a program that has the stack; it never ends a stranger
 #   - pronkctl's JSON is JSON
 #   - pronk run says which options the running service was started without
+# With --mode inline a program that has the stack for others stands for the service; what is pronkd's own is left out.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+hosted=1
 
 exit_status() {
 	local rc
@@ -40,6 +42,12 @@ status_and_stop() {
 	service_pid=
 }
 
+# also what a program has left behind to end its connections
+service_over() {
+	service_stop
+	wait_until 20 engine_gone
+}
+
 is_stopped() { grep -q '^State:[[:space:]]*T' "/proc/$1/status"; }
 not_answering() {
 	local said rc line
@@ -50,7 +58,7 @@ not_answering() {
 	rc=$?
 	line=$(preloaded timeout 30 "$python" -c 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 7010)); s.listen(1)' 2>&1)
 	kill -CONT "$service_pid"
-	service_stop
+	service_over
 	[ "$line" = "pronk: the service at $work/run/p.sock does not answer; the kernel serves this program's sockets" ] ||
 		because "a program says: $line" || return
 	[ $rc = 1 ] && [[ $said == "running, but not answering: "*"$work/run/p.sock"* ]] || because "status $rc: $said"
@@ -94,7 +102,7 @@ inline_server() {
 # stop_inline OTHERS: the program with the stack ends, and its keeper, when there are others; these live on
 stop_inline() {
 	local said rc owner others=0
-	{ cat "$conf"; echo 'mode = "inline";'; } >"$work/inline.conf"
+	{ grep -v '^mode = ' "$conf"; echo 'mode = "inline";'; } >"$work/inline.conf"
 	inline_server 7011 || return
 	owner=$redis_pid
 	if [ "$1" = 1 ]; then
@@ -158,7 +166,8 @@ strict_refuses() {
 	local rc
 	ip netns exec "$ns_p" "$pronk" run -c "$work/strict.conf" -- true 2>"$work/strict.log"
 	rc=$?
-	[ $rc = 125 ] || because "pronk run: exit status $rc" || return
+	# inline, it is the program that may start a stack
+	[ $rc = 125 ] || [ "$mode" = inline ] || because "pronk run: exit status $rc" || return
 	ip netns exec "$ns_p" env PRONK_CONFIG="$work/strict.conf" LD_PRELOAD="$libpronk" "$python" -c \
 		'import socket; socket.socket().bind(("198.18.51.2", 7009))' 2>"$work/strict.log" &&
 		because "a socket was served by the kernel" && return 1
@@ -186,9 +195,11 @@ config_error() {
 
 # not_here KEY VALUE EXPECTED: --check, the start and pronk run say with file:line that the machine has no such thing
 not_here() {
-	local said program
-	{ grep -v -e "^$1 = " -e '^host_address = ' "$conf"; echo "$1 = $2;"; } >"$work/here.conf"
-	for program in "$pronkd --check -c $work/here.conf" "$pronkd -c $work/here.conf" "$pronk run -c $work/here.conf -- true"; do
+	local said program run="$pronk run -c $work/here.conf -- true"
+	{ grep -v -e "^$1 = " -e '^host_address = ' -e '^log_file = ' "$conf"; echo "$1 = $2;"; } >"$work/here.conf"
+	# inline, nothing is started before a program wants a socket
+	[ "$mode" = dedicated ] || run="${run%true}$python $work/listen.py"
+	for program in "$pronkd --check -c $work/here.conf" "$pronkd -c $work/here.conf" "$run"; do
 		said=$(p_raw timeout 20 $program 2>&1)
 		[[ $said == *"$work/here.conf:$(wc -l <"$work/here.conf"): $1: $3"* ]] || because "$program says: $said" || return
 	done
@@ -198,6 +209,12 @@ not_here() {
 
 no_right() {
 	local said
+	if [ "$mode" = inline ]; then
+		said=$(p_raw setpriv --reuid=65534 --regid=65534 --clear-groups "$pronk" run -c "$conf" -- "$python" "$work/listen.py" 2>&1) ||
+			because "exit status $?: $said" || return
+		[ "$(grep -c '^pronk: .*; the kernel serves this program.s sockets$' <<<"$said")" = 1 ] && [ "$(wc -l <<<"$said")" = 1 ] || because "it says: $said"
+		return
+	fi
 	said=$(p_raw setpriv --reuid=65534 --regid=65534 --clear-groups "$pronk" run -c "$conf" -- true 2>&1) || because "exit status $?: $said" || return
 	[[ $said == "pronk: no service runs, and starting one needs root: "*" runs on the kernel's network stack" ]] || because "it says: $said"
 }
@@ -223,8 +240,10 @@ other_options() {
 }
 
 link_up tap 'linger_s = 1;'
+echo 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 7010)); s.listen(1)' >"$work/listen.py"
+chmod 644 "$work/listen.py" "$conf"
 cp "$conf" "$work/p-auto.conf"
-scenario "pronk status and pronk stop" status_and_stop
+dedicated_only "there is no pronkd; the scenarios on programs that have the stack are for this" "pronk status and pronk stop" status_and_stop
 scenario "pronk status of a service that is stopped" not_answering
 scenario "pronk stop ends nobody who is not the service" stop_of_nobody
 scenario "pronk stop where a program has the stack" stop_inline 0
@@ -236,15 +255,17 @@ scenario "the errors of a configuration: unknown key" config_error 3 'stack = 2;
 scenario "the errors of a configuration: wrong type" config_error 5 'stacks = "two";' 'stacks'
 scenario "the errors of a configuration: out of range" config_error 2 'stacks = 99;' '1 to 16'
 scenario "the errors of a configuration: no such interface" not_here device '"afpacket:pk-none0"' 'there is no interface pk-none0 '
-scenario "the errors of a configuration: no such core" not_here cores '"1023"' 'there is no core 1023 '
-scenario "a second service refuses" second_service
+dedicated_only "the program's own threads run the stack, on the cores that it has" "the errors of a configuration: no such core" not_here cores '"1023"' 'there is no core 1023 '
+dedicated_only "a second program is a client of the first" "a second service refuses" second_service
+[ "$mode" = dedicated ] || scenario "a program has the stack for others" service_start
 scenario "exit status of the program" exit_status
 scenario "pronkctl: text and JSON" json
 scenario "pronk run names options that the service does not have" other_options
-service_stop
+service_over
 echo 'autostart = false;' >>"$conf"
 scenario "no service: pronk run falls back to the kernel" kernel_program exec_launched
 scenario "no service: LD_PRELOAD falls back to the kernel" kernel_program exec_preloaded
 { cat "$conf"; echo 'strict = true;'; } >"$work/strict.conf"
 scenario "no service: strict refuses" strict_refuses
+link_down
 finish

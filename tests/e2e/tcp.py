@@ -11,6 +11,7 @@ a link, plainly or under Pronk. They end with 0, or say on stderr what was wrong
   first ADDR PORT IDLE_S COUNT    the time (us) of one Redis PING after IDLE_S idle seconds, COUNT times
   memcached ADDR PORT THREADS N   N verified set/get pairs on each of THREADS connections
   fetch URL SHA256 COUNT          fetch URL over COUNT connections and compare
+  early ADDR PORT SECONDS         connects as soon as somebody listens, and asks a redis-server over that connection
   get ADDR PORT FROM COUNT        a file of an HTTP server, a connection for each, from the COUNT ports from FROM on
 """
 import errno
@@ -255,8 +256,34 @@ def get(addr, port, source, count):
 		sock.close()
 
 
+def early(addr, port, seconds):
+	"""Connects as soon as anybody answers, and asks a redis-server again and again over that connection."""
+	deadline = time.monotonic() + 30
+	while True:
+		sock = socket.socket()
+		sock.settimeout(5)
+		try:
+			sock.connect((addr, int(port)))
+			break
+		except OSError as e:
+			sock.close()
+			if time.monotonic() > deadline:
+				fail('nobody listens: %r' % e)
+			time.sleep(0.001)
+	end = time.monotonic() + float(seconds)
+	while time.monotonic() < end:
+		try:
+			sock.sendall(b'PING\r\n')
+			reply = sock.recv(100)
+		except OSError as e:
+			fail('the first connection: %r' % e)
+		if reply != b'+PONG\r\n':
+			fail('the first connection: %r' % reply)
+		time.sleep(0.05)
+
+
 if __name__ == '__main__':
-	commands = {f.__name__: f for f in (serve, hold, watch, waits, first, memcached, fetch, get)}
+	commands = {f.__name__: f for f in (serve, hold, watch, waits, first, memcached, fetch, get, early)}
 	if len(sys.argv) < 2 or sys.argv[1] not in commands:
 		sys.exit(__doc__)
 	commands[sys.argv[1]](*sys.argv[2:])

@@ -22,6 +22,7 @@ void peer_init(struct peer *p, struct rig *r, uint16_t port, uint16_t local_port
 {
 	*p = (struct peer){.r = r,
 	        .ip = RIG_PEER,
+	        .to = RIG_ADDRESS,
 	        .port = port,
 	        .local_port = local_port,
 	        .iss = 0x10000000u + port * 1000u,
@@ -44,7 +45,7 @@ void peer_inject(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, cons
 	f[ETH + 8] = 64;
 	f[ETH + 9] = 6;
 	put32(f + ETH + 12, p->ip);
-	put32(f + ETH + 16, RIG_ADDRESS);
+	put32(f + ETH + 16, p->to);
 	put16(f + ETH + IP, p->port);
 	put16(f + ETH + IP + 2, p->local_port);
 	put32(f + ETH + IP + 4, seq);

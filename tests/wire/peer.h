@@ -6,7 +6,7 @@
 
 struct peer {
 	struct rig *r;
-	uint32_t ip;
+	uint32_t ip, to; /* its own address, and the stack's */
 	uint16_t port, local_port;
 	uint32_t iss, snd, rcv; /* first, next to send, next expected */
 	uint32_t irs;           /* the stack's first */

@@ -128,6 +128,8 @@ struct rig *rig_up(const struct rig_spec *spec)
 	r->segs_tail = &r->segs;
 	r->packets_tail = &r->packets;
 	r->stacks = OR(spec->stacks, 1);
+	r->address = RIG_ADDRESS;
+	r->gateway = RIG_GATEWAY;
 	r->now_ns = OR(spec->start_ms, 1000000) * 1000000;
 	cfg_defaults(&r->cfg);
 	r->cfg.stacks = r->stacks;
@@ -153,6 +155,10 @@ struct rig *rig_up(const struct rig_spec *spec)
 	                         &is_huge, err, sizeof(err)),
 	        0);
 	assert_int_equal(nic_regions(r->nic, &region, 1), 1);
+	arena_net_set(r->arena.hdr,
+	        &(struct arena_net){
+	                .prefix = 16, .mtu = 1500, .has_gateway = !spec->no_gateway, .is_usable = true},
+	        0);
 	r->arena.region[0] = (struct arena_region){region.base, region.size};
 	r->arena.region_count = 1;
 	r->segment = aligned_alloc(64, stat_segment_size(r->stacks));
@@ -331,9 +337,9 @@ static bool frame_take(struct rig *r, uint32_t stack, const uint8_t *f, uint32_t
 			return false;
 		}
 		r->arp_requests++;
-		if (r->arp_is_silent || be32(f + 38) == RIG_ADDRESS)
+		if (r->arp_is_silent || be32(f + 38) == r->address)
 			return false;
-		arp_inject(r, 2, be32(f + 38), RIG_ADDRESS);
+		arp_inject(r, 2, be32(f + 38), r->address);
 		return true;
 	}
 	if (be16(f + 12) != 0x0800 || (ip[0] != 0x45 && !(ip[0] == 0x46 && ip[9] == 2))) {
@@ -341,14 +347,17 @@ static bool frame_take(struct rig *r, uint32_t stack, const uint8_t *f, uint32_t
 		return false;
 	}
 	total = be16(ip + 2);
-	if (total + 14 > size || sum(0, ip, (ip[0] & 15u) * 4) != 0xffff || be32(ip + 12) != RIG_ADDRESS)
+	if (total + 14 > size || sum(0, ip, (ip[0] & 15u) * 4) != 0xffff || be32(ip + 12) != r->address)
 		frame_error(r, "a packet was sent with a wrong IPv4 header");
 	if (ip[16] >> 4 == 14)
 		memcpy(mac, (uint8_t[]){0x01, 0x00, 0x5e, ip[17] & 0x7f, ip[18], ip[19]}, 6);
-	else if (be32(ip + 16) == 0xffffffff || be32(ip + 16) == (RIG_ADDRESS | 0xffff))
+	else if (be32(ip + 16) == 0xffffffff || be32(ip + 16) == (r->address | 0xffff))
 		memset(mac, 0xff, 6);
 	else
-		rig_mac((be32(ip + 16) ^ RIG_ADDRESS) >> 16 ? RIG_GATEWAY : be32(ip + 16), mac);
+		rig_mac((be32(ip + 16) ^ r->address) >> 16 ? r->gateway : be32(ip + 16), mac);
+	if (r->fixed && be32(ip + 16) == r->fixed)
+		memcpy(mac, r->fixed_mac, 6);
+	memcpy(r->last_mac, f, 6);
 	if (memcmp(f, mac, 6) != 0)
 		frame_error(r, "a packet was sent to the wrong neighbour");
 	if (ip[9] == 6) {
@@ -444,7 +453,7 @@ static void reset_inject(struct rig *r, const struct conn *c)
 
 	memcpy(f + 12, (uint8_t[]){0x08, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6}, 12);
 	memcpy(f + 26, &ip_2_ip4(&c->remote_ip)->addr, 4);
-	put32(f + 30, RIG_ADDRESS);
+	put32(f + 30, r->address);
 	put32(f + 32 + 2, (uint32_t)c->remote_port << 16 | c->local_port);
 	put32(f + 38, c->pcb->rcv_nxt);
 	put32(f + 42, c->pcb->snd_nxt);

@@ -73,7 +73,10 @@ struct rig {
 	_Atomic int *poller_fds;
 	struct attach at[RIG_CLIENTS];
 	bool is_gone[RIG_CLIENTS];
-	uint32_t cl; /* the client that the app_ functions play */
+	uint32_t address, gateway; /* what the stacks should have; RIG_ADDRESS and RIG_GATEWAY at first */
+	uint32_t fixed;            /* a neighbour with an address of its own choice */
+	uint8_t fixed_mac[6], last_mac[6]; /* ... and where the last packet went */
+	uint32_t cl;                       /* the client that the app_ functions play */
 	uint32_t stacks;
 	uint64_t now_ns;
 	bool arp_is_silent, nothing_is_checked, is_woken, is_near;

@@ -50,9 +50,12 @@ static void claim_takes_the_endpoints_watches_then_the_listeners_then_none(void 
 		assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), 5 * WATCH_INLINE + i);
 	assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), WATCH_NONE);
 	a.endpoints[5].listener = 2;
-	for (uint32_t i = 0; i < WATCH_LISTENER; i++)
+	assert_int_equal(atomic_load(&arena_listener(&a, 2)->watch_end), 0);
+	for (uint32_t i = 0; i < WATCH_LISTENER; i++) {
 		assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN),
 		        a.endpoint_count * WATCH_INLINE + 2 * WATCH_LISTENER + i);
+		assert_int_equal(atomic_load(&arena_listener(&a, 2)->watch_end), i + 1);
+	}
 	assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), WATCH_NONE);
 	assert_true(watch_release(&a, 5 * WATCH_INLINE + 2, 4)); /* not the owner: it stays */
 	assert_int_equal(watch_claim(&a, 5, 3, EPOLLIN), WATCH_NONE);

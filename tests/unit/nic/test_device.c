@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "nic_int.h"
+#include "iface.h"
 #include "nic_kernel.h"
 
 static char err[256];
@@ -114,53 +115,103 @@ static void queues_are_limited_where_the_driver_is(void **state)
 static void address_of_a_tap_is_the_test_network(void **state)
 {
 	struct cfg cfg;
-	uint8_t addr[4], gw[4];
-	unsigned prefix;
-	bool has_gw;
+	struct nic_address a;
 
 	(void)state;
 	cfg_defaults(&cfg);
-	assert_int_equal(nic_kernel_address(&cfg, addr, &prefix, gw, &has_gw), 0);
-	assert_memory_equal(addr, ((uint8_t[]){198, 18, 0, 2}), 4);
-	assert_int_equal(prefix, 24);
-	assert_false(has_gw);
+	assert_int_equal(nic_kernel_address(&cfg, &a), 0);
+	assert_memory_equal(a.ip, ((uint8_t[]){198, 18, 0, 2}), 4);
+	assert_int_equal(a.prefix, 24);
+	assert_false(a.has_gateway);
 }
 
 static void address_options_win(void **state)
 {
 	struct cfg cfg;
-	uint8_t addr[4], gw[4];
-	unsigned prefix;
-	bool has_gw;
+	struct nic_address a;
 
 	(void)state;
 	cfg_defaults(&cfg);
 	strcpy(cfg.device, "afpacket:lo");
 	strcpy(cfg.address, "10.1.2.3/16");
 	strcpy(cfg.gateway, "10.1.0.1");
-	assert_int_equal(nic_kernel_address(&cfg, addr, &prefix, gw, &has_gw), 0);
-	assert_memory_equal(addr, ((uint8_t[]){10, 1, 2, 3}), 4);
-	assert_int_equal(prefix, 16);
-	assert_true(has_gw);
-	assert_memory_equal(gw, ((uint8_t[]){10, 1, 0, 1}), 4);
+	assert_int_equal(nic_kernel_address(&cfg, &a), 0);
+	assert_memory_equal(a.ip, ((uint8_t[]){10, 1, 2, 3}), 4);
+	assert_int_equal(a.prefix, 16);
+	assert_true(a.has_gateway);
+	assert_memory_equal(a.gateway, ((uint8_t[]){10, 1, 0, 1}), 4);
 	strcpy(cfg.gateway, "none");
-	assert_int_equal(nic_kernel_address(&cfg, addr, &prefix, gw, &has_gw), 0);
-	assert_false(has_gw);
+	assert_int_equal(nic_kernel_address(&cfg, &a), 0);
+	assert_false(a.has_gateway);
 }
 
 static void address_auto_without_interface_fails(void **state)
 {
 	struct cfg cfg;
-	uint8_t addr[4], gw[4];
-	unsigned prefix;
-	bool has_gw;
+	struct nic_address a;
 
 	(void)state;
 	cfg_defaults(&cfg);
 	strcpy(cfg.device, "memif:/run/x.sock");
-	assert_int_equal(nic_kernel_address(&cfg, addr, &prefix, gw, &has_gw), -EINVAL);
+	assert_int_equal(nic_kernel_address(&cfg, &a), -EINVAL);
 	strcpy(cfg.device, "afxdp:nosuchif");
-	assert_int_equal(nic_kernel_address(&cfg, addr, &prefix, gw, &has_gw), -ENODEV);
+	assert_int_equal(nic_kernel_address(&cfg, &a), -ENODEV);
+}
+
+static struct iface_addr addr_of(uint8_t last, uint8_t prefix)
+{
+	return (struct iface_addr){.ip = {192, 0, 2, last}, .prefix = prefix};
+}
+
+static void address_in_use_stays_while_the_interface_has_it(void **state)
+{
+	struct nic_address a = {0};
+	struct iface i = {.addr_count = 2};
+	struct cfg cfg;
+
+	(void)state;
+	cfg_defaults(&cfg);
+	strcpy(cfg.device, "afxdp:eth0");
+	i.addr[0] = addr_of(10, 24);
+	i.addr[1] = addr_of(20, 24);
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), 0);
+	assert_int_equal(a.ip[3], 10);
+	/* another one is put in front of it */
+	i.addr[0] = addr_of(20, 24);
+	i.addr[1] = addr_of(10, 25);
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), 0);
+	assert_int_equal(a.ip[3], 10);
+	assert_int_equal(a.prefix, 25);
+	i.addr_count = 1;
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), 0);
+	assert_int_equal(a.ip[3], 20);
+	i.addr_count = 0;
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), -EADDRNOTAVAIL);
+	assert_int_equal(a.ip[3], 20);
+}
+
+static void gateway_of_the_interface_is_taken_inside_the_network_or_for_a_single_address(void **state)
+{
+	struct nic_address a = {0};
+	struct iface i = {.addr_count = 1, .has_gateway = true, .gateway = {192, 0, 2, 1}};
+	struct cfg cfg;
+
+	(void)state;
+	cfg_defaults(&cfg);
+	strcpy(cfg.device, "afxdp:eth0");
+	i.addr[0] = addr_of(10, 24);
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), 0);
+	assert_true(a.has_gateway);
+	assert_memory_equal(a.gateway, i.gateway, 4);
+	i.addr[0].prefix = 29; /* .8 to .15 */
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), 0);
+	assert_false(a.has_gateway);
+	i.addr[0].prefix = 32;
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), 0);
+	assert_true(a.has_gateway);
+	strcpy(cfg.gateway, "none");
+	assert_int_equal(nic_kernel_choose(&cfg, &i, &a), 0);
+	assert_false(a.has_gateway);
 }
 
 int main(void)
@@ -173,6 +224,9 @@ int main(void)
 	        cmocka_unit_test(address_of_a_tap_is_the_test_network),
 	        cmocka_unit_test(address_options_win),
 	        cmocka_unit_test(address_auto_without_interface_fails),
+	        cmocka_unit_test(address_in_use_stays_while_the_interface_has_it),
+	        cmocka_unit_test(
+	                gateway_of_the_interface_is_taken_inside_the_network_or_for_a_single_address),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
