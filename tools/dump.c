@@ -137,7 +137,7 @@ static int command_add(struct dump *d, struct attach *at, const char *name, bool
 static void commands_add(struct dump *d, struct attach *at)
 {
 	static const char *const names[] = {"config", "stats", "proto", "sockets", "arp", "routes", "ports",
-	        "nic", "interrupts", "latency", "instances"};
+	        "nic", "interrupts", "latency", "inject", "instances"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		for (int json = 0; json < 2; json++) {

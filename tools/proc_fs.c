@@ -13,7 +13,7 @@
 
 static FILE *proc_file(pid_t pid, const char *name)
 {
-	char path[64];
+	char path[340];
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
 	return fopen(path, "re");
@@ -144,19 +144,42 @@ int proc_memfd_open(pid_t pid, const char *name, uint64_t ino)
 	return fd;
 }
 
-bool proc_is_stopped(pid_t pid)
+static bool thread_is_stopped(pid_t pid, const char *tid)
 {
-	FILE *file = proc_file(pid, "stat");
-	char line[512] = "";
+	char name[300], line[512] = "";
 	const char *end;
+	FILE *file;
 
+	snprintf(name, sizeof(name), "task/%s/stat", tid);
+	file = proc_file(pid, name);
 	if (!file)
-		return false;
+		return true; /* it has ended */
 	if (!fgets(line, sizeof(line), file))
 		line[0] = 0;
 	fclose(file);
 	end = strrchr(line, ')'); /* the program's name may hold anything */
-	return end && end[1] == ' ' && (end[2] == 'T' || end[2] == 't');
+	return end && end[1] == ' ' && strchr("TtZX", end[2]);
+}
+
+bool proc_is_stopped(pid_t pid)
+{
+	char path[64];
+	struct dirent *entry;
+	bool is_stopped = true;
+	uint32_t count = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	while (dir && is_stopped && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		is_stopped = thread_is_stopped(pid, entry->d_name);
+		count++;
+	}
+	if (dir)
+		closedir(dir);
+	return count && is_stopped;
 }
 
 bool proc_is(pid_t pid, int32_t own_pid)

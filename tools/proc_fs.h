@@ -18,7 +18,7 @@ int proc_memfd_open(pid_t pid, const char *name, uint64_t ino);
 /* Whether the process has the memfd mapped, and which it is. */
 bool proc_maps_find(pid_t pid, const char *name, uint64_t *dev, uint64_t *ino);
 
-/* Stopped by a signal or a debugger. */
+/* All of its threads are stopped, by a signal or a debugger. */
 bool proc_is_stopped(pid_t pid);
 
 /* Whether process pid calls itself own_pid in its pid namespace. */

@@ -271,6 +271,10 @@ static void options_check(const struct args *args, struct argp_state *state)
 		argp_error(state, "export has a format of its own");
 	if (args->show.json && c->run == run_top && !args->show.batch)
 		argp_error(state, "top --json needs --batch");
+	if (args->where.every && (c->run == run_top || c->run == run_dump || c->takes & IS_GENERAL))
+		argp_error(state, "%s takes no --all-instances", c->name);
+	if (args->where.every && args->show.interval_s > 0)
+		argp_error(state, "--interval is for one service");
 	if (args->show.sockets.has_option && c->run != run_sockets)
 		argp_error(state, "options of sockets with the command %s", c->name);
 }

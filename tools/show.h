@@ -54,12 +54,7 @@ void table_line(struct table *t, const char *text);
 /* Prints and frees it. 0, -ENOMEM, or -EINVAL for a row that is not complete. */
 int table_end(struct table *t, FILE *out);
 
-/* Where the statistics segment is mapped, for commands that show some of it: the total of one over all
- * stacks, or of one stack; 0 when there is no such one. show_wait.c */
-uint64_t stat_total(const struct attach *at, const char *name);
-
-/* The commands that walk tables (show_NAME.c). 0, or -E after a
- * message on stderr. */
+/* The commands that walk tables (show_NAME.c). 0, or -E after a message on stderr. */
 int show_stats(const struct attach *at, const struct show *show);
 int show_proto(const struct attach *at, const struct show *show);
 int show_sockets(const struct attach *at, const struct show *show);

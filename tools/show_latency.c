@@ -98,31 +98,36 @@ static void table_print(struct latency_copy *c, bool all)
 
 /* --- JSON --- */
 
-static void figures_json(const struct hist_copy *h)
+static void figures_json(FILE *f, const struct hist_copy *h)
 {
-	printf("{\"count\": %" PRIu64 ", \"mean_ns\": %.0f", h->count, mean_ns(h));
+	fprintf(f, "{\"count\": %" PRIu64 ", \"mean_ns\": %.0f", h->count, mean_ns(h));
 	for (int p = 0; p < PERCENTILE_COUNT; p++)
-		printf(", \"%s_ns\": %" PRIu64, percentiles[p].name, hist_at(h, percentiles[p].part));
-	printf(", \"max_ns\": %" PRIu64 "}", h->max_ns);
+		fprintf(f, ", \"%s_ns\": %" PRIu64, percentiles[p].name, hist_at(h, percentiles[p].part));
+	fprintf(f, ", \"max_ns\": %" PRIu64 "}", h->max_ns);
 }
 
-static void json_print(struct latency_copy *c)
+/* One object, for people in several lines, one of many (of an interval) in one. */
+static void json_print(FILE *f, struct latency_copy *c, bool one_line)
 {
-	printf("{\n  \"is_on\": %s,\n  \"since_ns\": %" PRIu64 ",\n  \"stack_count\": %u,\n  \"stages\": [\n",
-	        c->is_on ? "true" : "false", c->since_ns, c->stack_count);
+	const char *line = one_line ? " " : "\n  ", *deep = one_line ? "" : "\n    ";
+
+	fprintf(f, "{%s\"is_on\": %s,%s\"since_ns\": %" PRIu64 ",%s\"stack_count\": %u,%s\"stages\": [",
+	        one_line ? "" : line, c->is_on ? "true" : "false", line, c->since_ns, line, c->stack_count,
+	        line);
 	for (uint32_t k = 0; k < LATENCY_STAGES; k++) {
-		printf("    {\"name\": \"%s\", \"text\": ", latency_name(k));
-		json_text(stdout, latency_text(k));
-		printf(", \"total\": ");
-		figures_json(stage_at(c, c->stack_count, k));
-		printf(", \"stacks\": [");
+		fprintf(f, "%s%s{\"name\": \"%s\", \"text\": ", k ? "," : "", k && one_line ? " " : deep,
+		        latency_name(k));
+		json_text(f, latency_text(k));
+		fprintf(f, ", \"total\": ");
+		figures_json(f, stage_at(c, c->stack_count, k));
+		fprintf(f, ", \"stacks\": [");
 		for (uint32_t i = 0; i < c->stack_count; i++) {
-			fputs(i ? ", " : "", stdout);
-			figures_json(stage_at(c, i, k));
+			fputs(i ? ", " : "", f);
+			figures_json(f, stage_at(c, i, k));
 		}
-		printf("]}%s\n", k + 1 < LATENCY_STAGES ? "," : "");
+		fprintf(f, "]}");
 	}
-	printf("  ]\n}\n");
+	fprintf(f, one_line ? "]}\n" : "\n  ]\n}\n");
 }
 
 /* --- bars --- */
@@ -205,7 +210,7 @@ static int show(struct latency_copy *c, const struct show *how)
 	if (how->svg)
 		return svg_write(c, how->svg);
 	if (how->json)
-		json_print(c);
+		json_print(stdout, c, how->interval_s > 0);
 	else if (how->plot)
 		bars_print(c);
 	else

@@ -1,6 +1,6 @@
 /* show_net.c - `pronkctl arp`, `routes` and `ports`: from the arena alone, so that nobody need be asked.
  */
-#include "show.h"
+#include "sample.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -129,19 +129,23 @@ static void route_print(const struct route *r, bool json, const char **before)
 
 static void routes_ours(const struct arena_header *h, bool json, const char **before)
 {
-	struct route r = {.mtu = h->mtu, .is_ours = true};
-	uint32_t prefix = h->prefix <= 32 ? h->prefix : 32, mask = prefix ? htonl(~0u << (32 - prefix)) : 0;
-	uint32_t ip, net;
+	struct arena_net net = arena_net(h);
+	struct route r = {.mtu = net.mtu, .is_ours = true};
+	uint32_t prefix = net.prefix <= 32 ? net.prefix : 32;
+	uint32_t to = net.address & (prefix ? htonl(~0u << (32 - prefix)) : 0);
 
-	memcpy(&ip, h->address, sizeof(ip));
-	net = ip & mask;
-	inet_ntop(AF_INET, &ip, r.source, sizeof(r.source));
+	if (!net.is_usable) {
+		if (!json)
+			printf("The port has no address, or its interface is down: nothing leads to Pronk.\n");
+		return;
+	}
+	inet_ntop(AF_INET, &net.address, r.source, sizeof(r.source));
 	snprintf(r.device, sizeof(r.device), "%.*s", (int)sizeof(r.device) - 1, h->device);
-	inet_ntop(AF_INET, &net, r.to, sizeof(r.to));
+	inet_ntop(AF_INET, &to, r.to, sizeof(r.to));
 	snprintf(r.to + strlen(r.to), sizeof(r.to) - strlen(r.to), "/%u", prefix);
 	r.note = "the port's network";
 	route_print(&r, json, before);
-	if (h->has_gateway) {
+	if (net.has_gateway) {
 		strcpy(r.to, "default");
 		inet_ntop(AF_INET, h->gateway, r.via, sizeof(r.via));
 		r.note = "gateway";
@@ -155,12 +159,15 @@ static void routes_ours(const struct arena_header *h, bool json, const char **be
 
 static void routes_local(const struct arena_header *h, bool json, const char **before)
 {
+	struct arena_net net = arena_net(h);
 	struct route r = {.mtu = 65535, .is_ours = h->loopback, .device = "lo"};
 
 	r.note = h->loopback ? "where a program under Pronk listens; else the kernel" : "loopback = kernel";
 	strcpy(r.to, "127.0.0.0/8");
 	route_print(&r, json, before);
-	inet_ntop(AF_INET, h->address, r.to, sizeof(r.to));
+	if (!net.address)
+		return;
+	inet_ntop(AF_INET, &net.address, r.to, sizeof(r.to));
 	strcat(r.to, "/32");
 	route_print(&r, json, before);
 }
@@ -181,7 +188,8 @@ static void routes_kernel(const struct arena_header *h, bool json, const char **
 		return;
 	}
 	while (fgets(line, sizeof(line), file)) {
-		struct route r = {.note = h->has_gateway ? "for sockets that are the kernel's" : ""};
+		struct route r = {
+		        .note = arena_net(h).has_gateway ? "for sockets that are the kernel's" : ""};
 
 		if (sscanf(line, "%31s %x %x %15s %*u %*u %*u %x %u", device, &to, &via, flags, &mask,
 		            &mtu) != 6)
@@ -213,7 +221,7 @@ int show_routes(const struct attach *at, const struct show *show)
 	routes_kernel(at->arena.hdr, show->json, &before);
 	if (show->json)
 		printf("\n  ]\n}\n");
-	else if (!at->arena.hdr->has_gateway)
+	else if (!arena_net(at->arena.hdr).has_gateway)
 		printf("No gateway: what none of Pronk's lines holds goes to the kernel.\n");
 	return 0;
 }
@@ -319,6 +327,8 @@ int show_ports(const struct attach *at, const struct show *show)
 	struct row *rows = NULL, r;
 	uint32_t named[65536 / 32] = {0}, count = 0, room = 0, unnamed;
 	const char *before = "\n";
+	struct source src;
+	uint64_t time_wait = 0;
 
 	for (uint32_t i = 0; i < a->endpoint_count; i++) {
 		if (!row_read(a, i, now_ms_get(), &r) || !row_has_port(&r))
@@ -349,9 +359,15 @@ int show_ports(const struct attach *at, const struct show *show)
 	if (show->json)
 		printf("\n  ],\n  \"held_by_connections\": [");
 	unnamed = ports_unnamed(a, named, show->json);
+	if (!source_open(&src, at)) {
+		int idx = stat_view_find(&src.view, "time_wait");
+
+		time_wait = idx < 0 ? 0 : stat_view_total(&src.view, (uint32_t)idx);
+		source_close(&src);
+	}
 	printf(show->json ? "],\n  \"time_wait\": %" PRIu64 "\n}\n"
 	                  : "Connections in TIME_WAIT: %" PRIu64 "\n",
-	        stat_total(at, "time_wait"));
+	        time_wait);
 	if (!show->json && unnamed)
 		printf("Further TCP ports held by connections: %u\n", unnamed);
 	return 0;

@@ -1,69 +1,25 @@
 /* show_wait.c - `pronkctl interrupts`: how each stack waits when it has nothing to do, and what wakes it.
  * From shared memory alone.
  */
-#include "show.h"
+#include "sample.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "rows.h"
-#include "stat.h"
-
-/* The statistics segment, mapped. */
-struct stats_map {
-	struct stat_view view;
-	void *base;
-	size_t size;
-};
-
-static int stats_map(const struct attach *at, struct stats_map *m)
-{
-	struct stat st;
-	int rc;
-
-	if (at->stats_fd < 0)
-		return -EBADF;
-	if (fstat(at->stats_fd, &st) < 0)
-		return -errno;
-	m->size = (size_t)st.st_size;
-	m->base = mmap(NULL, m->size, PROT_READ, MAP_SHARED, at->stats_fd, 0);
-	if (m->base == MAP_FAILED)
-		return -errno;
-	rc = stat_view_open(&m->view, m->base, m->size);
-	if (rc)
-		munmap(m->base, m->size);
-	return rc;
-}
-
-uint64_t stat_total(const struct attach *at, const char *name)
-{
-	struct stats_map m;
-	uint64_t value = 0;
-	int idx;
-
-	if (stats_map(at, &m))
-		return 0;
-	idx = stat_view_find(&m.view, name);
-	if (idx >= 0)
-		value = stat_view_total(&m.view, (uint32_t)idx);
-	munmap(m.base, m.size);
-	return value;
-}
 
 static const char *const counted[] = {"sleeps", "naps", "wakes_port", "wakes_request", "wakes_timer",
         "doorbells", "wakeups_sent", "rx_polls", "rx_empty_polls"};
 enum { COUNTED = sizeof(counted) / sizeof(counted[0]) };
 
-static uint64_t counter(const struct stats_map *m, uint32_t stack, uint32_t i)
+static uint64_t counter(const struct stat_view *view, uint32_t stack, uint32_t i)
 {
-	int idx = stat_view_find(&m->view, counted[i]);
+	int idx = stat_view_find(view, counted[i]);
 
-	return idx < 0 ? 0 : stat_view_value(&m->view, stack, (uint32_t)idx);
+	return idx < 0 ? 0 : stat_view_value(view, stack, (uint32_t)idx);
 }
 
 /* What a descriptor of the service is, as far as we may look. */
@@ -102,7 +58,7 @@ static void fds_show(const struct arena_header *h, const struct stack_report *r,
 }
 
 static void stack_table(
-        const struct attach *at, const struct stats_map *m, uint32_t i, const struct stack_report *r)
+        const struct attach *at, const struct stat_view *view, uint32_t i, const struct stack_report *r)
 {
 	const struct arena_header *h = at->arena.hdr;
 
@@ -119,13 +75,13 @@ static void stack_table(
 	if (r->wait_fd_count)
 		printf("; port's ");
 	fds_show(h, r, false);
-	printf("\n  spins before       %u us, applications %u us%s\n", h->stack_spin_us, h->app_spin_us,
+	printf("\n  spins before       %u us, applications %u us%s\n", r->spin_us, h->app_spin_us,
 	        r->is_spin_off ? "; not at present: others want its core" : "");
 	for (uint32_t k = 0; k < COUNTED; k++)
-		printf("  %-18s %" PRIu64 "\n", counted[k], counter(m, i, k));
+		printf("  %-18s %" PRIu64 "\n", counted[k], counter(view, i, k));
 }
 
-static void stack_json(const struct attach *at, const struct stats_map *m, uint32_t i,
+static void stack_json(const struct attach *at, const struct stat_view *view, uint32_t i,
         const struct stack_report *r, const char *before)
 {
 	const struct arena_header *h = at->arena.hdr;
@@ -136,22 +92,20 @@ static void stack_json(const struct attach *at, const struct stats_map *m, uint3
 	        atomic_load(&at->arena.stacks[i].is_idle) ? "true" : "false",
 	        r->wait_fd_count ? "descriptor" : "nap", r->nap_us, r->event_fd);
 	fds_show(h, r, true);
-	printf("], \"stack_spin_us\": %u, \"app_spin_us\": %u, \"spin_off\": %s", h->stack_spin_us,
-	        h->app_spin_us, r->is_spin_off ? "true" : "false");
+	printf("], \"stack_spin_us\": %u, \"app_spin_us\": %u, \"spin_off\": %s", r->spin_us, h->app_spin_us,
+	        r->is_spin_off ? "true" : "false");
 	for (uint32_t k = 0; k < COUNTED; k++)
-		printf(", \"%s\": %" PRIu64, counted[k], counter(m, i, k));
+		printf(", \"%s\": %" PRIu64, counted[k], counter(view, i, k));
 	printf("}");
 }
 
 int show_interrupts(const struct attach *at, const struct show *show)
 {
 	struct stack_report *report = malloc(sizeof(*report));
-	struct stats_map m;
-	int rc = report ? stats_map(at, &m) : -ENOMEM;
+	struct source src;
+	int rc = report ? source_open(&src, at) : -ENOMEM;
 
 	if (rc) {
-		fprintf(stderr, "pronkctl: interrupts: cannot read the statistics segment: %s\n",
-		        strerror(-rc));
 		free(report);
 		return rc;
 	}
@@ -163,13 +117,13 @@ int show_interrupts(const struct attach *at, const struct show *show)
 			fprintf(stderr, "pronkctl: interrupts: stack %u was stopped while it wrote this\n",
 			        i);
 		if (show->json)
-			stack_json(at, &m, i, report, i ? ",\n" : "\n");
+			stack_json(at, &src.view, i, report, i ? ",\n" : "\n");
 		else
-			stack_table(at, &m, i, report);
+			stack_table(at, &src.view, i, report);
 	}
 	if (show->json)
 		printf("\n  ]\n}\n");
-	munmap(m.base, m.size);
+	source_close(&src);
 	free(report);
 	return 0;
 }

@@ -51,6 +51,7 @@ struct stack_report {
 	int32_t event_fd, epoll_fd;
 	uint32_t wait_fd_count; /* descriptors of the port it sleeps on; 0: it naps */
 	int32_t wait_fd[REPORT_FD_MAX];
+	uint32_t spin_us;     /* how long it looks before it sleeps */
 	uint32_t nap_us;      /* length of the next nap */
 	uint32_t is_spin_off; /* it lost its core when it spun last, and does not spin for now */
 	uint32_t conn_count, time_wait_count;

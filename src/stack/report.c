@@ -22,6 +22,7 @@ void report_publish(struct stack *s)
 		for (uint32_t i = 0; i < r->wait_fd_count; i++)
 			r->wait_fd[i] = fds[i];
 	}
+	r->spin_us = s->cfg.stack_spin_us;
 	r->nap_us = s->nap_us;
 	r->is_spin_off = !spin_may(&s->spin, s->now_ns);
 	r->conn_count = s->conn_count;

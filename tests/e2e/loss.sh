@@ -37,6 +37,26 @@ load() {
 
 loss_off() { ip netns exec "$ns_m" nft delete table netdev loss; }
 
+# answered SIDE: how many commands the server on SIDE has answered
+answered() {
+	if [ "$1" = p ]; then
+		redis_cli p 7001 info stats
+	else
+		k_raw timeout 20 redis-cli -h "$addr_k" -p 7001 info stats
+	fi | tr -d '\r' | sed -n 's/^total_commands_processed://p'
+}
+
+# goes_on SIDE PID: true when that load ends; false when the server on SIDE has answered nothing of it for 30 s. How long it takes is the machine's.
+goes_on() {
+	local done=0 now since=$SECONDS
+	until wait_until 2 process_gone "$2"; do
+		now=$(answered "$1")
+		# more than what was asked here
+		[ "${now:-0}" -le $((done + 50)) ] || { done=$now since=$SECONDS; }
+		[ $((SECONDS - since)) -lt 30 ] || because "nothing is answered for 30 s, after $done commands" || return
+	done
+}
+
 # outage SIDE: everything is lost for 5 s while a load runs against the server on SIDE
 outage() {
 	local from=k addr=$addr_p
@@ -48,7 +68,7 @@ outage() {
 	loss_on 1
 	sleep 5
 	loss_off
-	wait_until 60 process_gone "$spawned" || because "it never goes on" || return
+	goes_on "$1" "$spawned" || return
 	wait "$spawned" || because "redis-benchmark: $(grep -aihE -m1 'error|reset|timed' "$work/outage.log")"
 }
 

@@ -81,9 +81,12 @@ nic_shown() {
 	shows nic && said '^driver +net_tap' && said '^mac +([0-9a-f]{2}:){5}' && said '^link_up +yes' && said 'rx_good_packets +[1-9]'
 }
 interrupts_shown() {
-	shows interrupts && said 'sleeps by +descriptor' && said '/dev/net/tun' && said 'wakes_port +[1-9]'
+	shows interrupts && said 'sleeps by +descriptor' && said '/dev/net/tun' && said 'wakes_port +[1-9]' || return
+	# told once a second
+	ctl set stack_spin_us 61 && wait_until 5 eval '"$pronkctl" -c "$conf" interrupts | grep -q "spins before  *61 us"' ||
+		because "the new budget is not shown: $(head -c 200 "$work/ctl.err")"
 }
-repeated() { ctl --interval 0.02 --count 3 sockets --summary && [ "$(grep -c ^Total "$work/ctl.out")" = 3 ] || because "not three times"; }
+repeated() { ctl --interval 0.1 --count 3 sockets --summary && [ "$(grep -c ^Total "$work/ctl.out")" = 3 ] || because "not three times"; }
 # found PID STATE MODE: whose service it is, by name, by the service's process and by a client's
 found() {
 	shows instances && said "^p +$1 .* $2 +$3 .*$work/run/p.sock" || return

@@ -50,6 +50,8 @@ CASES = [
     ('pid-bad', ['-p', 'x1', 'arp'], None),
     ('pid-none', ['-p', '1999999999', 'arp'], None),
     ('two-services', ['-p', '1', '-i', 'x', 'arp'], None),
+    ('every-of-another', ['--all-instances', 'dump'], None),
+    ('every-interval', ['--all-instances', '--interval', '1', 'arp'], None),
     ('command-unknown', ['colour'], None),
 ]
 STOPPED = [
@@ -79,7 +81,7 @@ class Golden:
 
     def run(self, words, json_form=False):
         args = [self.pronkctl, '-s', os.path.join(self.folder, 'golden.sock')]
-        if '-p' in words:
+        if '-p' in words or '--all-instances' in words:
             args = [self.pronkctl]
         env = {'PATH': os.environ.get('PATH', ''), 'LC_ALL': 'C'}
         for key in ('ASAN_OPTIONS', 'UBSAN_OPTIONS'):

@@ -4,6 +4,7 @@
  * Says "ready" when the socket FOLDER/fixture.sock is there; ends with its standard input. One thread: it
  * serves the control socket and plays the one stack.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,13 +20,6 @@
 enum { TURN_MS = 2 };
 
 static struct engine *e;
-
-int nic_kernel_address(const struct cfg *cfg, uint8_t addr[4], unsigned *prefix, uint8_t gw[4], bool *has_gw)
-{
-	(void)gw;
-	*has_gw = false;
-	return cfg_parse_ipv4_prefix(cfg->address, addr, prefix);
-}
 
 /* Of every stage a hundred values, a hundred microseconds apart in the middle, and a long one; of the
  * wake-ups none. */

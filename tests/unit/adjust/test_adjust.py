@@ -24,6 +24,7 @@ COMMANDS = [
 	('--json latency', 'latency', None),
 	('latency --plot', None, r'^(?!  <)|^  < +(8\.2|16\.4|32\.8|65\.5|131\.1) us'),
 	('latency --interval 0', None, r'^pronkctl'),
+	('--json latency --interval 0.1 --count 1', 'latency', None),
 	('latency on --plot', None, r'^pronkctl'),
 	('inject --svg x', None, r'^pronkctl'),
 	('latency --plot --json', None, r'^pronkctl'),

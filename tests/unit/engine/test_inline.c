@@ -37,25 +37,6 @@ static struct nic *nic;
 static _Atomic bool is_over;
 static _Atomic int engine_threads; /* that have said so */
 
-int nic_kernel_address(const struct cfg *cfg, struct nic_address *a)
-{
-	memset(a, 0, sizeof(*a));
-	return cfg_parse_ipv4_prefix(cfg->address, a->ip, &a->prefix);
-}
-
-/* no interface of the kernel's is behind the fake port */
-int nic_kernel_interface(const struct cfg *cfg)
-{
-	(void)cfg;
-	return -EINVAL;
-}
-
-int nic_kernel_choose(const struct cfg *cfg, const struct iface *iface, struct nic_address *a)
-{
-	(void)cfg, (void)iface, (void)a;
-	return -EINVAL;
-}
-
 static void inside(bool is_inside)
 {
 	if (is_inside)

@@ -195,6 +195,7 @@ static void stacks_fill(void)
 		r->core = (int32_t)i + 2;
 		r->tid = 4000 + (int32_t)i;
 		r->event_fd = 20 + (int32_t)i;
+		r->spin_us = 50;
 		r->nap_us = 100;
 		r->wait_fd_count = i == 0;
 		r->wait_fd[0] = 17;
@@ -217,15 +218,14 @@ static void stacks_fill(void)
 static void header_fill(const char *path)
 {
 	struct arena_header *h = arena.hdr;
+	struct arena_net net = {.prefix = 24, .mtu = 1500, .has_gateway = true, .is_usable = true};
+	uint32_t gateway;
 
 	h->service_pid = INT32_MAX; /* nobody's: what depends on the machine cannot be read */
 	h->app_spin_us = 20;
-	h->stack_spin_us = 50;
-	h->mtu = 1500;
-	memcpy(h->address, (uint8_t[]){198, 18, 0, 2}, 4);
-	h->prefix = 24;
-	memcpy(h->gateway, (uint8_t[]){198, 18, 0, 1}, 4);
-	h->has_gateway = 1;
+	memcpy(&net.address, (uint8_t[]){198, 18, 0, 2}, 4);
+	memcpy(&gateway, (uint8_t[]){198, 18, 0, 1}, 4);
+	arena_net_set(h, &net, gateway);
 	h->loopback = 1;
 	snprintf(h->device, sizeof(h->device), "memif:/run/x.sock");
 	snprintf(h->name, sizeof(h->name), "golden");
