@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "arena.h"
+#include "capture.h"
 #include "compiler.h"
 #include "driver.h"
 
@@ -20,6 +21,7 @@ enum ctl_kind {
 	CTL_CONFIG,      /* answer: ctl_text with the effective configuration; value 1 = as JSON */
 	CTL_STASH,       /* one fd rides along, and comes back in the answer (ctl_answer) */
 	CTL_SYNC,        /* answer: 0; hang-ups that happened before the question have been noticed */
+	CTL_CAPTURE,     /* one fd rides along: a capture_spec in sealed memory; answer ctl_capture */
 	CTL_COMMAND,     /* words follow the request, value says how many bytes and CTL_COMMAND_JSON: answer
 	                    ctl_answer, with text behind it */
 };
@@ -50,6 +52,12 @@ struct ctl_welcome {
 
 struct ctl_answer {
 	int32_t result;
+};
+
+/* Followed by the fd of the rings (base/capture.h) when result is 0. */
+struct ctl_capture {
+	int32_t result; /* 0 or -E */
+	char reason[CAPTURE_REASON_SIZE];
 };
 
 enum { CTL_TEXT_MAX = 65536 };

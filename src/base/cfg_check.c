@@ -214,6 +214,12 @@ static int stacks_check(struct checker *c)
 		return cfg_refuse(cfg, is_set(c, OPTION_stacks) ? OPTION_stacks : OPTION_mode, c->err,
 		        c->err_size, "%u stacks are not possible with mode = \"inline\" (allowed: 1)",
 		        cfg->stacks);
+	if (cfg->dpdk_capture && cfg->mode == CFG_MODE_INLINE)
+		return REFUSE(c, dpdk_capture,
+		        "true is not possible with mode = \"inline\" (allowed: false; pronk-dump captures there)");
+	if (cfg->dpdk_capture && cfg->hugepages == CFG_HUGEPAGES_OFF)
+		return REFUSE(
+		        c, dpdk_capture, "true is not possible with hugepages = \"off\" (allowed: false)");
 	least = (uint64_t)cfg->stacks * (cfg->rx_queue_size + 512);
 	if (cfg->packet_buffers < least) {
 		const char *reason =

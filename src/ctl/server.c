@@ -20,6 +20,7 @@
 
 #include "attach.h"
 #include "clock.h"
+#include "wiretap.h"
 #include "log.h"
 #include "segment.h"
 
@@ -42,6 +43,8 @@ static void conn_drop(struct server *s, struct conn *c)
 {
 	if (c->kind == CONN_CLIENT)
 		slot_gone(s, c->client_idx);
+	if (c->kind == CONN_CAPTURE)
+		capture_end(s, c->capture);
 	if (c->kind == CONN_NEW)
 		s->conn_new_count--;
 	s->conn_count--;
@@ -84,6 +87,8 @@ static void conn_add(struct server *s, int fd)
 	if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size)) {
 		c->pid = cred.pid;
 		c->uid = cred.uid;
+	} else {
+		c->uid = (uid_t)-1; /* nobody we know */
 	}
 	c->fd = fd;
 	c->since_ns = clock_now_ns();
@@ -378,6 +383,13 @@ static int message_serve(struct server *s, struct conn *c, struct message *m)
 		return c->kind == CONN_CLIENT ? answer_send(c, 0) : -EPROTO;
 	case CTL_CONFIG:
 		return c->kind == CONN_NEW ? -EPROTO : config_send(s, c, req->value == 1);
+	case CTL_CAPTURE:
+		if (c->kind != CONN_NEW || m->fd < 0)
+			return -EPROTO;
+		rc = wiretap_begin(s, c, m->fd);
+		if (rc == 1)
+			conn_kind_set(s, c, CONN_CAPTURE);
+		return rc < 0 ? rc : 0;
 	case CTL_COMMAND:
 		return c->kind == CONN_OBSERVER ? command_serve(s, c, m) : -EPROTO;
 	default:

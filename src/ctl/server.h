@@ -16,6 +16,7 @@
 #include "stat.h"
 
 struct server;
+struct capture_spec;
 
 /* What the server asks of the engine. Called in the server's thread; must not block. Each of the first two
  * hands one message to every stack, or to none: *left is the number of stacks, and each stack takes one off
@@ -26,6 +27,11 @@ struct server_ops {
 	int (*barrier)(void *arg, _Atomic uint32_t *left);
 	/* Writes the effective configuration into buf, ended by NUL; returns its size without that, or -E. */
 	int (*config_text)(void *arg, bool json, char *buf, size_t size);
+	/* As nic_capture_start, _stop and _free. */
+	int (*capture_start)(
+	        void *arg, const struct capture_spec *spec, int *shm_fd, char *err, size_t err_size);
+	void (*capture_stop)(void *arg, uint32_t capture);
+	void (*capture_free)(void *arg, uint32_t capture);
 	/* Runs a command of a tool whose effective user is uid. Text in buf, ended by NUL: what there is to
 	 * show, or why it is refused. The text's size, or -E. */
 	int (*command)(void *arg, uint32_t uid, const char *words, bool json, char *buf, size_t size);

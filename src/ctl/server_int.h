@@ -2,19 +2,21 @@
  *
  *	server.c  the socket, connections and messages
  *	slot.c    client slots, their pollers, and the jobs that clean up after them
+ *	wiretap.c what pronk-dump asks for
  */
 #pragma once
 #include "server.h"
 
 #include <sys/types.h>
 
-enum conn_kind { CONN_NEW, CONN_CLIENT, CONN_OBSERVER };
+enum conn_kind { CONN_NEW, CONN_CLIENT, CONN_OBSERVER, CONN_CAPTURE };
 
 struct conn {
 	struct conn *next, **prev;
 	int fd;
 	enum conn_kind kind;
 	uint32_t client_idx; /* of CONN_CLIENT */
+	uint32_t capture;    /* of CONN_CAPTURE */
 	uid_t uid;           /* effective, of the peer */
 	pid_t pid;           /* of the peer; 0 when it lives in a pid namespace that we cannot see */
 	uint64_t since_ns;
@@ -35,10 +37,11 @@ struct poller_slot {
 	bool is_retiring; /* a job frees it */
 };
 
-enum job_kind { JOB_CLIENT, JOB_POLLER };
+enum job_kind { JOB_CLIENT, JOB_POLLER, JOB_CAPTURE };
 
 /* Something that ends only after every stack has passed a point. A client: gone on every stack, then a
- * barrier, then the slot is free. A poller: a barrier, then its event fd is closed. */
+ * barrier, then the slot is free. A poller: a barrier, then its event fd is closed. A capture: a barrier,
+ * then its memory is given back. */
 struct job {
 	struct job *next;
 	enum job_kind kind;
@@ -48,6 +51,7 @@ struct job {
 	uint32_t client_idx;
 	uint32_t poller; /* of JOB_POLLER: free it, or BLOCK_NONE to close fd only */
 	int fd;          /* of JOB_POLLER; -1 = none */
+	uint32_t capture;
 };
 
 struct server {
@@ -86,6 +90,9 @@ int poller_set(struct server *s, uint32_t client_idx, uint32_t poller, int fd);
 
 /* The client has no more use for a poller. */
 void poller_retire(struct server *s, uint32_t client_idx, uint32_t poller);
+
+/* Whoever captured packets has hung up: stops it. */
+void capture_end(struct server *s, uint32_t capture);
 
 /* Carries on with what waits for the stacks. */
 void jobs_run(struct server *s);

@@ -182,6 +182,10 @@ static bool job_advance(struct server *s, struct job *j)
 		}
 		if (atomic_load_explicit(&j->left, memory_order_acquire))
 			return false;
+		if (j->kind == JOB_CAPTURE) {
+			s->spec.ops.capture_free(s->spec.ops_arg, j->capture);
+			return true;
+		}
 		if (j->kind == JOB_POLLER) {
 			poller_finish(s, j);
 			return true;
@@ -209,6 +213,18 @@ void jobs_run(struct server *s)
 		s->job_count--;
 		free(j);
 	}
+}
+
+void capture_end(struct server *s, uint32_t capture)
+{
+	struct job *j;
+
+	s->spec.ops.capture_stop(s->spec.ops_arg, capture);
+	j = job_add(s, JOB_CAPTURE, 0);
+	if (j)
+		j->capture = capture;
+	else
+		log_error("out of memory: a capture's memory stays until the service ends");
 }
 
 void slots_destroy(struct server *s)

@@ -136,6 +136,22 @@ static int ops_config_text(void *arg, bool json, char *buf, size_t size)
 	return rc ? rc : n >= (long)size ? -ENOSPC : (int)n;
 }
 
+static int ops_capture_start(
+        void *arg, const struct capture_spec *spec, int *shm_fd, char *err, size_t err_size)
+{
+	return nic_capture_start(((struct engine *)arg)->nic, spec, shm_fd, err, err_size);
+}
+
+static void ops_capture_stop(void *arg, uint32_t capture)
+{
+	nic_capture_stop(((struct engine *)arg)->nic, capture);
+}
+
+static void ops_capture_free(void *arg, uint32_t capture)
+{
+	nic_capture_free(((struct engine *)arg)->nic, capture);
+}
+
 /* --- the parts, in the order of their start --- */
 
 static int port_open(struct engine *e, char *err, size_t err_size)
@@ -392,7 +408,8 @@ static int ctl_start(struct engine *e, char *err, size_t err_size)
 	        .poller_fds = e->poller_fds,
 	        .stats_fd = e->stats.fd,
 	        .region_count = e->region_count,
-	        .ops = {ops_client_gone, ops_barrier, ops_config_text, engine_command},
+	        .ops = {ops_client_gone, ops_barrier, ops_config_text, ops_capture_start, ops_capture_stop,
+	                ops_capture_free, engine_command},
 	        .ops_arg = e,
 	};
 	int rc;

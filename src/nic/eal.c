@@ -185,19 +185,24 @@ static int args_memory(const struct cfg *cfg, uint64_t pool_size, char *err, siz
 	uint64_t count = page != 0 ? (need + page - 1) / page : 0;
 	bool huge = cfg->hugepages != CFG_HUGEPAGES_OFF && page != 0 && have >= count * page;
 
+	if (huge && cfg->dpdk_capture) {
+		arg_add("--single-file-segments"); /* secondary.c */
+		return 0;
+	}
 	if (huge) {
 		arg_add("--in-memory");
 		arg_add("--single-file-segments");
 		return 0;
 	}
-	if (cfg->hugepages == CFG_HUGEPAGES_ON) {
+	if (cfg->hugepages == CFG_HUGEPAGES_ON || cfg->dpdk_capture) {
+		const char *why = cfg->dpdk_capture ? "dpdk_capture = true" : "hugepages = \"on\"";
+
 		if (page == 0)
-			return nic_fail(
-			        err, err_size, -ENOMEM, "hugepages = \"on\", but this kernel has none");
+			return nic_fail(err, err_size, -ENOMEM, "%s, but this kernel has no hugepages", why);
 		return nic_fail(err, err_size, -ENOMEM,
-		        "hugepages = \"on\", but %llu MB of them are free and %llu MB are needed "
+		        "%s, but %llu MB of hugepages are free and %llu MB are needed "
 		        "(sysctl vm.nr_hugepages)",
-		        (unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20));
+		        why, (unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20));
 	}
 	if (cfg->hugepages == CFG_HUGEPAGES_AUTO && page == 0)
 		log_warning("this kernel has no hugepages: using plain pages, which is slower");
@@ -214,11 +219,12 @@ static int args_memory(const struct cfg *cfg, uint64_t pool_size, char *err, siz
 	return 0;
 }
 
-/* One DPDK core that floats over all cores this process may use: nothing gets pinned. */
-static void args_cores(const cpu_set_t *cores)
+/* One DPDK core that floats over all cores this process may use: nothing gets pinned. more: that many further
+ * ones, whose threads sleep for ever while the stacks go by their numbers (secondary_thread). */
+static void args_cores(const cpu_set_t *cores, uint32_t more)
 {
-	char text[EAL_ARG_SIZE] = "0@(";
-	size_t used = strlen(text);
+	char text[EAL_ARG_SIZE];
+	size_t begin = (size_t)snprintf(text, sizeof(text), more ? "(0-%u)@(" : "%u@(", more), used = begin;
 
 	for (int core = 0; core < CPU_SETSIZE; core++) {
 		int last = core;
@@ -230,7 +236,7 @@ static void args_cores(const cpu_set_t *cores)
 		if (used > EAL_ARG_SIZE - 16)
 			break;
 		used += (size_t)snprintf(
-		        text + used, sizeof(text) - used, used > 3 ? ",%d-%d" : "%d-%d", core, last);
+		        text + used, sizeof(text) - used, used > begin ? ",%d-%d" : "%d-%d", core, last);
 		core = last;
 	}
 	arg_add("--lcores");
@@ -331,7 +337,7 @@ int eal_start(
 		ret = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? 0 : -errno;
 	if (ret != 0)
 		return ret == -ENOMEM ? ret : nic_fail(err, err_size, ret, "cannot read the allowed cores");
-	args_cores(&cores);
+	args_cores(&cores, cfg->dpdk_capture ? cfg->stacks : 0);
 	ret = args_user(cfg->eal_args, err, err_size);
 	if (ret != 0)
 		return ret;

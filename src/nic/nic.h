@@ -17,6 +17,7 @@
 
 #include "nic_inject.h"
 
+struct capture_spec;
 struct cfg;
 struct nic;
 struct nic_queue;
@@ -26,6 +27,7 @@ enum {
 	NIC_STACK_MAX = 16,        /* queue pairs of one port */
 	NIC_PRIV_SIZE = 64,        /* bytes per buffer that the stack may use while it holds the buffer */
 	NIC_REGION_MAX = 32,       /* packet memory regions a port may span */
+	NIC_CAPTURE_MAX = 8,       /* captures at a time */
 	NIC_HEADROOM = 128,        /* bytes free in front of the data of a fresh buffer */
 	NIC_UDP_NO_CKSUM = 0xffff, /* in a UDP header's checksum: it is to leave without one */
 };
@@ -242,6 +244,18 @@ void nic_buf_levels(struct nic_queue *q, uint32_t *free_count, uint32_t *total_c
 
 /* The queue's counters. */
 const struct nic_queue_stats *nic_stats(const struct nic_queue *q);
+
+/* Begins to copy the frames that spec (checked by capture_spec_check) names into rings of base/capture.h:
+ * what the port gives, as it came in and where it came in; what the port gets, when it is offered. *shm_fd is
+ * the rings' memory, the caller's to pass on and close. The capture's number, or -E with a one-line reason.
+ * Control thread; blocks for memory. */
+int nic_capture_start(
+        struct nic *nic, const struct capture_spec *spec, int *shm_fd, char *err, size_t err_size);
+/* No stack begins to use the capture any more. Control thread, as is nic_capture_free, which may be called
+ * when every stack's thread has since been outside the functions of this header. nic_close frees the others.
+ */
+void nic_capture_stop(struct nic *nic, uint32_t capture);
+void nic_capture_free(struct nic *nic, uint32_t capture);
 
 /* --- for tools (report.c) --- */
 

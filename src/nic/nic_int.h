@@ -1,6 +1,7 @@
 /* nic_int.h - what the files of src/nic share: the port, its queues, and who calls whom.
  *
  *	eal.c     DPDK's environment: arguments, memory mode, messages      control thread
+ *	secondary.c what DPDK's own capture tools need                      control thread
  *	device.c  kinds of device: option text, kernel side, vdev arguments control thread
  *	kernel.c  the kernel's view of an interface (nic_kernel.h)          control thread
  *	pool.c    the buffer pool and its shareable regions                 control thread
@@ -12,6 +13,7 @@
  *	rss.c     Toeplitz hash, owner of a 4-tuple                         any thread, pure
  *	cksum.c   checksums of one frame                                    queue's thread
  *	chain.c   frames of several buffers, lent memory                    queue's thread
+ *	capture.c copies for those who capture packets                      control thread, queue's thread
  *	inject.c  faults made on purpose (nic_inject.h)                     queue's thread
  *	queue.c   receive, transmit, hand-off: the hot file                 queue's thread
  */
@@ -129,6 +131,7 @@ struct memif_wait {
 struct nic_queue {
 	/* constant after nic_open */
 	struct nic *nic;
+	_Atomic uint32_t captures; /* control thread: a bit for each that this queue is part of */
 	struct rte_mempool *pool;
 	uint32_t stack_idx;
 	uint32_t stack_count;
@@ -151,6 +154,7 @@ struct nic_queue {
 	uint32_t room_left;              /* bursts until the pool's level is looked at again */
 	struct rte_mempool_cache *cache; /* its buffers beside the pool; NULL until its first nic_rx */
 	uint32_t tx_count;
+	uint32_t tx_left;      /* of these, those that the port has refused before */
 	uint32_t local_woken;  /* stacks that nic_local gave frames to since the last flush */
 	bool up;               /* the port may be called */
 	uint8_t link_patience; /* looks in a row that saw no link */
@@ -195,6 +199,8 @@ struct nic {
 	int time_off;  /* of a frame's time in its buffer; -1: there is no room for it */
 	int never_fd;  /* an eventfd nobody signals: what a stack without a hardware queue waits on */
 
+	struct nic_capture *capture[NIC_CAPTURE_MAX]; /* capture.c */
+
 	/* any queue's thread, once */
 	atomic_bool partial_seen, cut_seen;
 };
@@ -214,6 +220,21 @@ void eal_listen(void);
 const char *eal_complaint(void);
 /* The port is up: what DPDK says from now on is about its operation. */
 void eal_ready(void);
+
+/* ---- secondary.c: option dpdk_capture ---- */
+
+/* Removes what a killed service of this name left for DPDK's other processes. Before eal_start. 0 or -E with
+ * err. */
+int secondary_prepare(const struct cfg *cfg, char *err, size_t err_size);
+/* When the port is up: other processes may ask for packets. 0 or -E with err. */
+int secondary_serve(char *err, size_t err_size);
+/* The calling thread becomes one that the driver library knows, in a way that leaves room for other
+ * processes. False: they are not wanted, do it the usual way. Each stack's thread. */
+bool secondary_thread(void);
+/* They get no more. Before the port is closed, and nothing calls it any longer. */
+void secondary_hang_up(void);
+/* Removes the files. After eal_stop. */
+void secondary_end(void);
 
 /* ---- device.c ---- */
 
@@ -346,6 +367,15 @@ void intr_disown(void);
 void intr_fork_prepare(void);
 void intr_fork_parent(void);
 int intr_fork_child(void);
+
+/* ---- capture.c ---- */
+
+/* Hands copies of a burst to every capture that the queue is part of. Queue's thread. */
+void capture_burst(struct nic_queue *q, struct rte_mbuf **m, uint32_t count, uint32_t direction);
+static inline bool capture_is_on(const struct nic_queue *q)
+{
+	return atomic_load_explicit(&q->captures, memory_order_relaxed) != 0;
+}
 
 /* ---- cksum.c ---- */
 

@@ -440,6 +440,9 @@ int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count,
 	if (ret != 0)
 		goto close;
 	o.mtu = cfg->mtu != 0 ? cfg->mtu : nic->device.mtu != 0 ? nic->device.mtu : RTE_ETHER_MTU;
+	ret = secondary_prepare(cfg, err, err_size);
+	if (ret != 0)
+		goto close;
 	ret = eal_start(cfg, &nic->device, pool_size_estimate(&nic->device, cfg->packet_buffers, o.mtu), err,
 	        err_size);
 	if (ret != 0)
@@ -459,6 +462,8 @@ int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count,
 		rte_eth_dev_set_mtu(nic->port, (uint16_t)o.mtu);
 	if (ret == 0)
 		ret = port_start(&o);
+	if (ret == 0)
+		ret = secondary_serve(err, err_size);
 	if (ret != 0)
 		goto close;
 	info_fill(&o);
@@ -485,6 +490,7 @@ void nic_close(struct nic *nic)
 		while (q->tx_shared != NULL && rte_ring_sc_dequeue(q->tx_shared, &m) == 0)
 			rte_pktmbuf_free(m);
 	}
+	secondary_hang_up();
 	if (nic->started && nic->queues[0].up)
 		rte_eth_dev_stop(nic->port);
 	if (nic->has_port)
@@ -501,10 +507,14 @@ void nic_close(struct nic *nic)
 		rte_ring_free(nic->queues[i].tx_shared);
 		free(nic->queues[i].lent);
 	}
+	for (uint32_t i = 0; i < NIC_CAPTURE_MAX; i++)
+		nic_capture_free(nic, i);
 	pool_regions_close(nic);
 	rte_mempool_free(nic->pool);
-	if (nic->eal_up)
+	if (nic->eal_up) {
 		eal_stop();
+		secondary_end();
+	}
 	device_restore(&nic->device);
 	if (nic->never_fd >= 0)
 		close(nic->never_fd);
@@ -527,6 +537,8 @@ struct nic_queue *nic_queue_get(struct nic *nic, uint32_t stack_idx)
 int nic_thread_attach(void)
 {
 	if (rte_lcore_id() != LCORE_ID_ANY) /* the thread that called nic_open is known already */
+		return 0;
+	if (secondary_thread())
 		return 0;
 	return rte_thread_register() == 0 ? 0 : -rte_errno;
 }

@@ -15,6 +15,7 @@
 #include <rte_cycles.h>
 #include <rte_prefetch.h>
 
+#include "capture.h"
 #include "clock.h"
 #include "nic_int.h"
 
@@ -356,6 +357,8 @@ uint32_t nic_rx(struct nic_queue *q, struct nic_frame *frames, uint32_t max)
 		memif_enter(q);
 		count = rte_eth_rx_burst(q->port, q->hw, m, (uint16_t)want);
 		memif_leave(q);
+		if (unlikely(capture_is_on(q)) && count != 0)
+			capture_burst(q, m, count, CAPTURE_IN);
 		if (unlikely(q->timed_ns != 0))
 			frames_time(q, m, count);
 		if (unlikely(q->inject != NULL))
@@ -493,6 +496,8 @@ uint32_t nic_tx_flush(struct nic_queue *q)
 	if (unlikely(q->inject != NULL))
 		inject_tx_due(q);
 	count = q->tx_count;
+	if (unlikely(capture_is_on(q)) && count > q->tx_left && (q->up || !q->has_hw))
+		capture_burst(q, q->tx + q->tx_left, count - q->tx_left, CAPTURE_OUT);
 	if (count != 0 && q->has_hw && likely(q->up)) {
 		/* a full port gets the rest later: frames that wait a moment cost less than their loss */
 		sent = port_send(q, q->tx, count, true);
@@ -509,6 +514,7 @@ uint32_t nic_tx_flush(struct nic_queue *q)
 	}
 	if (q->tx_shared != NULL && !rte_ring_empty(q->tx_shared))
 		tx_shared_drain(q);
+	q->tx_left = q->tx_count;
 	return q->tx_count;
 }
 

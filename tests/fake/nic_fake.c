@@ -920,6 +920,21 @@ const struct nic_queue_stats *nic_stats(const struct nic_queue *q)
 	return &q->stats;
 }
 
+int nic_capture_start(struct nic *nic UNUSED, const struct capture_spec *spec UNUSED, int *shm_fd UNUSED,
+        char *err, size_t err_size)
+{
+	snprintf(err, err_size, "the fake port has no captures");
+	return -ENOTSUP;
+}
+
+void nic_capture_stop(struct nic *nic UNUSED, uint32_t capture UNUSED)
+{
+}
+
+void nic_capture_free(struct nic *nic UNUSED, uint32_t capture UNUSED)
+{
+}
+
 void nic_report(struct nic *nic, struct nic_report *report)
 {
 	memset(report, 0, sizeof(*report));

@@ -25,6 +25,7 @@
 #include "attach.h"
 #include "cfg.h"
 #include "clock.h"
+#include "wiretap.h"
 #include "libc.h"
 #include "lock.h"
 #include "log.h"
@@ -49,6 +50,7 @@ static struct fixture {
 	pthread_t thread;
 	_Atomic bool is_holding, is_refusing; /* the fake stacks do not run; cannot be posted to */
 	_Atomic uint32_t gone_count, gone_client, barrier_count;
+	_Atomic uint32_t capture_count, capture_stopped, capture_freed; /* bits of numbers */
 	pthread_mutex_t lock;
 	struct held held[HELD_MAX];
 	uint32_t held_count;
@@ -116,6 +118,40 @@ static int fake_command(void *arg, uint32_t uid, const char *words, bool json, c
 	return snprintf(buf, size, "%u %d %s", uid, json, words);
 }
 
+static int fake_capture_start(
+        void *arg, const struct capture_spec *spec, int *shm_fd, char *err, size_t err_size)
+{
+	struct capture_shm *shm;
+	size_t size = capture_shm_size(STACKS, CAPTURE_RING_MIN);
+
+	assert_ptr_equal(arg, &fx);
+	if (spec->snap_size == 77) {
+		snprintf(err, err_size, "no captures of 77 bytes today");
+		return -EBUSY;
+	}
+	*shm_fd = memfd_create("rings", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(*shm_fd, (off_t)size), 0);
+	shm = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *shm_fd, 0);
+	capture_shm_init(shm, STACKS, CAPTURE_RING_MIN, "tap:x", (const uint8_t[6]){0});
+	munmap(shm, size);
+	return (int)atomic_fetch_add(&fx.capture_count, 1);
+}
+
+static void fake_capture_stop(void *arg, uint32_t capture)
+{
+	assert_ptr_equal(arg, &fx);
+	atomic_fetch_or(&fx.capture_stopped, 1u << capture);
+}
+
+static void fake_capture_free(void *arg, uint32_t capture)
+{
+	assert_ptr_equal(arg, &fx);
+	atomic_fetch_or(&fx.capture_freed, 1u << capture);
+}
+
+static const struct server_ops fake_ops = {fake_gone, fake_barrier, fake_config, fake_capture_start,
+        fake_capture_stop, fake_capture_free, fake_command};
+
 /* Lets every stack run what it was given, and one stack only when all is false. */
 static void stacks_run(bool all)
 {
@@ -151,9 +187,7 @@ static int setup(void **state)
 	        .client_count = CLIENTS,
 	        .block_memory = 1 << 20,
 	        .huge = -1};
-	struct server_spec ss = {.arena = &fx.arena,
-	        .ops = {fake_gone, fake_barrier, fake_config, fake_command},
-	        .ops_arg = &fx};
+	struct server_spec ss = {.arena = &fx.arena, .ops = fake_ops, .ops_arg = &fx};
 	char err[256] = "";
 	bool is_huge;
 
@@ -873,13 +907,148 @@ static void lock_lets_one_service_in(void **state)
 	assert_int_equal(rmdir(folder), 0);
 }
 
+/* --- captures --- */
+
+static const struct capture_spec capture_good = {.magic = CAPTURE_MAGIC,
+        .snap_size = 96,
+        .directions = CAPTURE_IN,
+        .queues = 1,
+        .ring_size = CAPTURE_RING_MIN};
+
+static void capture_lasts_as_long_as_its_connection(void **state)
+{
+	struct wiretap first, second;
+	char err[256] = "";
+
+	(void)state;
+	assert_int_equal(wiretap_open(&first, fx.path, &capture_good, err, sizeof(err)), 0);
+	assert_int_equal(wiretap_open(&second, fx.path, &capture_good, err, sizeof(err)), 0);
+	assert_string_equal(first.shm->device, "tap:x");
+	assert_true(wiretap_is_alive(&first));
+	assert_int_equal(atomic_load(&fx.capture_stopped), 0);
+	/* freed only when every stack has passed a point */
+	atomic_store(&fx.is_holding, true);
+	wiretap_close(&second);
+	WAIT_FOR(atomic_load(&fx.capture_stopped) == 2);
+	WAIT_FOR(fx.held_count == 1);
+	stacks_run(false);
+	nap_ms(20);
+	assert_int_equal(atomic_load(&fx.capture_freed), 0);
+	stacks_run(true);
+	WAIT_FOR(atomic_load(&fx.capture_freed) == 2);
+	atomic_store(&fx.is_holding, false);
+	wiretap_close(&first);
+	WAIT_FOR(atomic_load(&fx.capture_freed) == 3);
+	assert_int_equal(stat_read(STAT_clients_attached), 0);
+}
+
+static void capture_ends_with_a_killed_process(void **state)
+{
+	int status, ready[2];
+	char c;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (!pid) {
+		char err[256] = "";
+		struct wiretap d;
+
+		if (wiretap_open(&d, fx.path, &capture_good, err, sizeof(err)) ||
+		        write(ready[1], "r", 1) != 1)
+			_exit(1);
+		pause();
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	close(ready[0]);
+	assert_int_equal(atomic_load(&fx.capture_stopped), 0);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	WAIT_FOR(atomic_load(&fx.capture_freed) == 1);
+}
+
+static void capture_that_cannot_be_is_refused_with_the_reason(void **state)
+{
+	struct capture_spec bad = capture_good;
+	struct wiretap d;
+	char err[256] = "";
+
+	(void)state;
+	bad.snap_size = 77;
+	assert_int_equal(wiretap_open(&d, fx.path, &bad, err, sizeof(err)), -EBUSY);
+	assert_string_equal(err, "no captures of 77 bytes today");
+	bad.snap_size = 0;
+	assert_int_equal(wiretap_open(&d, fx.path, &bad, err, sizeof(err)), -EINVAL);
+	assert_string_equal(err, "snap length 0 (allowed: 1 to 262144)");
+	assert_int_equal(wiretap_open(&d, "/nowhere/at/all.sock", &capture_good, err, sizeof(err)), -ENOENT);
+	assert_non_null(strstr(err, "no service at /nowhere/at/all.sock"));
+	assert_int_equal(atomic_load(&fx.capture_count), 0);
+}
+
+/* Whoever asks may hand over anything. */
+static void capture_request_outside_sealed_memory_is_refused(void **state)
+{
+	struct ctl_request req = request(CTL_CAPTURE, 0);
+	struct ctl_capture ans;
+	int fds[3], pipe_fds[2];
+
+	(void)state;
+	assert_int_equal(pipe(pipe_fds), 0);
+	fds[0] = pipe_fds[0];
+	fds[1] = memfd_create("open", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(write(fds[1], &capture_good, sizeof(capture_good)), sizeof(capture_good));
+	fds[2] = memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(fds[2], 1 << 30), 0);
+	assert_int_equal(
+	        fcntl(fds[2], F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE), 0);
+	for (int i = 0; i < 3; i++) {
+		int fd = raw_connect();
+
+		raw_send(fd, &req, sizeof(req), &fds[i], 1);
+		assert_int_equal(recv(fd, &ans, sizeof(ans), 0), sizeof(ans));
+		assert_int_equal(ans.result, -EINVAL);
+		assert_non_null(strstr(ans.reason, "sealed memory"));
+		close(fd);
+		close(fds[i]);
+	}
+	close(pipe_fds[1]);
+	assert_int_equal(atomic_load(&fx.capture_count), 0);
+}
+
+static void capture_by_another_user_is_refused(void **state)
+{
+	int status;
+	pid_t pid;
+
+	(void)state;
+	if (geteuid())
+		skip();
+	assert_int_equal(chmod(fx.folder, 0755), 0);
+	pid = fork();
+	if (!pid) {
+		char err[256] = "";
+		struct wiretap d;
+
+		if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+			_exit(1);
+		if (wiretap_open(&d, fx.path, &capture_good, err, sizeof(err)) != -EPERM)
+			_exit(2);
+		_exit(strcmp(err, "only root and the service's user may capture packets") ? 3 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(atomic_load(&fx.capture_count), 0);
+}
+
 static void stale_socket_is_replaced(void **state)
 {
 	struct server_spec ss = {.arena = &fx.arena,
 	        .stats = stat_segment_block(fx.stats.base, 0),
 	        .stats_fd = fx.stats.fd,
 	        .poller_fds = fx.poller_fds,
-	        .ops = {fake_gone, fake_barrier, fake_config, fake_command},
+	        .ops = fake_ops,
 	        .ops_arg = &fx};
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	char path[108], err[256] = "";
@@ -928,6 +1097,11 @@ int main(void)
 	        TEST(nonsense_costs_the_connection),
 	        TEST(second_join_on_a_connection_costs_it),
 	        TEST(program_name_is_made_printable),
+	        TEST(capture_lasts_as_long_as_its_connection),
+	        TEST(capture_ends_with_a_killed_process),
+	        TEST(capture_that_cannot_be_is_refused_with_the_reason),
+	        TEST(capture_request_outside_sealed_memory_is_refused),
+	        TEST(capture_by_another_user_is_refused),
 	        TEST(stale_socket_is_replaced),
 	        cmocka_unit_test(lock_lets_one_service_in),
 	};

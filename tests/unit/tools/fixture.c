@@ -283,7 +283,10 @@ int main(int argc, char **argv)
 	struct server_spec server = {.socket_path = path,
 	        .arena = &arena,
 	        .poller_fds = poller_fds,
-	        .ops = {no_client, no_stacks, config_text, command}};
+	        .ops = {.client_gone = no_client,
+	                .barrier = no_stacks,
+	                .config_text = config_text,
+	                .command = command}};
 	struct pollfd fds[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.events = POLLIN}};
 	struct server *s;
 	bool is_huge;

@@ -211,7 +211,10 @@ int main(int argc, char **argv)
 	struct server_spec ss = {.arena = &arena,
 	        .stats = &own,
 	        .poller_fds = poller_fds,
-	        .ops = {fake_gone, fake_barrier, fake_config, fake_command}};
+	        .ops = {.client_gone = fake_gone,
+	                .barrier = fake_barrier,
+	                .config_text = fake_config,
+	                .command = fake_command}};
 	bool is_huge, is_moving = argc > 2 && !strcmp(argv[2], "moving");
 	struct segment *segment;
 	struct server *server;
