@@ -112,26 +112,9 @@ static void driver_check(const struct machine *m, const char *name, struct repor
 		        m->iface.kind[0] ? m->iface.kind : "virtual");
 }
 
-static int queues_of(const struct machine *m, const char *name)
-{
-	char path[PATH_MAX];
-	struct dirent **list;
-	int count, queues = 0;
-
-	snprintf(path, sizeof(path), "%s/sys/class/net/%s/queues", m->root, name);
-	count = scandir(path, &list, NULL, NULL);
-	for (int i = 0; i < count; i++) {
-		queues += !strncmp(list[i]->d_name, "rx-", 3);
-		free(list[i]);
-	}
-	if (count >= 0)
-		free(list);
-	return queues;
-}
-
 static void queues_check(const struct machine *m, const struct cfg *cfg, const char *name, struct report *r)
 {
-	int queues = queues_of(m, name);
+	int queues = machine_queues(m, name);
 	struct finding *f;
 
 	if (!queues)

@@ -436,3 +436,20 @@ void machine_probe(struct machine *m, const struct cfg *cfg)
 		m->xdp_features_rc = iface_xdp_features(m->iface.index, &m->xdp_features);
 	rtnl_close(&n);
 }
+
+int machine_queues(const struct machine *m, const char *name)
+{
+	char path[PATH_MAX];
+	struct dirent **list;
+	int count, queues = 0;
+
+	snprintf(path, sizeof(path), "%s/sys/class/net/%s/queues", m->root, name);
+	count = scandir(path, &list, NULL, NULL);
+	for (int i = 0; i < count; i++) {
+		queues += !strncmp(list[i]->d_name, "rx-", 3);
+		free(list[i]);
+	}
+	if (count >= 0)
+		free(list);
+	return queues;
+}

@@ -125,3 +125,6 @@ void check_device(const struct machine *m, const struct cfg *cfg, struct report 
 /* The two commands. The exit status. */
 int check_main(int argc, char **argv);
 int setup_main(int argc, char **argv);
+
+/* Receive queues of a kernel interface; 0 when it does not say. */
+int machine_queues(const struct machine *m, const char *name);

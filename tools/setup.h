@@ -36,8 +36,6 @@ struct plan {
 /* --- setup_plan.c --- */
 /* Fills in the plan from the device that was asked for. Changes nothing. 0, or -E with a line in err. */
 int plan_make(struct plan *p, struct machine *m, char *err, size_t err_size);
-/* Queues of a kernel interface; 0 when it does not say. */
-int machine_queues(const struct machine *m, const char *name);
 
 /* --- setup_state.c: every change is noted before it is made --- */
 

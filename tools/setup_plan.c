@@ -23,23 +23,6 @@ static int refuse(char *err, size_t size, int code, const char *fmt, ...)
 	return code;
 }
 
-int machine_queues(const struct machine *m, const char *name)
-{
-	char path[PATH_MAX];
-	struct dirent **list;
-	int count, queues = 0;
-
-	snprintf(path, sizeof(path), "%s/sys/class/net/%s/queues", m->root, name);
-	count = scandir(path, &list, NULL, NULL);
-	for (int i = 0; i < count; i++) {
-		queues += !strncmp(list[i]->d_name, "rx-", 3);
-		free(list[i]);
-	}
-	if (count >= 0)
-		free(list);
-	return queues;
-}
-
 /* The interface that the kernel has for a PCI device. */
 static bool pci_interface(const struct machine *m, const char *address, char *name, size_t size)
 {

@@ -208,6 +208,30 @@ void rx_reclaim_later(const struct stack *s, struct conn *c)
 	c->reclaim_due = s->now_ms + c->reclaim_wait;
 }
 
+/* Dynamic right-sizing, as tcp_moderate_rcvbuf of tcp(7) does it: the window is twice what a reader that
+ * keeps up takes in a round trip, so that a sender which doubles its own finds room. It grows only, and not
+ * while packet memory is short. Two ends of one shared memory have nothing on the way; there a longer window
+ * only falls out of the caches. */
+static void window_tune(struct stack *s, struct conn *c, const struct endpoint *ep, uint32_t read)
+{
+	uint64_t passed_ns = s->now_ns - c->tune_ns, rtt_ns = (uint64_t)c->srtt_us * 1000;
+	uint32_t free_count, total;
+	uint64_t want;
+
+	if (likely(passed_ns < rtt_ns) || c->wire_mss)
+		return;
+	want = 2 * (uint64_t)(read - c->tune_read) * rtt_ns / (passed_ns + !passed_ns);
+	c->tune_ns = s->now_ns;
+	c->tune_read = read;
+	if (likely(want <= c->rcv_limit) || c->rcv_limit >= s->cfg.receive_buffer_max || !tcp_rcv_is_free(ep))
+		return;
+	buf_levels(s, &free_count, &total);
+	if (free_count < total / 2)
+		return;
+	rx_resize(s, c, (uint32_t)LWIP_MIN(want, s->cfg.receive_buffer_max));
+	COUNT(s, tcp_rx_grown, 1);
+}
+
 void rx_reclaim(struct stack *s, struct conn *c)
 {
 	struct endpoint *ep;
@@ -231,8 +255,10 @@ void rx_reclaim(struct stack *s, struct conn *c)
 		pbuf_free(c->rx_bufs[c->rx_freed % RX_RING_SIZE]);
 		c->rx_freed++;
 	}
-	if (c->pcb)
+	if (c->pcb) {
 		window_open(c, read - c->rx_recved);
+		window_tune(s, c, ep, read);
+	}
 	c->rx_recved = read;
 	if (c->pend_first)
 		publish(s, c);

@@ -107,6 +107,8 @@ struct conn {
 	struct pbuf *pend_first, *pend_last; /* received, the ring was full */
 	uint32_t rcv_limit;                  /* receive window of this connection */
 	uint32_t rcv_debt;                   /* bytes that a smaller SO_RCVBUF keeps back from the window */
+	uint32_t tune_read;                  /* rx_read at tune_ns */
+	uint64_t tune_ns;                    /* when the reader's rate was last looked at */
 	/* timer wheel */
 	struct conn *timer_next, **timer_prev;
 	uint32_t timer_due; /* ms clock; valid when is_linked */
@@ -557,6 +559,8 @@ bool route_ok(const struct stack *s, const uint8_t ip[4]);
 void tcp_options(struct stack *s, struct conn *c);
 /* The receive window that an endpoint's options leave. */
 uint32_t tcp_rcv_limit(const struct stack *s, const struct endpoint *ep);
+/* Whether the window is ours to choose: no option of the program speaks of it. */
+bool tcp_rcv_is_free(const struct endpoint *ep);
 /* An IPv4 packet of lwIP's on its way out: counts it; a SYN says what the options want. */
 void tcp_segment_out(struct stack *s, struct pbuf *p);
 /* Around lwIP's work on a segment: what it changed, for TCP_INFO. */

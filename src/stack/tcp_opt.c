@@ -32,6 +32,11 @@ uint32_t tcp_rcv_limit(const struct stack *s, const struct endpoint *ep)
 	return LWIP_MIN(limit, TCP_WND);
 }
 
+bool tcp_rcv_is_free(const struct endpoint *ep)
+{
+	return !ep_opt_flag(ep, EPF_RCVBUF_SET) && ep_opt(ep, EPO_WINDOW_CLAMP) <= 0;
+}
+
 /* A client may have written anything: what cannot be counts as never set. */
 static uint32_t sane(int32_t v, int32_t min, int32_t max, uint32_t usual)
 {
@@ -64,7 +69,8 @@ void tcp_options(struct stack *s, struct conn *c)
 	                                           : (int16_t)sane(ep_opt(ep, EPO_LINGER2), 1, LINGER2_MAX_S,
 	                                                     FIN_WAIT2_MS / 1000);
 	limit = tcp_rcv_limit(s, ep);
-	if (limit != c->rcv_limit)
+	/* what has grown stays */
+	if (limit != c->rcv_limit && !(c->rcv_limit > limit && tcp_rcv_is_free(ep)))
 		rx_resize(s, c, limit);
 }
 

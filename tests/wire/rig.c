@@ -134,6 +134,7 @@ struct rig *rig_up(const struct rig_spec *spec)
 	cfg_defaults(&r->cfg);
 	r->cfg.stacks = r->stacks;
 	r->cfg.receive_buffer = OR(spec->receive_buffer, 262144);
+	r->cfg.receive_buffer_max = OR(spec->receive_buffer_max, r->cfg.receive_buffer);
 	r->cfg.send_buffer = OR(spec->send_buffer, 524288);
 	r->cfg.time_wait_ms = OR(spec->time_wait_ms, 1000);
 	r->cfg.rto_min_ms = OR(spec->rto_min_ms, 20);

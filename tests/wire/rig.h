@@ -47,15 +47,16 @@ struct packet {
 
 /* What a test may change; all zero is the usual. */
 struct rig_spec {
-	uint32_t stacks;         /* 1 */
-	uint32_t endpoints;      /* 64 for each stack */
-	uint32_t block_memory;   /* 4 MB for each stack */
-	uint32_t receive_buffer; /* 262144 */
-	uint32_t send_buffer;    /* 524288 */
-	uint32_t time_wait_ms;   /* 1000 */
-	uint32_t rto_min_ms;     /* 20 */
-	uint32_t delayed_ack_ms; /* 5 */
-	uint64_t start_ms;       /* 1000000 */
+	uint32_t stacks;             /* 1 */
+	uint32_t endpoints;          /* 64 for each stack */
+	uint32_t block_memory;       /* 4 MB for each stack */
+	uint32_t receive_buffer;     /* 262144 */
+	uint32_t receive_buffer_max; /* receive_buffer: windows do not grow */
+	uint32_t send_buffer;        /* 524288 */
+	uint32_t time_wait_ms;       /* 1000 */
+	uint32_t rto_min_ms;         /* 20 */
+	uint32_t delayed_ack_ms;     /* 5 */
+	uint64_t start_ms;           /* 1000000 */
 	bool no_gateway;
 	bool loopback; /* = pronk */
 	bool near;     /* neighbours are at the other end of the same shared memory, and say so */

@@ -376,6 +376,114 @@ static void probe_that_takes_all_ends_probing(void **state)
 	peer_ack(&p);
 }
 
+enum { PATH_MS = 20, OUR_SCALE = 5 };
+
+/* A connection over a path of PATH_MS, with window scaling. */
+static uint32_t long_path(struct peer *p, struct rig *r)
+{
+	int lep = app_listen(r, 80, 16);
+
+	assert_true(lep >= 0);
+	peer_init(p, r, 40000, 80);
+	p->wscale = 0;
+	peer_send(p, SYN, NULL, 0);
+	assert_non_null(peer_next(p));
+	rig_run(r, PATH_MS);
+	peer_ack(p);
+	return app_accept(r, (uint32_t)lep);
+}
+
+/* The window the stack has told of last, beyond what has been sent; what it sent is thrown away. */
+static uint32_t window_told(struct peer *p, uint32_t usual)
+{
+	uint32_t edge = p->snd + usual;
+	struct seg *s;
+
+	while ((s = peer_next(p)))
+		edge = s->ack + ((uint32_t)s->wnd << OUR_SCALE);
+	return edge - p->snd;
+}
+
+/* For so many round trips the peer sends size bytes, or what the window takes if that is less, and the
+ * program reads all of it if it reads. The largest window. */
+static uint32_t rounds_run(struct rig *r, struct peer *p, uint32_t ep, uint32_t size, int rounds)
+{
+	uint32_t window = r->cfg.receive_buffer, largest = 0;
+
+	for (int i = 0; i < rounds; i++) {
+		uint32_t left = window < size ? window : size;
+
+		for (uint32_t part; left; left -= part) {
+			part = left < 1460 ? left : 1460;
+			peer_data(p, part);
+			if (part == 1460 && left % 64240 == 0) /* the program is not slower than the path */
+				app_read(r, ep, big, sizeof(big));
+		}
+		app_read(r, ep, big, sizeof(big));
+		window = window_told(p, window);
+		rig_run(r, PATH_MS);
+		window = window_told(p, window);
+		largest = window > largest ? window : largest;
+	}
+	return largest;
+}
+
+static void window_grows_to_what_a_long_path_needs(void **state)
+{
+	struct rig *r = rig_up(&(struct rig_spec){.receive_buffer = 65536, .receive_buffer_max = 1 << 20});
+	struct peer p;
+	uint32_t ep = long_path(&p, r), window;
+
+	(void)state;
+	window = rounds_run(r, &p, ep, 1 << 20, 12);
+	assert_in_range(window, (1 << 20) - (1 << OUR_SCALE) * 200, 1 << 20);
+	assert_in_range(rig_stat(r, STAT_tcp_rx_grown), 3, 8);
+}
+
+static void window_stays_when_the_peer_sends_less_than_half_of_it(void **state)
+{
+	struct rig *r = rig_up(&(struct rig_spec){.receive_buffer = 65536, .receive_buffer_max = 1 << 20});
+	struct peer p;
+	uint32_t ep = long_path(&p, r);
+
+	(void)state;
+	assert_in_range(rounds_run(r, &p, ep, 29200, 20), 60000, 65536);
+	assert_int_equal(rig_stat(r, STAT_tcp_rx_grown), 0);
+}
+
+static void window_stays_where_the_program_or_the_configuration_has_chosen_it(void **state)
+{
+	struct rig *r = rig_up(&(struct rig_spec){.receive_buffer = 65536, .receive_buffer_max = 1 << 20});
+	struct peer p;
+	uint32_t ep = long_path(&p, r);
+
+	(void)state;
+	app_setopt(r, ep, EPO_RCVBUF, 2 * 65536);
+	app_setflag(r, ep, EPF_RCVBUF_SET, true);
+	assert_in_range(rounds_run(r, &p, ep, 1 << 20, 12), 60000, 65536);
+	app_setflag(r, ep, EPF_RCVBUF_SET, false);
+	app_setopt(r, ep, EPO_WINDOW_CLAMP, 65536);
+	assert_in_range(rounds_run(r, &p, ep, 1 << 20, 12), 60000, 65536);
+	app_setopt(r, ep, EPO_WINDOW_CLAMP, 0);
+	r->stack[0]->cfg.receive_buffer_max = 65536;
+	assert_in_range(rounds_run(r, &p, ep, 1 << 20, 12), 60000, 65536);
+	assert_int_equal(rig_stat(r, STAT_tcp_rx_grown), 0);
+	r->stack[0]->cfg.receive_buffer_max = 131072;
+	assert_in_range(rounds_run(r, &p, ep, 1 << 20, 12), 120000, 131072);
+}
+
+static void grown_window_survives_other_options(void **state)
+{
+	struct rig *r = rig_up(&(struct rig_spec){.receive_buffer = 65536, .receive_buffer_max = 1 << 20});
+	struct peer p;
+	uint32_t ep = long_path(&p, r);
+
+	(void)state;
+	rounds_run(r, &p, ep, 1 << 20, 12);
+	app_setopt(r, ep, EPO_KEEPIDLE, 10);
+	assert_in_range(rounds_run(r, &p, ep, 1 << 20, 1), 1 << 19, 1 << 20);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -394,6 +502,10 @@ int main(void)
 	        WIRE_TEST(early_fin_over_the_edge_then_gap_filled_does_not_end_the_stream),
 	        WIRE_TEST(right_edge_never_moves_back),
 	        WIRE_TEST(probe_that_takes_all_ends_probing),
+	        WIRE_TEST(window_grows_to_what_a_long_path_needs),
+	        WIRE_TEST(window_stays_when_the_peer_sends_less_than_half_of_it),
+	        WIRE_TEST(window_stays_where_the_program_or_the_configuration_has_chosen_it),
+	        WIRE_TEST(grown_window_survives_other_options),
 	};
 
 	return cmocka_run_group_tests_name("window", tests, NULL, NULL);
