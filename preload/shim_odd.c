@@ -40,10 +40,22 @@ static int dup_done(int fd, int to)
 	return (int)shim_result(rc);
 }
 
+/* Before the kernel copies a number: a copy that is not in the table yet could not follow spare_own. */
+static int dup_begin(int fd)
+{
+	struct file *f = file_get(fd);
+
+	if (f) {
+		spare_own(f);
+		file_put(f);
+	}
+	return fd;
+}
+
 EXPORT int dup(int fd)
 {
 	shim_enter();
-	return dup_done(fd, WITH_ROOM(libc.dup(fd)));
+	return dup_done(fd, WITH_ROOM(libc.dup(dup_begin(fd))));
 }
 
 /* Makes room at a number that we use ourselves: not to be had. */
@@ -65,7 +77,7 @@ EXPORT int dup2(int fd, int to)
 		return libc.dup2(fd, to);
 	if (is_taken(to))
 		return -1;
-	return dup_done(fd, libc.dup2(fd, to));
+	return dup_done(fd, libc.dup2(dup_begin(fd), to));
 }
 
 EXPORT int dup3(int fd, int to, int flags)
@@ -75,7 +87,7 @@ EXPORT int dup3(int fd, int to, int flags)
 		return libc.dup3(fd, to, flags);
 	if (is_taken(to))
 		return -1;
-	return dup_done(fd, libc.dup3(fd, to, flags));
+	return dup_done(fd, libc.dup3(dup_begin(fd), to, flags));
 }
 
 static int fcntl_any(int fd, int cmd, void *arg)
@@ -85,7 +97,7 @@ static int fcntl_any(int fd, int cmd, void *arg)
 
 	shim_enter();
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
-		return dup_done(fd, WITH_ROOM(libc.fcntl(fd, cmd, arg)));
+		return dup_done(fd, WITH_ROOM(libc.fcntl(dup_begin(fd), cmd, arg)));
 	f = file_get(fd);
 	if (!f)
 		return libc.fcntl(fd, cmd, arg);

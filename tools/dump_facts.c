@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "rows.h"
@@ -215,6 +216,30 @@ static void processes_add(struct dump *d, const struct attach *at)
 	}
 }
 
+/* The path lies where clients can write: only what the service writes to is its log, or, when it is gone,
+ * what is called one. */
+static bool is_its_log(int32_t pid, int fd, const char *path)
+{
+	char folder[48];
+	struct stat log, st;
+	struct dirent *entry;
+	size_t size = strlen(path);
+	bool is_it = false;
+	DIR *dir;
+
+	if (fstat(fd, &log) < 0 || !S_ISREG(log.st_mode))
+		return false;
+	snprintf(folder, sizeof(folder), "/proc/%d/fd", pid);
+	dir = opendir(folder);
+	if (!dir)
+		return size > 4 && !strcmp(path + size - 4, ".log");
+	while (!is_it && (entry = readdir(dir)))
+		is_it = !fstatat(dirfd(dir), entry->d_name, &st, 0) && st.st_dev == log.st_dev &&
+		        st.st_ino == log.st_ino;
+	closedir(dir);
+	return is_it;
+}
+
 static void log_add(struct dump *d, const struct attach *at)
 {
 	const struct arena_header *h = at->arena.hdr;
@@ -235,6 +260,11 @@ static void log_add(struct dump *d, const struct attach *at)
 		dump_missing(d, path,
 		        errno == ENOENT ? "there is none: the service writes to its standard error"
 		                        : strerror(errno));
+		return;
+	}
+	if (!is_its_log(h->service_pid, fd, path)) {
+		dump_missing(d, path, "the service does not write to it");
+		close(fd);
 		return;
 	}
 	end = lseek(fd, 0, SEEK_END);

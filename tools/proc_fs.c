@@ -132,7 +132,8 @@ int proc_memfd_open(pid_t pid, const char *name, uint64_t ino)
 		if (!is_memfd(target, name) || fstatat(dirfd(dir), entry->d_name, &st, 0) ||
 		        (ino && st.st_ino != ino))
 			continue;
-		fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
+		/* by now it may be anything */
+		fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 		fd = fd < 0 ? -errno : fd;
 	}
 	closedir(dir);

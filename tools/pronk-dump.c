@@ -381,7 +381,7 @@ static void *signal_thread(void *arg)
 	int sig;
 
 	for (;;) {
-		struct capture_shm *shm = atomic_load(&state.shm);
+		struct capture_shm *shm;
 
 		if (sigwait(set, &sig))
 			continue;
@@ -392,6 +392,7 @@ static void *signal_thread(void *arg)
 		/* the second time somebody is in earnest: the output may take nothing any more */
 		if (atomic_exchange(&state.is_over, true))
 			_exit(1);
+		shm = atomic_load(&state.shm);
 		if (shm)
 			capture_wake(shm);
 	}
@@ -476,7 +477,7 @@ static int run(const struct args *args, const struct wiretap *d, struct dump_out
 	bool is_gone = false;
 	int64_t n = 0;
 
-	for (uint32_t i = 0; i < d->shm->queue_count; i++)
+	for (uint32_t i = 0; i < d->shm->queue_count && i < CAPTURE_QUEUE_MAX; i++)
 		capture_reader_init(&readers[i], d->shm, i);
 	while (!atomic_load(&state.is_over) && !is_gone) {
 		is_gone = !wiretap_is_alive(d);

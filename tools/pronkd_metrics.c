@@ -180,7 +180,7 @@ static int listen_open(struct metrics *m, const char *text, char *err, size_t er
 	struct sockaddr_storage to;
 	uint32_t size;
 	struct stat st;
-	int one = 1, rc = cfg_parse_listen(text, &to, &size), fd;
+	int one = 1, rc = cfg_parse_listen(text, &to, &size), fd, probe;
 
 	if (rc) {
 		snprintf(err, err_size, "metrics_listen: %s", strerror(-rc));
@@ -194,6 +194,15 @@ static int listen_open(struct metrics *m, const char *text, char *err, size_t er
 			errno = EEXIST;
 			goto fail;
 		}
+		/* another service's, which lives, is not left behind */
+		probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (probe >= 0 && (!connect(probe, (struct sockaddr *)&to, size) || errno == EAGAIN)) {
+			close(probe);
+			errno = EADDRINUSE;
+			goto fail;
+		}
+		if (probe >= 0)
+			close(probe);
 		unlink(text);
 	} else {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));

@@ -214,5 +214,8 @@ bool kernel_row_read(const struct arena *a, uint32_t client, uint32_t slot, stru
 	r->family = f->family;
 	r->type = f->type;
 	snprintf(r->reason, sizeof(r->reason), "%.*s", (int)sizeof(f->reason), f->reason);
+	for (char *p = r->reason; *p; p++) /* the client's own words, on somebody's terminal */
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
 	return true;
 }

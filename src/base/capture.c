@@ -140,16 +140,27 @@ const struct capture_record *capture_peek(struct capture_reader *r)
 {
 	for (;;) {
 		const struct capture_record *record;
+		uint64_t at;
+		uint32_t size;
 
 		if (r->tail == r->head) {
 			r->head = atomic_load_explicit(&r->ring->head, memory_order_acquire);
 			if (r->tail == r->head)
 				return NULL;
 		}
-		record = (const struct capture_record *)(r->data + (r->tail & (r->size - 1)));
+		at = r->tail & (r->size - 1);
+		record = (const struct capture_record *)(r->data + at);
+		size = record->size;
+		/* no service writes such a thing; nothing behind it can be found */
+		if (unlikely(at % CAPTURE_UNIT || size < sizeof(*record) || size % CAPTURE_UNIT ||
+		             size > r->size - at ||
+		             (record->direction && record->cap_size > size - sizeof(*record)))) {
+			r->tail = r->head;
+			return NULL;
+		}
 		if (likely(record->direction))
 			return record;
-		r->tail += record->size;
+		r->tail += size;
 	}
 }
 

@@ -24,7 +24,7 @@ static void restart(struct engine *e)
 int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 {
 	const char *word = w->count == 2 ? w->word[1] : "";
-	bool is_on = atomic_load(&e->arena.hdr->latency) != 0, on;
+	bool on;
 
 	if (!strcmp(word, "reset")) {
 		restart(e);
@@ -35,7 +35,7 @@ int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 		fprintf(out, "one word is expected (allowed: on, off, reset)");
 		return -EINVAL;
 	}
-	if (on == is_on)
+	if (on == e->is_timed)
 		return 0;
 	if (engine_post_all(e, stack_latency, on, NULL, NULL)) {
 		fprintf(out, "no memory: nothing was changed");
@@ -43,6 +43,7 @@ int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 	}
 	if (on)
 		restart(e);
+	e->is_timed = on;
 	atomic_store(&e->arena.hdr->latency, on);
 	log_notice("latency %s, by user %u", word, w->uid);
 	return 0;

@@ -247,7 +247,8 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	engine_publish(e);
 	h->loopback = e->cfg.loopback;
 	follow_tell(e);
-	device_text(cfg, h->device, sizeof(h->device));
+	device_text(cfg, e->device, sizeof(e->device));
+	snprintf(h->device, sizeof(h->device), "%s", e->device);
 	h->is_inline = e->is_inline;
 	snprintf(h->name, sizeof(h->name), "%s", cfg->name);
 	snprintf(h->log_file, sizeof(h->log_file), "%s", cfg->log_file);
@@ -613,7 +614,7 @@ void engine_describe(const struct engine *e, char *buf, size_t size)
 		is_huge = is_huge && e->region[i].page_size >= HUGE_PAGE_MIN;
 	snprintf(buf, size,
 	        "device %s, address %u.%u.%u.%u/%u, %u stack%s on %s, %u packet buffers in %s, socket %s",
-	        e->arena.hdr->device, e->address[0], e->address[1], e->address[2], e->address[3], e->prefix,
+	        e->device, e->address[0], e->address[1], e->address[2], e->address[3], e->prefix,
 	        e->stack_count, e->stack_count == 1 ? "" : "s", cores, total,
 	        is_huge ? "hugepages" : "plain pages", path);
 }

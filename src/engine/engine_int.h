@@ -15,6 +15,8 @@
 
 struct engine {
 	struct cfg cfg;
+	char device[128]; /* what "auto" became; the arena's copy only tells others */
+	bool is_timed;    /* what pronkctl latency has last asked for; the arena's word tells programs */
 	struct nic_inject inject; /* what pronkctl inject has last asked for */
 	int lock_fd;
 	struct nic *nic;

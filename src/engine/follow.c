@@ -170,13 +170,13 @@ static void update(struct engine *e, struct follow *f)
 		if (!f->is_gone)
 			log_warning(
 			        "%s: the interface is gone; this service has to be started anew when it is back",
-			        e->arena.hdr->device);
+			        e->device);
 		f->is_gone = true;
 		return;
 	}
 	if (rc) {
-		log_limited_warning(
-		        "%s: the interface cannot be read: %s", e->arena.hdr->device, strerror(-rc));
+		f->must_read = true; /* with the next look */
+		log_limited_warning("%s: the interface cannot be read: %s", e->device, strerror(-rc));
 		return;
 	}
 	state_make(e, f);
@@ -218,7 +218,7 @@ void follow_open(struct engine *e)
 		return;
 	}
 	f->index = index;
-	f->is_tap = !strncmp(e->arena.hdr->device, "tap:", 4);
+	f->is_tap = !strncmp(e->device, "tap:", 4);
 	memcpy(f->mac, f->iface.mac, 6);
 	f->mtu = f->iface.mtu;
 	memcpy(f->told.a.ip, e->address, 4);

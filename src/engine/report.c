@@ -219,7 +219,7 @@ int report_nic(struct engine *e, const struct command_words *w, FILE *file)
 		return -EINVAL;
 	}
 	nic_report(e->nic, &r);
-	row_text(&o, "device", e->arena.hdr->device);
+	row_text(&o, "device", e->device);
 	row_text(&o, "kind", r.kind);
 	row_text(&o, "driver", r.info.driver);
 	row_text(&o, "firmware", r.firmware);

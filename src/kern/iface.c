@@ -22,7 +22,7 @@
 #define NETLINK_GET_STRICT_CHK 12
 #endif
 
-enum { ANSWER_SIZE = 32768 };
+enum { ANSWER_SIZE = 32768, READ_TRIES = 10 };
 
 int rtnl_open(struct rtnl *n)
 {
@@ -70,6 +70,9 @@ static int ask(struct rtnl *n, struct nlmsghdr *h, mnl_cb_t cb, void *arg)
 		if (rc < 0)
 			rc = -errno;
 	}
+	/* what is left of an answer that was broken off must not be taken for the next one */
+	while (rc < 0 && recv(mnl_socket_get_fd(n->socket), buf, ANSWER_SIZE, MSG_DONTWAIT) > 0)
+		;
 	free(buf);
 	return rc < 0 ? rc : 0;
 }
@@ -358,15 +361,19 @@ static int neigh_read(struct rtnl *n, struct iface *out)
 
 int iface_read(struct rtnl *n, int index, struct iface *out)
 {
-	int rc;
+	int rc, tries = 0;
 
-	memset(out, 0, sizeof(*out));
-	rc = link_read(n, index, out);
-	if (!rc)
-		rc = addrs_ask(n, index, addr_cb, out);
-	if (!rc)
-		rc = gateway_read(n, out);
-	return rc ? rc : neigh_read(n, out);
+	do { /* the kernel says so when something has changed while it told us */
+		memset(out, 0, sizeof(*out));
+		rc = link_read(n, index, out);
+		if (!rc)
+			rc = addrs_ask(n, index, addr_cb, out);
+		if (!rc)
+			rc = gateway_read(n, out);
+		if (!rc)
+			rc = neigh_read(n, out);
+	} while (rc == -EINTR && ++tries < READ_TRIES);
+	return rc;
 }
 
 /* --- XDP features: a generic netlink family of its own. Debian 12's headers do not know it yet; the numbers

@@ -166,11 +166,17 @@ static int filter_load(struct nic_capture *c, const struct capture_spec *spec, u
 	if (c->filter == NULL || c->whole == NULL)
 		return nic_fail(err, err_size, -ENOMEM, "no memory");
 	memcpy(c->filter, spec->insn, size);
-	for (uint32_t i = 0; i < spec->insn_count; i++)
+	for (uint32_t i = 0; i < spec->insn_count; i++) {
 		if (!is_known(spec->insn[i].code))
 			return nic_fail(err, err_size, -EINVAL,
 			        "the filter is no valid program: instruction %u has code 0x%x", i,
 			        spec->insn[i].code);
+		/* bpf_validate lets these pass, too: a stack must not go round in circles */
+		if (spec->insn[i].code == (BPF_JMP | BPF_JA) && spec->insn[i].k >= spec->insn_count - i)
+			return nic_fail(err, err_size, -EINVAL,
+			        "the filter jumps back at instruction %u (protochain is not possible here)",
+			        i);
+	}
 	if (bpf_validate(c->filter, (int)spec->insn_count))
 		return 0;
 	return nic_fail(err, err_size, -EINVAL, "the filter is no valid program");

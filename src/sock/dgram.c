@@ -4,8 +4,7 @@
  * Pronk's half is an endpoint with the same port. Which half a socket has: an autobound one begins with the
  * half that its first datagram needs and gets the other when it is needed; a bound one has both, unless one
  * side does not have the address. A half that must not receive (the peer is on the other side) is closed by a
- * filter: a socket filter in the kernel, a peer that never sends in the stack. Messages are in dgram_send.c
- * and dgram_recv.c, what else is asked of a socket in dgram_ask.c.
+ * filter: a socket filter in the kernel, a peer that never sends in the stack. What else there is: dgram_*.c.
  */
 #include "dgram.h"
 #include "clock.h"
@@ -88,8 +87,12 @@ bool dgram_rule_applies(struct file *f, int fd, const struct sock_addr *to)
 {
 	const char *why = sock_is_ours(f) ? NULL : rule_of(CFG_ROLE_UDP, to);
 
-	if (why)
+	if (likely(!why))
+		return false;
+	spin_lock(&f->lock);
+	if ((why = sock_is_ours(f) ? NULL : why)) /* another thread may have decided meanwhile */
 		stay_kernel(f, fd, why);
+	spin_unlock(&f->lock);
 	return why;
 }
 

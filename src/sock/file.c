@@ -7,9 +7,11 @@
 #include "attach.h"
 #include "dgram.h"
 #include "epoll_set.h"
+#include "libc.h"
 #include "sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -264,6 +266,18 @@ int file_number_after(const struct file *f, int fd)
 			return n;
 	}
 	return -1;
+}
+
+void file_renumber(struct file *f, int fd)
+{
+	uint32_t left;
+
+	/* a number leaves the table, under this lock, before the kernel may hand it out again */
+	spin_lock(&table_lock);
+	left = atomic_load(&f->fd_count);
+	for (int n = left == 1 ? f->fd - 1 : -1; left && (n = file_number_after(f, n)) >= 0; left--)
+		libc.dup3(fd, n, libc.fcntl(n, F_GETFD) == FD_CLOEXEC ? O_CLOEXEC : 0);
+	spin_unlock(&table_lock);
 }
 
 /* The first number goes and others stay: what names the file by a number needs one that is open. With

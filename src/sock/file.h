@@ -110,6 +110,10 @@ bool file_close(int fd);
 /* The next number of the file after fd (-1: the first), or -1. Slow. */
 int file_number_after(const struct file *f, int fd);
 
+/* Makes all numbers of the file duplicates of fd, whatever they were; close-on-exec stays as it is. A number
+ * that another thread closes meanwhile is left alone. */
+void file_renumber(struct file *f, int fd);
+
 /* Calls fn for each number in [first, last]. */
 void file_each(int first, int last, void (*fn)(int fd));
 

@@ -332,11 +332,13 @@ static int fresh_set(struct file *f, const struct opt_row *r, const void *value,
 int sock_setopt(struct file *f, int fd, int level, int name, const void *value, socklen_t len)
 {
 	const struct opt_row *r = row_find(f, level, name), *shown = r;
+	bool is_kept;
 	int rc;
 
 	if (f->type == SOCK_DGRAM)
 		return dgram_setopt(f, fd, level, name, value, len);
-	if (spare_is_fresh(f) && (!r || !is_plain(r) || (int)len < 0 || user_is_bad(value)))
+	is_kept = spare_is_fresh(f) && r && is_plain(r) && (int)len >= 0 && !user_is_bad(value);
+	if (!is_kept && spare_is_fresh(f))
 		spare_own(f);
 	if (name == SO_SNDBUFFORCE && level == SOL_SOCKET)
 		shown = row_find(f, level, SO_SNDBUF);
@@ -344,8 +346,9 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 		shown = row_find(f, level, SO_RCVBUF);
 	if (shown)
 		f->opt_set[(shown - rows) / 64] |= 1ull << ((shown - rows) % 64);
-	if (!sock_is_ours(f))
-		return spare_is_fresh(f) ? fresh_set(f, r, value, len) : SOCK_LIBC;
+	if (!sock_is_ours(
+	            f)) /* without a number left, spare_own has changed nothing: EBADF, says the kernel */
+		return is_kept ? fresh_set(f, r, value, len) : SOCK_LIBC;
 	if (atomic_load(&f->mode) == MODE_DUAL) {
 		/* the kernel's half decides what is valid; ours follows */
 		rc = libc.setsockopt(fd, level, name, value, len);
@@ -420,11 +423,14 @@ static void buffer_halve(const struct opt_row *r, void *value)
 
 void opt_take(struct file *f, int fd)
 {
-	bool is_fresh = spare_is_fresh(f);
-
-	if (is_fresh && f->opts != &file_no_opts)
-		return; /* they were never anybody else's */
-	if (!opts_begin(f) || is_fresh)
+	/* held: a fork in another thread may give them to a kernel socket just now */
+	if (spare_hold(f)) {
+		if (f->opts == &file_no_opts) /* else they were never anybody else's */
+			opts_begin(f);
+		spare_let_go();
+		return;
+	}
+	if (!opts_begin(f))
 		return;
 	for (int i = 0; i < ROWS; i++) {
 		const struct opt_row *r = &rows[i];

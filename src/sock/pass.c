@@ -169,15 +169,16 @@ static bool is_rights(const struct cmsghdr *c)
 	return c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= CMSG_LEN(0);
 }
 
-/* Does the message carry a socket of ours? */
+/* Does the message carry a socket of ours? Every socket in it gets a kernel socket of its own. */
 static bool has_ours(const struct msghdr *msg)
 {
+	bool any = false;
+
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)msg, c)) {
 		if (!is_rights(c))
 			continue;
 		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
 			struct file *f;
-			bool is_ours;
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
@@ -185,14 +186,12 @@ static bool has_ours(const struct msghdr *msg)
 			if (!f)
 				continue;
 			spare_own(f);
-			is_ours = f->kind == FILE_SOCKET && sock_is_ours(f) &&
-			          atomic_load(&f->ep) != ENDPOINT_NONE;
+			any |= f->kind == FILE_SOCKET && sock_is_ours(f) &&
+			       atomic_load(&f->ep) != ENDPOINT_NONE;
 			file_put(f);
-			if (is_ours)
-				return true;
 		}
 	}
-	return false;
+	return any;
 }
 
 int pass_sending(int fd, const struct msghdr *msg, struct pass_message *m)

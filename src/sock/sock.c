@@ -135,15 +135,17 @@ void sock_options_take(struct file *f, int fd)
 
 int sock_renew(struct file *f)
 {
-	int fd = libc.socket(f->domain, f->type | SOCK_CLOEXEC, 0), reuse = opt_flag(f, EPF_REUSEADDR);
-	uint32_t left = atomic_load(&f->fd_count);
+	int flags = SOCK_CLOEXEC | (atomic_load(&f->is_nonblocking) ? SOCK_NONBLOCK : 0);
+	int fd = libc.socket(f->domain, f->type | flags, 0), reuse = opt_flag(f, EPF_REUSEADDR);
 
 	if (fd < 0)
 		return -errno;
 	/* may be inherited from a listener, not set by the program */
 	libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-	for (int n = left == 1 ? f->fd - 1 : -1; left && (n = file_number_after(f, n)) >= 0; left--)
-		libc.dup3(fd, n, libc.fcntl(n, F_GETFD) == FD_CLOEXEC ? O_CLOEXEC : 0);
+	/* all of it before it has the program's numbers, which may be others' a moment later */
+	if (atomic_load(&f->mode) == MODE_OPEN && f->opts != &file_no_opts)
+		opt_return(f, fd);
+	file_renumber(f, fd);
 	libc.close(fd);
 	return 0;
 }

@@ -85,7 +85,8 @@ void sock_set_nonblocking(struct file *f, bool on);
  * number. */
 int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags);
 void sock_options_take(struct file *f, int fd);
-/* All numbers get a kernel socket of their own that is new, but for SO_REUSEADDR. 0, or -E: nothing has
+/* All numbers get a kernel socket of their own that is new, but for SO_REUSEADDR and, of
+ * an undecided one, the options that are kept here. 0, or -E: nothing has
  * changed. With the file's lock. */
 int sock_renew(struct file *f);
 void sock_publish(struct file *f);

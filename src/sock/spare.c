@@ -35,8 +35,28 @@ struct spare {
 static struct spare spares[SPARES];
 static uint64_t spares_there, spares_free; /* bits: places in use, and of those without a file */
 static _Atomic uint32_t spare_lock;
+static __thread bool is_holder, fork_has_lock;
 /* Above 0: the next socket is likely to become Pronk's. A hint; threads may lose each other's steps. */
 static _Atomic int luck;
+
+/* False in a signal handler that has interrupted the thread while it has the lock, which is held over system
+ * calls: the handler goes on without, and at worst a place is lost. */
+static bool lock_take(void)
+{
+	if (unlikely(is_holder))
+		return false;
+	is_holder = true; /* first: a handler from here on does not wait for it */
+	atomic_signal_fence(memory_order_seq_cst);
+	spin_lock(&spare_lock);
+	return true;
+}
+
+static void lock_give(void)
+{
+	spin_unlock(&spare_lock);
+	atomic_signal_fence(memory_order_seq_cst);
+	is_holder = false;
+}
 
 void spare_connected(void)
 {
@@ -62,13 +82,20 @@ static void spare_end(int i)
 	spares_free &= ~(1ull << i);
 }
 
+/* The kernel's socket has them. A connect(2) under way still reads them, and drops them itself. */
+static void options_drop(struct file *f)
+{
+	if (!atomic_load(&f->is_connecting))
+		file_opts_drop(f);
+}
+
 /* What was set so far goes to the kernel's socket, which is the file's own now. */
 static void options_hand_over(struct file *f)
 {
 	if (f->opts == &file_no_opts || !atomic_load(&f->fd_count))
 		return;
 	opt_return(f, f->fd);
-	file_opts_drop(f);
+	options_drop(f);
 }
 
 /* From here on the file's numbers are the only ones of the kernel socket behind them. */
@@ -76,7 +103,7 @@ static void spare_give_away(int i)
 {
 	struct file *f = spares[i].file;
 
-	if (f) {
+	if (f && atomic_load(&f->spare) == (uint32_t)i + 1) {
 		if (atomic_load(&f->mode) == MODE_OPEN)
 			options_hand_over(f);
 		atomic_store(&f->spare, 0);
@@ -161,10 +188,8 @@ static void own_locked(struct file *f)
 		atomic_store(&f->spare, 0);
 		spares[i].file = NULL;
 		spares_free |= 1ull << i;
-		if (atomic_load(&f->is_nonblocking))
-			libc.fcntl(f->fd, F_SETFL, O_NONBLOCK);
 		if (is_open)
-			options_hand_over(f);
+			options_drop(f);
 	}
 }
 
@@ -184,7 +209,12 @@ int spare_socket(int domain, int type, int protocol)
 	        (protocol && protocol != IPPROTO_TCP) || !proc_is_attached() || proc_is_dead() ||
 	        attach_is_sandboxed())
 		return SOCK_LIBC;
-	spin_lock(&spare_lock);
+	if (!lock_take())
+		return SOCK_LIBC;
+	if (atomic_load(&luck) <= 0) { /* given up meanwhile: its number may be wanted (spare_evict) */
+		lock_give();
+		return SOCK_LIBC;
+	}
 	i = first_of(spares_free);
 	fd = i < 0 ? spare_make(type, &i) : spare_number(&spares[i], type);
 	/* a number that came back without a close that we saw is for sock_opened */
@@ -198,7 +228,7 @@ int spare_socket(int domain, int type, int protocol)
 		spares_free &= ~(1ull << i);
 		atomic_store(&f->spare, (uint32_t)i + 1);
 	}
-	spin_unlock(&spare_lock);
+	lock_give();
 	if (!f && fd >= 0)
 		libc.close(fd);
 	return f ? fd : SOCK_LIBC;
@@ -208,9 +238,10 @@ void spare_own_now(struct file *f)
 {
 	int saved = errno;
 
-	spin_lock(&spare_lock);
-	own_locked(f);
-	spin_unlock(&spare_lock);
+	if (lock_take()) {
+		own_locked(f);
+		lock_give();
+	}
 	errno = saved;
 }
 
@@ -227,24 +258,26 @@ void spare_own_all(void)
 {
 	int saved = errno;
 
-	spin_lock(&spare_lock);
-	own_all_locked();
-	spin_unlock(&spare_lock);
+	if (lock_take()) {
+		own_all_locked();
+		lock_give();
+	}
 	errno = saved;
 }
 
 bool spare_hold(struct file *f)
 {
-	spin_lock(&spare_lock);
+	if (!lock_take())
+		return false;
 	if (spare_is_fresh(f))
 		return true;
-	spin_unlock(&spare_lock);
+	lock_give();
 	return false;
 }
 
 void spare_let_go(void)
 {
-	spin_unlock(&spare_lock);
+	lock_give();
 }
 
 void spare_flagged(struct file *f, bool is_nonblocking)
@@ -253,11 +286,12 @@ void spare_flagged(struct file *f, bool is_nonblocking)
 
 	if (likely(!atomic_load_explicit(&f->spare, memory_order_relaxed)))
 		return;
-	spin_lock(&spare_lock);
+	if (!lock_take())
+		return;
 	i = atomic_load(&f->spare);
 	if (i)
 		spares[i - 1].is_nonblocking = is_nonblocking;
-	spin_unlock(&spare_lock);
+	lock_give();
 }
 
 void spare_back(struct file *f)
@@ -266,7 +300,10 @@ void spare_back(struct file *f)
 
 	if (!atomic_load_explicit(&f->spare, memory_order_relaxed))
 		return;
-	spin_lock(&spare_lock);
+	if (!lock_take()) {
+		atomic_store(&f->spare, 0); /* its place is lost */
+		return;
+	}
 	i = atomic_load(&f->spare);
 	if (i && atomic_load(&f->mode) == MODE_PRONK) {
 		atomic_store(&f->spare, 0);
@@ -276,42 +313,52 @@ void spare_back(struct file *f)
 		atomic_store(&f->spare, 0);
 		spare_end((int)i - 1);
 	}
-	spin_unlock(&spare_lock);
+	lock_give();
 }
 
 bool spare_drop(void)
 {
 	bool had;
 
-	spin_lock(&spare_lock);
+	if (!lock_take())
+		return false;
 	had = spares_there != 0;
 	while (spares_there)
 		spare_give_away(first_of(spares_there));
-	spin_unlock(&spare_lock);
+	lock_give();
 	atomic_store(&luck, -LUCK_LOST);
 	return had;
 }
 
 void spare_evict(int fd)
 {
-	spin_lock(&spare_lock);
-	for (uint64_t set = spares_there; set; set &= set - 1)
-		if (spares[__builtin_ctzll(set)].fd == fd)
-			spare_give_away(__builtin_ctzll(set));
-	spin_unlock(&spare_lock);
+	if (!lock_take())
+		return;
+	for (uint64_t set = spares_there; set; set &= set - 1) {
+		int i = __builtin_ctzll(set);
+
+		if (spares[i].fd != fd)
+			continue;
+		spare_give_away(i);
+		atomic_store(&luck, -LUCK_LOST); /* no other one takes the number before the caller does */
+	}
+	lock_give();
 }
 
 void spare_fork_prepare(void)
 {
-	spin_lock(&spare_lock);
-	own_all_locked();
+	fork_has_lock = lock_take();
+	if (fork_has_lock)
+		own_all_locked();
 }
 
 void spare_fork_done(bool is_child)
 {
+	if (!fork_has_lock)
+		return;
 	/* where a socket could not be renewed it has been given away; what is left nobody's number leads to
 	 */
 	while (is_child && spares_there)
 		spare_end(first_of(spares_there));
-	spin_unlock(&spare_lock);
+	lock_give();
 }

@@ -251,8 +251,9 @@ static int half_begin(const struct file *f, int kernel_fd)
 	struct epoll_event ev = {.events = EPOLLIN};
 	int fd;
 
-	/* in a handler that has interrupted such a sleep; or without a descriptor: by its number, then */
-	if (waiter->half >= 0)
+	/* in a handler that has interrupted such a sleep, or in a child that a handler has forked in the
+	 * middle of one; or without a descriptor: by its number, then */
+	if (!waiter || waiter->half >= 0)
 		return kernel_fd;
 	if (waiter->half_fd < 0) {
 		fd = (int)RAW(SYS_epoll_create1, EPOLL_CLOEXEC);
@@ -273,7 +274,7 @@ static int half_begin(const struct file *f, int kernel_fd)
 
 static void half_end(int fd, int kernel_fd)
 {
-	if (fd < 0 || fd == kernel_fd)
+	if (!waiter || fd < 0 || fd == kernel_fd)
 		return;
 	/* a number that is not in there any more may have left its file there: another one holds it */
 	if (RAW(SYS_epoll_ctl, fd, EPOLL_CTL_DEL, kernel_fd, NULL) < 0)

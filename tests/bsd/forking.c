@@ -221,6 +221,41 @@ CASE(child_accepts)
 	peer_show("peer", "show %d 6", id);
 }
 
+static volatile sig_atomic_t handler_child = -1;
+
+static void fork_here(int sig)
+{
+	(void)sig;
+	if (handler_child == -1)
+		handler_child = fork();
+	if (!handler_child)
+		alarm(2); /* should it sleep anew */
+}
+
+/* The child goes on in the middle of its parent's sleep. */
+CASE(handler_forks_in_a_blocking_accept)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port(0))};
+	const struct itimerval soon = {{0, 300000}, {0, 300000}}, never = {0};
+	const struct sigaction sa = {.sa_handler = fork_here};
+	int l = tcp_socket(), rc, status = -1;
+
+	ret("bind", bind(l, SA(a), sizeof(a)));
+	ret("listen", listen(l, 5));
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &soon, NULL);
+	rc = accept(l, NULL, NULL);
+	if (!handler_child)
+		_exit(rc < 0 && errno == EINTR ? 7 : 8);
+	setitimer(ITIMER_REAL, &never, NULL);
+	ret("accept", rc);
+	waitpid(handler_child, &status, 0);
+	out("child ended=%d with=%d", WIFEXITED(status), WEXITSTATUS(status));
+	rc = peer_connect(port(0));
+	ret("send", send(accept(l, NULL, NULL), "parent", 6, 0));
+	peer_show("peer", "show %d 6", rc);
+}
+
 /* Pre-fork: four children accept on one listener that the parent has closed. */
 CASE(children_share_listener)
 {

@@ -616,6 +616,42 @@ CASE(passed_before_it_is_decided)
 	out("other=%d", got.sin_port != 0);
 }
 
+/* A connection and an undecided socket in one message. */
+CASE(passed_beside_a_connection)
+{
+	char control[CMSG_SPACE(2 * sizeof(int))] = {0}, byte = 'x';
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {
+	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *m = CMSG_FIRSTHDR(&msg);
+	int fds[2], both[2], fd, id, usual;
+	struct conn c;
+
+	warm();
+	c = pair_connected();
+	fd = tcp_socket();
+	usual = value_of(fd, SOL_SOCKET, SO_RCVBUF);
+	ret("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
+	m->cmsg_level = SOL_SOCKET;
+	m->cmsg_type = SCM_RIGHTS;
+	m->cmsg_len = CMSG_LEN(sizeof(both));
+	memcpy(CMSG_DATA(m), (int[]){c.fd, fd}, sizeof(both));
+	ret("sendmsg", sendmsg(fds[0], &msg, 0));
+	msg.msg_controllen = sizeof(control);
+	ret("recvmsg", recvmsg(fds[1], &msg, 0));
+	memcpy(both, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(both));
+	/* what is done to the copy is nothing to a socket that comes later */
+	id = peer_ok("listen %d 16 0", port(0));
+	ret("connect", connect_peer(fd, port(0)));
+	peer_ok("accept %d", id);
+	set(both[1], SOL_SOCKET, SO_RCVBUF, 30000);
+	close(fd);
+	for (int i = 0; i < 3; i++)
+		out("%d", value_of(tcp_socket(), SOL_SOCKET, SO_RCVBUF) == usual);
+	ret("send", send(both[0], "word", 4, 0));
+	peer_show("word", "show %d 4", c.id);
+}
+
 CASE(passed_as_a_connection_then_more)
 {
 	int fds[2], copy, fd;

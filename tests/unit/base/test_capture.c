@@ -156,6 +156,34 @@ static void reader_that_lies_cannot_make_the_writer_leave_the_ring(void **state)
 	assert_true(w.dropped > 0);
 }
 
+/* Root reads the rings of any user's service. */
+static void service_that_lies_cannot_lead_the_reader_out_of_the_ring(void **state)
+{
+	struct capture_record *record =
+	        (struct capture_record *)((uint8_t *)shm + shm->data_offset + CAPTURE_RING_MIN);
+	static const struct {
+		uint32_t size, cap_size;
+	} lies[] = {{0, 0}, {1, 0}, {CAPTURE_UNIT + 1, 0}, {CAPTURE_RING_MIN * 2, 0}, {UINT32_MAX, 0},
+	        {CAPTURE_UNIT * 2, CAPTURE_UNIT + 1}, {CAPTURE_UNIT, UINT32_MAX}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_COUNT(lies); i++) {
+		capture_reader_init(&r, shm, 1);
+		record->size = lies[i].size;
+		record->cap_size = lies[i].cap_size;
+		record->direction = CAPTURE_IN;
+		atomic_store(&shm->ring[1].head, CAPTURE_RING_MIN);
+		assert_null(capture_peek(&r));
+		assert_null(capture_peek(&r)); /* and comes to an end */
+	}
+	capture_reader_init(&r, shm, 1);
+	*record = (struct capture_record){.direction = 0, .size = 0};
+	assert_null(capture_peek(&r));
+	atomic_store(&shm->ring[1].head, 7); /* a record that begins nowhere */
+	r.tail = 3;
+	assert_null(capture_peek(&r));
+}
+
 static void wait_ends_when_there_is_something_or_time_is_over(void **state)
 {
 	uint64_t start = clock_now_ns();
@@ -220,6 +248,7 @@ int main(void)
 	        TEST(full_ring_drops_and_counts_and_goes_on_when_there_is_room),
 	        TEST(record_larger_than_the_ring_is_dropped),
 	        TEST(reader_that_lies_cannot_make_the_writer_leave_the_ring),
+	        TEST(service_that_lies_cannot_lead_the_reader_out_of_the_ring),
 	        TEST(wait_ends_when_there_is_something_or_time_is_over),
 	        cmocka_unit_test(request_out_of_range_is_refused_by_name),
 	};
