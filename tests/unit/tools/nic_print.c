@@ -69,14 +69,12 @@ int nic_xstats(struct nic *nic, void (*fn)(void *arg, const char *name, uint64_t
 int main(int argc, char **argv)
 {
 	static struct engine e;
-	static struct arena_header header;
 	struct command_words w = {.count = 1};
 
 	for (int i = 1; i < argc; i++) {
 		w.json |= !strcmp(argv[i], "json");
 		is_memif |= !strcmp(argv[i], "memif");
 	}
-	e.arena.hdr = &header;
-	strcpy(header.device, is_memif ? "memif:/run/x.sock" : "0000:3b:00.0");
+	strcpy(e.device, is_memif ? "memif:/run/x.sock" : "0000:3b:00.0");
 	return report_nic(&e, &w, stdout) ? 1 : 0;
 }
