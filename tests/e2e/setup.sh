@@ -3,7 +3,7 @@
 #   - setup refuses the interface that carries the default route or the ssh session, and what is no NIC; nothing changes then
 #   - the file that it writes loads, check finds nothing missing, and a program is served with it
 #   - undo waits for the service's end, and leaves everything as it was; twice is harmless
-#   - an ssh session is found behind sudo, and a VLAN on the interface is no less of a reason
+#   - an ssh session is found behind sudo, and a VLAN (or macvlan) on the interface is no less of a reason
 #   - hugepages are added and given back; a setup that fails half-way takes back what it has done
 #   - a file that somebody has edited stays
 #   - check ends with 1 when something is missing; its JSON has the keys that scripts rely on
@@ -56,13 +56,13 @@ no_to_what_cuts_the_machine_off() {
 	snapshot >"$work/before"
 	SSH_CONNECTION="$addr_k 40000 $addr_p 22" refused "ssh session" --device pkp --out "$out" || return
 	behind_sudo=1 SSH_CONNECTION="$addr_k 40000 $addr_p 22" refused "ssh session" --device pkp --out "$out" || return
-	if ip -n "$ns_p" link add link pkp name pkp.5 type vlan id 5 2>/dev/null; then
+	if ip -n "$ns_p" link add link pkp name pkp.5 type vlan id 5 2>/dev/null || ip -n "$ns_p" link add link pkp name pkp.5 type macvlan 2>/dev/null; then
 		snapshot >"$work/before"
 		refused "lie on it: pkp.5" --device pkp --out "$out" || return
 		ip -n "$ns_p" link del pkp.5
 		snapshot >"$work/before"
 	else
-		remark "this kernel has no VLANs"
+		remark "this kernel has neither VLANs nor macvlan"
 	fi
 	refused "neither an interface" --device nosuchif --out "$out" || return
 	refused "is no Ethernet interface" --device lo --out "$out" || return
