@@ -132,6 +132,7 @@ static void queues_check(const struct machine *m, const struct cfg *cfg, const c
 /* Who else needs an interface that would be Pronk's alone. */
 static void route_check(const struct machine *m, const char *name, struct report *r)
 {
+	char upper[IF_NAMESIZE];
 	struct finding *f;
 
 	if (m->ssh_index == m->iface.index && m->ssh_index > 0) {
@@ -144,6 +145,11 @@ static void route_check(const struct machine *m, const char *name, struct report
 		finding_means(f,
 		        "AF_XDP takes the whole interface: the kernel, and with it ssh, is cut off while the service "
 		        "runs.");
+	} else if (machine_upper(m, m->iface.name, upper, sizeof(upper))) {
+		f = report_add(r, LEVEL_WARNING, "device.route",
+		        "other interfaces (VLANs, a bond or a bridge) lie on %s: %s", name, upper);
+		finding_means(
+		        f, "AF_XDP takes the whole interface: they are cut off while the service runs.");
 	} else {
 		report_add(r, LEVEL_OK, "device.route",
 		        "%s carries no default route and no ssh session of this user", name);

@@ -14,6 +14,7 @@
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,6 +22,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -35,7 +37,10 @@ enum {
 	BUFFER_MEMIF = 61952,
 	LIBRARY_MB = 48, /* the driver library's own */
 	HUGE_SIZE = 2 << 20,
+	PARENTS_MAX = 256,
 };
+
+extern char **environ;
 
 static int path_make(const struct machine *m, char *path, size_t size, const char *fmt, va_list args)
 {
@@ -139,6 +144,22 @@ int machine_write(const struct machine *m, const char *value, const char *fmt, .
 	if (!rc && m->on_write)
 		m->on_write(m->on_write_arg, path + strlen(m->root), value);
 	return rc;
+}
+
+int machine_run(const struct machine *m, const char *const *argv)
+{
+	int status, rc;
+	pid_t pid;
+
+	if (m->root[0])
+		return m->on_run ? m->on_run(m->on_run_arg, argv) : -ENOSYS;
+	rc = posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ);
+	if (rc)
+		return -rc;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
 bool machine_cores(const struct machine *m, struct core_set *set, const char *fmt, ...)
@@ -288,6 +309,66 @@ char machine_config(const struct machine *m, const char *option)
 	return value;
 }
 
+/* --- ssh --- */
+
+/* The first word of SSH_CONNECTION ("CLIENT PORT SERVER PORT") or SSH_CLIENT. */
+static bool peer_take(const char *variable, char *peer, size_t size)
+{
+	static const char *const names[] = {"SSH_CONNECTION=", "SSH_CLIENT="};
+
+	for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+		size_t n = strlen(names[i]), length;
+
+		if (strncmp(variable, names[i], n))
+			continue;
+		length = strcspn(variable + n, " ");
+		if (!length || length >= size)
+			continue;
+		memcpy(peer, variable + n, length);
+		peer[length] = 0;
+		return true;
+	}
+	return false;
+}
+
+/* What a process got when it began; that of others' processes only root can read. */
+static bool environ_look(const struct machine *m, int pid, char *peer, size_t size)
+{
+	char path[PATH_MAX], *variable = NULL;
+	size_t room = 0;
+	bool found = false;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/proc/%d/environ", m->root, pid);
+	file = fopen(path, "re");
+	while (file && !found && getdelim(&variable, &room, 0, file) > 0)
+		found = peer_take(variable, peer, size);
+	free(variable);
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static int parent_of(const struct machine *m, int pid)
+{
+	char line[512];
+	const char *end;
+	int parent;
+
+	if (machine_read(m, line, sizeof(line), "/proc/%d/stat", pid) <= 0)
+		return 0;
+	end = strrchr(line, ')'); /* a program's name may hold anything */
+	return end && sscanf(end, ") %*c %d", &parent) == 1 ? parent : 0;
+}
+
+int machine_ssh_peer(const struct machine *m, int pid, char *peer, size_t size)
+{
+	for (int i = 0; pid > 1 && i < PARENTS_MAX; i++, pid = parent_of(m, pid))
+		if (environ_look(m, pid, peer, size))
+			return 0;
+	return -ENOENT;
+}
+
 /* --- system calls --- */
 
 static int socket_try(int family, int type)
@@ -365,16 +446,13 @@ static void known_note(void *arg, int index, const struct iface_addr *a)
 }
 
 /* The interface towards the other end of the ssh session that this runs in. */
-static int ssh_index(struct rtnl *n)
+static int ssh_index(const struct machine *m, struct rtnl *n)
 {
-	const char *text = getenv("SSH_CONNECTION"); /* "CLIENT PORT SERVER PORT" */
 	char peer[64] = "";
 	uint8_t ip[16];
 	int family;
 
-	if (!text)
-		text = getenv("SSH_CLIENT");
-	if (!text || sscanf(text, "%63s", peer) != 1)
+	if (machine_ssh_peer(m, getpid(), peer, sizeof(peer)))
 		return -ENOENT;
 	peer[strcspn(peer, "%")] = 0;
 	family = strchr(peer, ':') ? AF_INET6 : AF_INET;
@@ -424,7 +502,7 @@ void machine_probe(struct machine *m, const struct cfg *cfg)
 		return;
 	}
 	iface_addresses(&n, known_note, m);
-	m->ssh_index = ssh_index(&n);
+	m->ssh_index = ssh_index(m, &n);
 	if (!cfg_parse_device(cfg->device, &kind, &arg) && kind != CFG_DEVICE_MEMIF &&
 	        kind != CFG_DEVICE_PCI) {
 		unsigned index = if_nametoindex(arg);
@@ -452,4 +530,24 @@ int machine_queues(const struct machine *m, const char *name)
 	if (count >= 0)
 		free(list);
 	return queues;
+}
+
+bool machine_upper(const struct machine *m, const char *iface, char *name, size_t size)
+{
+	static const char mark[] = "upper_";
+	char path[PATH_MAX];
+	struct dirent **list;
+	int count;
+
+	name[0] = 0;
+	snprintf(path, sizeof(path), "%s/sys/class/net/%s", m->root, iface);
+	count = scandir(path, &list, NULL, alphasort);
+	for (int i = 0; i < count; i++) {
+		if (!name[0] && !strncmp(list[i]->d_name, mark, sizeof(mark) - 1))
+			snprintf(name, size, "%s", list[i]->d_name + sizeof(mark) - 1);
+		free(list[i]);
+	}
+	if (count >= 0)
+		free(list);
+	return name[0];
 }

@@ -41,13 +41,16 @@ struct machine {
 	struct iface iface;
 	int xdp_features_rc;
 	uint64_t xdp_features; /* IFACE_XDP_* */
-	int ssh_index;         /* interface that the ssh session of this terminal comes through; -E: none */
+	int ssh_index;         /* interface that the ssh session of this process comes through; -E: none */
 	uint32_t known_count;
 	struct known_addr known[KNOWN_MAX];
 	char library[64], drivers[256]; /* of pronkd --drivers; empty when it does not say */
 	/* tests: called with every write below root, after it, in the kernel's place */
 	void (*on_write)(void *arg, const char *path, const char *value);
 	void *on_write_arg;
+	/* tests: called instead of running a program when there is a root; its exit status */
+	int (*on_run)(void *arg, const char *const *argv);
+	void *on_run_arg;
 };
 
 /* Asks the kernel; cfg names service and device. Blocks for as long as that takes, a second or two at most
@@ -63,6 +66,14 @@ bool machine_has(const struct machine *m, const char *fmt, ...) PRINTF_LIKE(2, 3
 int machine_link(const struct machine *m, char *buf, size_t size, const char *fmt, ...) PRINTF_LIKE(4, 5);
 /* Writes value to a file that exists. 0 or -E. */
 int machine_write(const struct machine *m, const char *value, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Runs a program and waits for its end. Its exit status, or -E. */
+int machine_run(const struct machine *m, const char *const *argv);
+/* The other end of the ssh session that process pid belongs to, as its environment or that of one of its
+ * parents has it: sudo and su leave nothing of it in their child's. 0, or -ENOENT. */
+int machine_ssh_peer(const struct machine *m, int pid, char *peer, size_t size);
+/* Whether other interfaces lie on this one: a VLAN, the bond or bridge that it is a part of; name gets one of
+ * them. */
+bool machine_upper(const struct machine *m, const char *iface, char *name, size_t size);
 
 /* Cores of a list such as "0-3,8" in a file, as a bitmap by core; false when there is no such file or it is
  * empty. */

@@ -1,8 +1,9 @@
 /* pronk_setup.c - `pronk setup`: writes a configuration for a NIC from what the kernel knows of it, reserves
  * hugepages and binds a driver where it is asked to, and takes all of it back.
  *
- * Order: the plan, which changes nothing; then hugepages, driver, and the file last, each noted in the record
- * before it is done. A failure takes back what this run did.
+ * Order: the plan, which changes nothing; then the file, which is refused most often and goes without harm;
+ * hugepages; and the driver last, since an interface that goes and comes loses more than can be noted. Each
+ * is noted in the record before it is done. A failure takes back what this run did.
  */
 #include <argp.h>
 #include <errno.h>
@@ -189,12 +190,11 @@ static int undo(struct args *args, const struct machine *m)
 	return left ? 1 : 0;
 }
 
-static int apply(struct args *args, struct machine *m)
+int setup_apply(const struct plan *p, const struct machine *m)
 {
-	struct plan *p = &args->plan;
 	char err[LINE_SIZE] = "out of memory";
 	struct setup_state *s = state_open(p->state_dir, p->out, err, sizeof(err));
-	int rc = s ? 0 : -EIO;
+	int rc = s ? state_file(s, p->out, p->config, p->force, err, sizeof(err)) : -EIO;
 
 	if (!rc && p->pages > 0)
 		rc = state_pages(s, m, p->pages_path, p->pages, err, sizeof(err));
@@ -202,18 +202,21 @@ static int apply(struct args *args, struct machine *m)
 		rc = state_module(s, m, p->driver, err, sizeof(err));
 	if (!rc && p->driver)
 		rc = state_bind(s, m, p->name, p->driver, p->has_iface ? &p->iface : NULL, err, sizeof(err));
-	if (!rc)
-		rc = state_file(s, p->out, p->config, p->force, err, sizeof(err));
 	if (rc) {
 		fprintf(stderr, "pronk: %s\n", err);
-		if (s) {
-			state_roll_back(s, m);
+		if (s && !state_roll_back(s, m, stderr))
 			fprintf(stderr, "pronk: nothing was changed\n");
-		}
-		state_close(s);
-		return 1;
 	}
 	state_close(s);
+	return rc;
+}
+
+static int apply(struct args *args, struct machine *m)
+{
+	struct plan *p = &args->plan;
+
+	if (setup_apply(p, m))
+		return 1;
 	printf("%s: device %s (%s)\n", p->out, p->text, p->why);
 	if (p->pages > 0)
 		printf("hugepages: %s is %ld\n", p->pages_path, machine_number(m, "%s", p->pages_path));

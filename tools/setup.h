@@ -53,7 +53,13 @@ int state_module(
         struct setup_state *s, const struct machine *m, const char *name, char *err, size_t err_size);
 int state_bind(struct setup_state *s, const struct machine *m, const char *device, const char *driver,
         const struct iface *iface, char *err, size_t err_size);
-/* Takes back what was done since the record was opened (a setup that failed half-way). */
-void state_roll_back(struct setup_state *s, const struct machine *m);
+/* Takes back what was done since the record was opened (a setup that failed half-way): to what was found
+ * then, whatever the record says of earlier runs. How many could not be taken back, each with a line on out.
+ */
+int state_roll_back(struct setup_state *s, const struct machine *m, FILE *out);
 /* Takes everything back, the newest first; tells each step on out. How many could not be taken back. */
 int state_undo(struct setup_state *s, const struct machine *m, bool force, FILE *out);
+
+/* --- pronk_setup.c --- */
+/* Does what the plan says, or nothing; what went wrong is told on stderr. 0 or -E. */
+int setup_apply(const struct plan *p, const struct machine *m);

@@ -57,11 +57,20 @@ static void interface_pci(const struct machine *m, const char *name, char *addre
 /* Who would be cut off when this interface is not the kernel's any more; NULL: nobody. */
 static const char *who_needs(const struct machine *m, const struct plan *p)
 {
+	static char text[128];
+	char upper[IF_NAMESIZE];
+
 	if (!p->has_iface)
 		return NULL;
 	if (m->ssh_index > 0 && m->ssh_index == p->iface.index)
 		return "the ssh session that you are in comes through it";
-	return p->iface.has_default ? "the machine's default route leads through it" : NULL;
+	if (p->iface.has_default)
+		return "the machine's default route leads through it";
+	/* routes and sessions may be theirs, and they would go as well */
+	if (!machine_upper(m, p->iface.name, upper, sizeof(upper)))
+		return NULL;
+	snprintf(text, sizeof(text), "other interfaces (VLANs, a bond or a bridge) lie on it: %s", upper);
+	return text;
 }
 
 /* A name without a kind: AF_XDP where it is possible. */

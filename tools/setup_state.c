@@ -2,35 +2,33 @@
  * before, before it is made, so that an end at any moment leaves a record that takes everything back.
  *
  * One JSON file for each configuration file, replaced as a whole (written beside, synced, renamed). A step
- * that is done again keeps the first "before". Files outlive a reboot; the kernel's settings do not, so steps
- * about them count only until the machine is started anew (boot_id).
+ * that is done again keeps the first "before"; what this run itself found is kept apart, for a failure takes
+ * back that and no more. Files outlive a reboot; the kernel's settings do not, so steps about them count only
+ * until the machine is started anew (boot_id).
  */
 #include "setup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <libgen.h>
 #include <limits.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { FILE_MAX = 1 << 20, INTERFACE_WAIT_MS = 5000, STEP_MS = 20 };
-
-extern char **environ;
 
 struct setup_state {
 	char path[PATH_MAX];
 	int lock_fd;
 	json_t *all;      /* as on disk */
 	json_t *steps;    /* of all */
-	json_t *original; /* as it was when it was opened */
+	json_t *original; /* as it was when it was opened, without what a reboot has ended */
+	json_t *done;     /* steps of this run, each with what it found; the oldest first */
 };
 
 static int fail(char *err, size_t size, int code, const char *fmt, ...) PRINTF_LIKE(4, 5);
@@ -153,6 +151,44 @@ static int save(struct setup_state *s)
 	return rc;
 }
 
+static json_t *step_find(json_t *steps, const char *what, const char *target)
+{
+	json_t *step;
+	size_t i;
+
+	json_array_foreach(steps, i, step)
+	{
+		if (!strcmp(text_of(step, "what"), what) && !strcmp(text_of(step, "target"), target))
+			return step;
+	}
+	return NULL;
+}
+
+/* What is left of an earlier boot means nothing any more: the kernel has forgotten it. */
+static bool is_this_boot(const struct setup_state *s)
+{
+	char now[64];
+
+	boot_id(now, sizeof(now));
+	return !strcmp(text_of(s->all, "boot_id"), now);
+}
+
+static void boot_renew(struct setup_state *s)
+{
+	char now[64];
+	json_t *step;
+
+	if (is_this_boot(s))
+		return;
+	for (size_t i = json_array_size(s->steps); i--;) {
+		step = json_array_get(s->steps, i);
+		if (strcmp(text_of(step, "what"), "file"))
+			json_array_remove(s->steps, i);
+	}
+	boot_id(now, sizeof(now));
+	json_object_set_new(s->all, "boot_id", json_string(now));
+}
+
 struct setup_state *state_open(const char *dir, const char *config, char *err, size_t err_size)
 {
 	struct setup_state *s = calloc(1, sizeof(*s));
@@ -199,7 +235,13 @@ struct setup_state *state_open(const char *dir, const char *config, char *err, s
 		        s->path);
 		goto fail;
 	}
+	boot_renew(s);
 	s->original = json_deep_copy(s->all);
+	s->done = json_array();
+	if (!s->original || !s->done) {
+		fail(err, err_size, -ENOMEM, "out of memory");
+		goto fail;
+	}
 	return s;
 fail:
 	state_close(s);
@@ -212,6 +254,7 @@ void state_close(struct setup_state *s)
 		return;
 	json_decref(s->all);
 	json_decref(s->original);
+	json_decref(s->done);
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 	free(s);
@@ -222,61 +265,51 @@ bool state_is_empty(const struct setup_state *s)
 	return !json_array_size(s->steps);
 }
 
-static json_t *step_find(json_t *steps, const char *what, const char *target)
+/* The one with the same subject. */
+static json_t *step_like(json_t *steps, const json_t *step)
 {
-	json_t *step;
-	size_t i;
-
-	json_array_foreach(steps, i, step)
-	{
-		if (!strcmp(text_of(step, "what"), what) && !strcmp(text_of(step, "target"), target))
-			return step;
-	}
-	return NULL;
+	return step_find(steps, text_of(step, "what"), text_of(step, "target"));
 }
 
-/* What is left of an earlier boot means nothing any more: the kernel has forgotten it. */
-static bool is_this_boot(const struct setup_state *s)
+/* Adds a step, or renews what it set. Leaves `step` to the caller. */
+static int step_add(json_t *steps, const json_t *step)
 {
-	char now[64];
+	json_t *old = step_like(steps, step);
 
-	boot_id(now, sizeof(now));
-	return !strcmp(text_of(s->all, "boot_id"), now);
+	return old ? json_object_set(old, "new", json_object_get(step, "new"))
+	           : json_array_append_new(steps, json_deep_copy(step));
 }
 
-static void boot_renew(struct setup_state *s)
+/* The record says of this subject what it said when it was opened. */
+static void step_reset(struct setup_state *s, const json_t *step)
 {
-	char now[64];
-	json_t *step;
+	json_t *before = step_like(json_object_get(s->original, "steps"), step),
+	       *now = step_like(s->steps, step);
 
-	if (is_this_boot(s))
-		return;
-	for (size_t i = json_array_size(s->steps); i--;) {
-		step = json_array_get(s->steps, i);
-		if (strcmp(text_of(step, "what"), "file"))
+	for (size_t i = json_array_size(s->steps); now && i--;) {
+		if (json_array_get(s->steps, i) != now)
+			continue;
+		if (before)
+			json_array_set_new(s->steps, i, json_deep_copy(before));
+		else
 			json_array_remove(s->steps, i);
+		return;
 	}
-	boot_id(now, sizeof(now));
-	json_object_set_new(s->all, "boot_id", json_string(now));
 }
 
-/* Notes a step, or renews what it set. Takes `step`. */
+/* Notes a step before it is done, with what was found. Takes `step`. */
 static int note(struct setup_state *s, json_t *step, char *err, size_t err_size)
 {
-	json_t *old;
 	int rc;
 
-	boot_renew(s);
 	if (!step)
 		return fail(err, err_size, -ENOMEM, "out of memory");
-	old = step_find(s->steps, text_of(step, "what"), text_of(step, "target"));
-	if (old) {
-		json_object_set(old, "new", json_object_get(step, "new"));
-		json_decref(step);
-	} else {
-		json_array_append_new(s->steps, step);
-	}
-	rc = save(s);
+	rc = step_add(s->steps, step) ? -ENOMEM : save(s);
+	if (!rc && step_add(s->done, step))
+		rc = -ENOMEM;
+	if (rc && !step_like(s->done, step))
+		step_reset(s, step); /* it is not done */
+	json_decref(step);
 	return rc ? fail(err, err_size, rc, "cannot write %s: %s", s->path, strerror(-rc)) : 0;
 }
 
@@ -309,8 +342,9 @@ int state_file(
 	rc = note(s, mine, err, err_size);
 	if (!rc && (rc = parents_make(path, made, sizeof(made))))
 		fail(err, err_size, rc, "cannot make the folder of %s: %s", path, strerror(-rc));
-	if (!rc && made[0]) {
+	if (made[0]) {
 		json_object_set_new(step_find(s->steps, "file", path), "made", json_string(made));
+		json_object_set_new(step_find(s->done, "file", path), "made", json_string(made));
 		save(s);
 	}
 	if (!rc && (rc = put(path, text, old ? st.st_mode & 07777 : 0644, old ? st.st_uid : geteuid(),
@@ -350,21 +384,6 @@ int state_pages(struct setup_state *s, const struct machine *m, const char *path
 	return 0;
 }
 
-/* Runs a program; its exit status, or -E. */
-static int run(const char *const *argv)
-{
-	int status;
-	pid_t pid;
-	int rc = posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ);
-
-	if (rc)
-		return -rc;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-}
-
 int state_module(struct setup_state *s, const struct machine *m, const char *name, char *err, size_t err_size)
 {
 	int rc;
@@ -375,7 +394,7 @@ int state_module(struct setup_state *s, const struct machine *m, const char *nam
 	        err_size);
 	if (rc)
 		return rc;
-	rc = run((const char *const[]){"modprobe", name, NULL});
+	rc = machine_run(m, (const char *const[]){"modprobe", name, NULL});
 	if (rc || !machine_has(m, "/sys/bus/pci/drivers/%s", name))
 		return fail(
 		        err, err_size, -ENOENT, "the driver %s cannot be loaded (modprobe %s)", name, name);
@@ -426,6 +445,7 @@ static json_t *interface_note(const struct iface *i)
 		snprintf(text, sizeof(text), "%u.%u.%u.%u", i->gateway[0], i->gateway[1], i->gateway[2],
 		        i->gateway[3]);
 		json_object_set_new(all, "gateway", json_string(text));
+		json_object_set_new(all, "gateway_metric", json_integer(i->gateway_metric));
 	}
 	return all;
 }
@@ -488,8 +508,51 @@ static int file_undo(const json_t *step, bool force, char *said, size_t size)
 	return rc;
 }
 
-static int pages_undo(const struct machine *m, const json_t *step, char *said, size_t size)
+/* Whether another configuration's record has brought a file of hugepages to where it is now; who gets that
+ * configuration. The folder's lock keeps the others' records as they are. */
+static bool pages_of_other(const struct setup_state *s, const char *path, long now, char *who, size_t size)
 {
+	const char *mine = strrchr(s->path, '/') + 1;
+	int fd = openat(s->lock_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *d;
+	bool found = false;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while (!found && (d = readdir(dir))) {
+		const char *end = strrchr(d->d_name, '.');
+		const json_t *step;
+		json_t *other;
+		int file;
+
+		if (strncmp(d->d_name, "setup", 5) || !end || strcmp(end, ".json") ||
+		        !strcmp(d->d_name, mine))
+			continue;
+		file = openat(s->lock_fd, d->d_name, O_RDONLY | O_CLOEXEC);
+		if (file < 0)
+			continue;
+		other = json_loadfd(file, 0, NULL);
+		close(file);
+		step = step_find(json_object_get(other, "steps"), "pages", path);
+		/* s is of this boot since it was opened */
+		found = step && !strcmp(text_of(other, "boot_id"), text_of(s->all, "boot_id")) &&
+		        now > atol(text_of(step, "old")) && now <= atol(text_of(step, "new"));
+		if (found)
+			snprintf(who, size, "%s", text_of(other, "config"));
+		json_decref(other);
+	}
+	closedir(dir);
+	return found;
+}
+
+static int pages_undo(
+        const struct setup_state *s, const struct machine *m, const json_t *step, char *said, size_t size)
+{
+	char who[PATH_MAX];
 	const char *path = text_of(step, "target");
 	long now = machine_number(m, "%s", path), old = atol(text_of(step, "old")),
 	     new = atol(text_of(step, "new"));
@@ -497,6 +560,11 @@ static int pages_undo(const struct machine *m, const json_t *step, char *said, s
 
 	if (now == old)
 		return 0;
+	/* what came on top goes first; until then this step has to stay, for nobody else knows of it */
+	if (new < now && pages_of_other(s, path, now, who, sizeof(who)))
+		return fail(said, size, -EAGAIN,
+		        "%s is %ld, with what setup added for %.256s: take that back first, then this again",
+		        path, now, who);
 	if (now > new || now < old)
 		return fail(said, size, 0, "%s is %ld, which somebody else has set: left alone", path, now);
 	rc = machine_write(m, text_of(step, "old"), "%s", path);
@@ -511,7 +579,7 @@ static void interface_restore(const struct machine *m, const char *device, const
 	const struct timespec nap = {.tv_nsec = STEP_MS * 1000000l};
 	const char *name = text_of(i, "name");
 	json_t *a;
-	char mtu[16];
+	char mtu[16], metric[16];
 	size_t k;
 
 	/* the driver makes its interface in its own time */
@@ -520,16 +588,22 @@ static void interface_restore(const struct machine *m, const char *device, const
 	        waited += STEP_MS)
 		nanosleep(&nap, NULL);
 	snprintf(mtu, sizeof(mtu), "%d", (int)json_integer_value(json_object_get(i, "mtu")));
-	run((const char *const[]){"ip", "link", "set", "dev", name, "mtu", mtu, NULL});
+	machine_run(m, (const char *const[]){"ip", "link", "set", "dev", name, "mtu", mtu, NULL});
 	if (json_is_true(json_object_get(i, "up")))
-		run((const char *const[]){"ip", "link", "set", "dev", name, "up", NULL});
+		machine_run(m, (const char *const[]){"ip", "link", "set", "dev", name, "up", NULL});
 	json_array_foreach(json_object_get(i, "addresses"), k, a)
 	{
-		run((const char *const[]){"ip", "addr", "replace", json_string_value(a), "dev", name, NULL});
+		machine_run(m, (const char *const[]){
+		                       "ip", "addr", "replace", json_string_value(a), "dev", name, NULL});
 	}
-	if (*text_of(i, "gateway"))
-		run((const char *const[]){"ip", "route", "replace", "default", "via", text_of(i, "gateway"),
-		        "dev", name, NULL});
+	if (!*text_of(i, "gateway"))
+		return;
+	/* beside the default routes that there are, not in the place of one: another interface's may be what
+	 * the machine is reached by */
+	snprintf(metric, sizeof(metric), "%u",
+	        (unsigned)json_integer_value(json_object_get(i, "gateway_metric")));
+	machine_run(m, (const char *const[]){"ip", "route", "append", "default", "via", text_of(i, "gateway"),
+	                       "dev", name, "metric", metric, NULL});
 }
 
 static int bind_undo(const struct machine *m, const json_t *step, char *said, size_t size)
@@ -547,7 +621,11 @@ static int bind_undo(const struct machine *m, const json_t *step, char *said, si
 	if (rc)
 		return fail(said, size, rc, "cannot give %s back to %s: %s", device,
 		        old[0] ? old : "no driver", strerror(-rc));
-	if (json_is_object(i) && !m->root[0])
+	/* somebody else has brought it back, or it never went: the interface is theirs */
+	if (!strcmp(now, old))
+		return fail(said, size, 0, "%s has %s already: its interface is left alone", device,
+		        old[0] ? old : "no driver");
+	if (json_is_object(i))
 		interface_restore(m, device, i);
 	return fail(said, size, 0, "%s has %s again", device, old[0] ? old : "no driver");
 }
@@ -559,18 +637,19 @@ static int module_undo(const struct machine *m, const json_t *step, char *said, 
 	if (!machine_has(m, "/sys/bus/pci/drivers/%s", name))
 		return 0;
 	/* others may use it by now; then it stays, which harms nobody */
-	if (run((const char *const[]){"modprobe", "-r", name, NULL}))
+	if (machine_run(m, (const char *const[]){"modprobe", "-r", name, NULL}))
 		return fail(said, size, 0, "the driver %s stays loaded: it is in use", name);
 	return fail(said, size, 0, "the driver %s is unloaded", name);
 }
 
-static int step_undo(const struct machine *m, const json_t *step, bool force, char *said, size_t size)
+static int step_undo(const struct setup_state *s, const struct machine *m, const json_t *step, bool force,
+        char *said, size_t size)
 {
 	const char *what = text_of(step, "what");
 
 	said[0] = 0;
 	return !strcmp(what, "file")    ? file_undo(step, force, said, size)
-	       : !strcmp(what, "pages") ? pages_undo(m, step, said, size)
+	       : !strcmp(what, "pages") ? pages_undo(s, m, step, said, size)
 	       : !strcmp(what, "bind")  ? bind_undo(m, step, said, size)
 	       : !strcmp(what, "module")
 	               ? module_undo(m, step, said, size)
@@ -582,9 +661,9 @@ int state_undo(struct setup_state *s, const struct machine *m, bool force, FILE 
 	char said[LINE_SIZE];
 	int left = 0;
 
-	boot_renew(s);
+	save(s);
 	for (size_t i = json_array_size(s->steps); i--;) {
-		int rc = step_undo(m, json_array_get(s->steps, i), force, said, sizeof(said));
+		int rc = step_undo(s, m, json_array_get(s->steps, i), force, said, sizeof(said));
 
 		if (said[0])
 			fprintf(out, "%s\n", said);
@@ -597,31 +676,22 @@ int state_undo(struct setup_state *s, const struct machine *m, bool force, FILE 
 	return left;
 }
 
-void state_roll_back(struct setup_state *s, const struct machine *m)
+int state_roll_back(struct setup_state *s, const struct machine *m, FILE *out)
 {
-	json_t *was = json_object_get(s->original, "steps");
 	char said[LINE_SIZE];
+	int left = 0;
 
-	for (size_t i = json_array_size(s->steps); i--;) {
-		json_t *step = json_array_get(s->steps, i);
-		json_t *before = step_find(was, text_of(step, "what"), text_of(step, "target"));
+	for (size_t i = json_array_size(s->done); i--;) {
+		const json_t *step = json_array_get(s->done, i);
 
-		if (before && json_equal(before, step))
-			continue;
-		/* of an earlier run: back to what that one had set */
-		if (before) {
-			json_t *back = json_deep_copy(step);
-
-			json_object_set(back, "old", json_object_get(before, "new"));
-			step_undo(m, back, true, said, sizeof(said));
-			json_decref(back);
-			json_object_set(step, "new", json_object_get(before, "new"));
+		if (!step_undo(s, m, step, true, said, sizeof(said))) {
+			step_reset(s, step);
 			continue;
 		}
-		if (!step_undo(m, step, true, said, sizeof(said)))
-			json_array_remove(s->steps, i);
-		else
-			fprintf(stderr, "pronk: %s\n", said);
+		fprintf(out, "pronk: %s\n", said);
+		left++;
 	}
+	json_array_clear(s->done);
 	save(s);
+	return left;
 }

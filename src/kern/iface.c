@@ -224,19 +224,14 @@ int iface_addresses(struct rtnl *n, void (*each)(void *arg, int index, const str
 
 /* --- the default route --- */
 
-struct default_route {
-	struct iface *out;
-	uint32_t metric;
-};
-
-static void hop_take(struct default_route *d, uint32_t metric, const uint8_t *gateway)
+static void hop_take(struct iface *out, uint32_t metric, const uint8_t *gateway)
 {
-	d->out->has_default = true;
-	if (!gateway || (d->out->has_gateway && metric >= d->metric))
+	out->has_default = true;
+	if (!gateway || (out->has_gateway && metric >= out->gateway_metric))
 		return;
-	memcpy(d->out->gateway, gateway, 4);
-	d->out->has_gateway = true;
-	d->metric = metric;
+	memcpy(out->gateway, gateway, 4);
+	out->has_gateway = true;
+	out->gateway_metric = metric;
 }
 
 static int route_cb(const struct nlmsghdr *h, void *arg)
@@ -244,7 +239,7 @@ static int route_cb(const struct nlmsghdr *h, void *arg)
 	const struct rtmsg *m = mnl_nlmsg_get_payload(h);
 	const struct nlattr *at[RTA_MAX + 1] = {0};
 	struct attrs t = {at, RTA_MAX};
-	struct default_route *d = arg;
+	struct iface *out = arg;
 	uint32_t metric, table = m->rtm_table;
 
 	if (h->nlmsg_type != RTM_NEWROUTE || m->rtm_family != AF_INET || m->rtm_dst_len != 0 ||
@@ -256,8 +251,8 @@ static int route_cb(const struct nlmsghdr *h, void *arg)
 	if (table != RT_TABLE_MAIN)
 		return MNL_CB_OK;
 	metric = at[RTA_PRIORITY] ? mnl_attr_get_u32(at[RTA_PRIORITY]) : 0;
-	if (at[RTA_OIF] && (int)mnl_attr_get_u32(at[RTA_OIF]) == d->out->index)
-		hop_take(d, metric, ip4_of(at[RTA_GATEWAY]));
+	if (at[RTA_OIF] && (int)mnl_attr_get_u32(at[RTA_OIF]) == out->index)
+		hop_take(out, metric, ip4_of(at[RTA_GATEWAY]));
 	if (!at[RTA_MULTIPATH])
 		return MNL_CB_OK;
 	/* several next hops, each with attributes of its own behind a header */
@@ -270,8 +265,8 @@ static int route_cb(const struct nlmsghdr *h, void *arg)
 		struct attrs ti = {in, RTA_MAX};
 
 		mnl_attr_parse_payload(RTNH_DATA(hop), hop->rtnh_len - sizeof(*hop), attr_note, &ti);
-		if (hop->rtnh_ifindex == d->out->index)
-			hop_take(d, metric, ip4_of(in[RTA_GATEWAY]));
+		if (hop->rtnh_ifindex == out->index)
+			hop_take(out, metric, ip4_of(in[RTA_GATEWAY]));
 	}
 	return MNL_CB_OK;
 }
@@ -281,12 +276,11 @@ static int gateway_read(struct rtnl *n, struct iface *out)
 	char buf[MNL_NLMSG_HDRLEN + 64] __attribute__((aligned(4))) = "";
 	struct nlmsghdr *h = question(buf, RTM_GETROUTE, NLM_F_DUMP);
 	struct rtmsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
-	struct default_route d = {.out = out};
 
 	m->rtm_family = AF_INET;
 	m->rtm_table = RT_TABLE_MAIN;
 	mnl_attr_put_u32(h, RTA_OIF, (uint32_t)out->index);
-	return ask(n, h, route_cb, &d);
+	return ask(n, h, route_cb, out);
 }
 
 static int towards_cb(const struct nlmsghdr *h, void *arg)

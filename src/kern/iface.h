@@ -46,7 +46,8 @@ struct iface {
 	struct iface_addr addr[IFACE_ADDR_MAX]; /* in the kernel's order: the first is what it sends from */
 	bool has_gateway; /* a default route leads here through a gateway; lowest metric */
 	uint8_t gateway[4];
-	bool has_default; /* a default route leads here, with or without a gateway */
+	uint32_t gateway_metric; /* of that route; 0: none was given */
+	bool has_default;        /* a default route leads here, with or without a gateway */
 	uint32_t neigh_count, neigh_left_out;
 	struct iface_neigh neigh[IFACE_NEIGH_MAX]; /* the permanent ones */
 };

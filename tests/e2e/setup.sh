@@ -3,6 +3,7 @@
 #   - setup refuses the interface that carries the default route or the ssh session, and what is no NIC; nothing changes then
 #   - the file that it writes loads, check finds nothing missing, and a program is served with it
 #   - undo waits for the service's end, and leaves everything as it was; twice is harmless
+#   - an ssh session is found behind sudo, and a VLAN (or macvlan) on the interface is no less of a reason
 #   - hugepages are added and given back; a setup that fails half-way takes back what it has done
 #   - a file that somebody has edited stays
 #   - check ends with 1 when something is missing; its JSON has the keys that scripts rely on
@@ -12,8 +13,17 @@ state=$work/state
 out=$work/etc/setup.conf
 # the configuration names neither: the service shall not meet others of this machine
 export PRONK_RUNTIME_DIR=$work/run PRONK_NAME=setup
+# nor shall the session matter in which somebody runs this
+export SSH_CONNECTION="127.0.0.1 40000 127.0.0.1 22"
 
-setup() { p_raw "$pronk" setup --state "$state" "$@" >"$work/setup.out" 2>&1; }
+# behind_sudo=1: a parent has the ssh session's variables, setup itself has not
+setup() {
+	if [ "${behind_sudo:-}" ]; then
+		p_raw bash -c 'env -u SSH_CONNECTION -u SSH_CLIENT "$@"; exit $?' - "$pronk" setup --state "$state" "$@" >"$work/setup.out" 2>&1
+	else
+		p_raw "$pronk" setup --state "$state" "$@" >"$work/setup.out" 2>&1
+	fi
+}
 said() { tr '\n' ' ' <"$work/setup.out"; }
 
 # everything that setup may touch
@@ -45,6 +55,15 @@ no_to_what_cuts_the_machine_off() {
 	ip -n "$ns_p" route del default
 	snapshot >"$work/before"
 	SSH_CONNECTION="$addr_k 40000 $addr_p 22" refused "ssh session" --device pkp --out "$out" || return
+	behind_sudo=1 SSH_CONNECTION="$addr_k 40000 $addr_p 22" refused "ssh session" --device pkp --out "$out" || return
+	if ip -n "$ns_p" link add link pkp name pkp.5 type vlan id 5 2>/dev/null || ip -n "$ns_p" link add link pkp name pkp.5 type macvlan 2>/dev/null; then
+		snapshot >"$work/before"
+		refused "lie on it: pkp.5" --device pkp --out "$out" || return
+		ip -n "$ns_p" link del pkp.5
+		snapshot >"$work/before"
+	else
+		remark "this kernel has neither VLANs nor macvlan"
+	fi
 	refused "neither an interface" --device nosuchif --out "$out" || return
 	refused "is no Ethernet interface" --device lo --out "$out" || return
 	refused "no PCI device" --device pkp --bind vfio-pci --out "$out" || return
@@ -111,8 +130,15 @@ hugepages_and_back() {
 	file=$(sed -n 's/^hugepages: \(.*\) is [0-9]*$/\1/p' "$work/setup.out")
 	now=$(cat "$file")
 	setup --undo "$out" && is_as_before || because "$(said)" || return
-	# the file cannot be made: what was done before it goes back
+	# the file cannot be made: nothing else is done
 	setup --device pkp --out "/proc/self/nothing/x.conf" --hugepages $((now + 2)) && because "a file in /proc" && return 1
+	is_as_before || return
+	# the pages cannot be had: the file goes again, with its folder; the mount is one of that process's namespace
+	echo 0 >"$work/no_pages"
+	p_raw unshare -m bash -c 'mount --bind "$1" "$2" && mount -o remount,ro,bind "$2" && shift 2 && "$@"; exit $?' - \
+		"$work/no_pages" "$file" "$pronk" setup --state "$state" --device pkp --out "$out" --hugepages 2 >"$work/setup.out" 2>&1 &&
+		because "hugepages from a file that cannot be written" && return 1
+	grep -q "cannot write $file" "$work/setup.out" && grep -q 'nothing was changed' "$work/setup.out" || because "$(said)" || return
 	is_as_before || return
 	if ! setup --device pkp --out "$out" --hugepages $((now + 2)); then
 		grep -q 'hugepages only' "$work/setup.out" || because "$(said)" || return

@@ -8,7 +8,9 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "iface.h"
@@ -81,12 +83,41 @@ static void addresses_and_route_agree(void **state)
 	free(i);
 }
 
+/* In a namespace of its own, which only root can have everywhere. The last test: it stays there. */
+static void gateway_is_that_of_the_lowest_metric(void **state)
+{
+	static const uint8_t near[4] = {192, 0, 2, 3}, plain[4] = {192, 0, 2, 4};
+	struct iface *i = calloc(1, sizeof(*i));
+	struct rtnl n;
+
+	(void)state;
+	if (unshare(CLONE_NEWNET) ||
+	        system("ip link add va type veth peer name vb && ip link set va up && ip addr add 192.0.2.1/24 dev va && "
+	               "ip route add default via 192.0.2.2 dev va metric 300 && "
+	               "ip route add default via 192.0.2.3 dev va metric 200")) {
+		free(i);
+		skip();
+	}
+	assert_int_equal(rtnl_open(&n), 0);
+	assert_int_equal(iface_read(&n, (int)if_nametoindex("va"), i), 0);
+	assert_true(i->has_default && i->has_gateway);
+	assert_memory_equal(i->gateway, near, 4);
+	assert_int_equal(i->gateway_metric, 200);
+	assert_int_equal(system("ip route append default via 192.0.2.4 dev va metric 0"), 0);
+	assert_int_equal(iface_read(&n, (int)if_nametoindex("va"), i), 0);
+	assert_memory_equal(i->gateway, plain, 4);
+	assert_int_equal(i->gateway_metric, 0);
+	rtnl_close(&n);
+	free(i);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test_setup_teardown(loopback_is_told_as_it_is, up, down),
 	        cmocka_unit_test_setup_teardown(interface_that_is_not_there_is_said, up, down),
 	        cmocka_unit_test_setup_teardown(addresses_and_route_agree, up, down),
+	        cmocka_unit_test(gateway_is_that_of_the_lowest_metric),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

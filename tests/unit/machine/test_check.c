@@ -288,6 +288,12 @@ static void afxdp_wants_xdp_and_an_interface_of_its_own(void **state)
 	f->m.ssh_index = 7;
 	look(f);
 	assert_non_null(strstr(found(f, "device.route")->found, "ssh"));
+	f->m.ssh_index = -ENODEV;
+	f->m.iface.has_default = false;
+	link_to(f, "/sys/class/net/eth1/upper_eth1.5", "../eth1.5");
+	look(f);
+	expect_level(f, "device.route", LEVEL_WARNING);
+	assert_non_null(strstr(found(f, "device.route")->found, "eth1.5"));
 	f->m.xdp_socket = -EAFNOSUPPORT;
 	look(f);
 	expect_level(f, "xdp.kernel", LEVEL_MISSING);
@@ -300,6 +306,53 @@ static void afxdp_wants_xdp_and_an_interface_of_its_own(void **state)
 	f->m.iface_rc = -ENODEV;
 	look(f);
 	expect_level(f, "device.present", LEVEL_MISSING);
+}
+
+/* A file as /proc/PID/environ, whose lines end with a zero byte. */
+static void put_environ(struct fixture *f, int pid, const char *const *variables)
+{
+	char path[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/environ", pid);
+	put(f, path, "");
+	snprintf(path, sizeof(path), "%s/proc/%d/environ", f->root, pid);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	for (; *variables; variables++)
+		fwrite(*variables, 1, strlen(*variables) + 1, file);
+	fclose(file);
+}
+
+static void ssh_session_is_found_behind_sudo(void **state)
+{
+	struct fixture *f = *state;
+	char peer[64] = "", few[8];
+
+	/* sshd 90, shell 100, sudo 200, pronk 300 */
+	put(f, "/proc/300/stat", "300 (pronk) S 200 300 100 0 -1\n");
+	put(f, "/proc/200/stat", "200 (a ) R 1 (sudo) S 100 200 100 0 -1\n");
+	put(f, "/proc/100/stat", "100 (bash) S 90 100 100 0 -1\n");
+	put(f, "/proc/90/stat", "90 (sshd) S 1 90 90 0 -1\n");
+	put_environ(f, 300, (const char *const[]){"PATH=/bin", "SUDO_USER=me", NULL});
+	put_environ(f, 90, (const char *const[]){"LANG=C", NULL});
+	put_environ(f, 1, (const char *const[]){"SSH_CLIENT=192.0.2.66 1 22", NULL});
+	assert_int_equal(machine_ssh_peer(&f->m, 300, peer, sizeof(peer)), -ENOENT);
+	put_environ(f, 100,
+	        (const char *const[]){
+	                "MY_SSH_CONNECTION=x", "SSH_CONNECTION=192.0.2.7 40000 192.0.2.1 22", NULL});
+	assert_int_equal(machine_ssh_peer(&f->m, 300, peer, sizeof(peer)), 0);
+	assert_string_equal(peer, "192.0.2.7");
+	/* the nearest counts */
+	put_environ(f, 200, (const char *const[]){"SSH_CLIENT=2001:db8::5 40000 22", NULL});
+	assert_int_equal(machine_ssh_peer(&f->m, 300, peer, sizeof(peer)), 0);
+	assert_string_equal(peer, "2001:db8::5");
+	/* what does not fit is none, and two that are each other's parents end, too */
+	put_environ(f, 100, (const char *const[]){"A=b", NULL});
+	assert_int_equal(machine_ssh_peer(&f->m, 300, few, sizeof(few)), -ENOENT);
+	put(f, "/proc/100/stat", "100 (bash) S 300 100 100 0 -1\n");
+	put_environ(f, 200, (const char *const[]){"A=b", NULL});
+	assert_int_equal(machine_ssh_peer(&f->m, 300, peer, sizeof(peer)), -ENOENT);
 }
 
 static void addresses_that_others_have_are_told(void **state)
@@ -417,6 +470,7 @@ int main(void)
 	        FIXTURE_TEST(who_is_not_root_needs_a_service_or_rights),
 	        FIXTURE_TEST(a_tap_needs_its_device_file),
 	        FIXTURE_TEST(afxdp_wants_xdp_and_an_interface_of_its_own),
+	        FIXTURE_TEST(ssh_session_is_found_behind_sudo),
 	        FIXTURE_TEST(addresses_that_others_have_are_told),
 	        FIXTURE_TEST(a_pci_device_needs_vfio_and_a_group_of_its_own),
 	        FIXTURE_TEST(json_has_the_same_keys_and_items_every_time),

@@ -18,6 +18,8 @@
 static char err[512], config[128], state_dir[128];
 static long most_pages; /* that the kernel has memory for */
 static bool vfio_refuses;
+static int unbound;    /* how often a device lost its driver */
+static char ran[2048]; /* programs that were run, a line each */
 
 /* What the kernel would do when that was written. */
 static void kernel(void *arg, const char *path, const char *value)
@@ -30,6 +32,7 @@ static void kernel(void *arg, const char *path, const char *value)
 		put(f, PAGES, text);
 	} else if (strstr(path, "/unbind")) {
 		drop(f, DEVICE_DIR "/driver");
+		unbound++;
 	} else if (strstr(path, "drivers_probe")) {
 		const char *override = text_at(f, DEVICE_DIR "/driver_override");
 
@@ -42,12 +45,26 @@ static void kernel(void *arg, const char *path, const char *value)
 	}
 }
 
+static int run(void *arg, const char *const *argv)
+{
+	size_t n = strlen(ran);
+
+	(void)arg;
+	for (; *argv; argv++)
+		n += (size_t)snprintf(ran + n, sizeof(ran) - n, "%s%s", *argv, argv[1] ? " " : "\n");
+	assert_true(n < sizeof(ran));
+	return 0;
+}
+
 static struct fixture *begin(void **state)
 {
 	struct fixture *f = *state;
 
 	f->m.on_write = kernel;
 	f->m.on_write_arg = f;
+	f->m.on_run = run;
+	unbound = 0;
+	ran[0] = 0;
 	most_pages = 4096;
 	vfio_refuses = false;
 	snprintf(config, sizeof(config), "%s/etc/pronk/test.conf", f->root);
@@ -127,7 +144,7 @@ static void too_few_hugepages_are_an_error_and_none_stay(void **state)
 	most_pages = 1200;
 	assert_int_equal(state_pages(s, &f->m, PAGES, 1500, err, sizeof(err)), -ENOMEM);
 	assert_non_null(strstr(err, "1200 of 1500"));
-	state_roll_back(s, &f->m);
+	assert_int_equal(state_roll_back(s, &f->m, stderr), 0);
 	assert_string_equal(text_at(f, PAGES), "1024\n");
 	assert_true(state_is_empty(s));
 	state_close(s);
@@ -155,7 +172,7 @@ static void device_that_vfio_refuses_goes_back_at_once(void **state)
 	vfio_refuses = true;
 	assert_int_equal(state_pages(s, &f->m, PAGES, 1500, err, sizeof(err)), 0);
 	assert_true(state_bind(s, &f->m, DEVICE, "vfio-pci", NULL, err, sizeof(err)) < 0);
-	state_roll_back(s, &f->m);
+	assert_int_equal(state_roll_back(s, &f->m, stderr), 0);
 	assert_string_equal(driver(f), "ixgbe");
 	assert_string_equal(text_at(f, PAGES), "1024\n");
 	assert_true(state_is_empty(s));
@@ -235,7 +252,7 @@ static void second_run_that_fails_goes_back_to_the_first(void **state)
 	state_close(s);
 	s = opened();
 	assert_int_equal(state_pages(s, &f->m, PAGES, 1600, err, sizeof(err)), 0);
-	state_roll_back(s, &f->m);
+	assert_int_equal(state_roll_back(s, &f->m, stderr), 0);
 	assert_string_equal(text_at(f, PAGES), "1500\n");
 	state_close(s);
 	assert_int_equal(undone(f, false), 0);
@@ -253,15 +270,11 @@ static void two_at_a_time_are_kept_apart(void **state)
 	state_close(s);
 }
 
-static void after_a_reboot_only_files_are_left_to_take_back(void **state)
+/* The record is of an earlier boot. */
+static void reboot(struct fixture *f)
 {
-	struct fixture *f = begin(state);
-	struct setup_state *s = opened();
 	char path[256], *text, *id;
 
-	assert_int_equal(state_pages(s, &f->m, PAGES, 1500, err, sizeof(err)), 0);
-	assert_int_equal(state_file(s, config, "new\n", false, err, sizeof(err)), 0);
-	state_close(s);
 	snprintf(path, sizeof(path), "/var/lib/pronk/setup");
 	for (size_t n = strlen(path), i = 0; config[i]; i++) { /* as its name is made */
 		path[n++] = config[i] == '/' ? '-' : config[i];
@@ -276,10 +289,258 @@ static void after_a_reboot_only_files_are_left_to_take_back(void **state)
 	id[12] = 'x';
 	put(f, path, text);
 	free(text);
+}
+
+static void after_a_reboot_only_files_are_left_to_take_back(void **state)
+{
+	struct fixture *f = begin(state);
+	struct setup_state *s = opened();
+
+	assert_int_equal(state_pages(s, &f->m, PAGES, 1500, err, sizeof(err)), 0);
+	assert_int_equal(state_file(s, config, "new\n", false, err, sizeof(err)), 0);
+	state_close(s);
+	reboot(f);
 	assert_int_equal(undone(f, false), 0);
 	assert_string_equal(
 	        text_at(f, PAGES), "1500\n"); /* what is there now is nobody's doing that we know */
 	assert_null(text_at(f, "/etc/pronk/test.conf"));
+}
+
+/* All three steps, the file last: it is what fails when it was edited. */
+static int all_steps(struct fixture *f, struct setup_state *s)
+{
+	int rc = state_pages(s, &f->m, PAGES, 1500, err, sizeof(err));
+
+	if (!rc)
+		rc = state_bind(s, &f->m, DEVICE, "vfio-pci", NULL, err, sizeof(err));
+	return rc ? rc : state_file(s, config, "new\n", false, err, sizeof(err));
+}
+
+static void run_that_fails_after_a_reboot_takes_back_what_it_did(void **state)
+{
+	struct fixture *f = begin(state);
+	struct setup_state *s = opened();
+
+	assert_int_equal(all_steps(f, s), 0);
+	state_close(s);
+	reboot(f);
+	put(f, PAGES, "1024\n");
+	put(f, DEVICE_DIR "/driver_override", "(null)\n");
+	link_to(f, DEVICE_DIR "/driver", "../../drivers/ixgbe");
+	put(f, "/etc/pronk/test.conf", "edited\n");
+	s = opened();
+	assert_int_equal(all_steps(f, s), -EEXIST);
+	assert_string_equal(driver(f), "vfio-pci");
+	assert_int_equal(state_roll_back(s, &f->m, stderr), 0);
+	state_close(s);
+	assert_string_equal(driver(f), "ixgbe");
+	assert_string_equal(text_at(f, PAGES), "1024\n");
+	assert_string_equal(text_at(f, "/etc/pronk/test.conf"), "edited\n");
+	/* of the earlier boot the file alone is still known */
+	put(f, PAGES, "1400\n");
+	assert_int_equal(undone(f, true), 0);
+	assert_null(text_at(f, "/etc/pronk/test.conf"));
+	assert_string_equal(text_at(f, PAGES), "1400\n");
+}
+
+static void run_that_fails_goes_back_to_what_it_found_not_to_the_record(void **state)
+{
+	struct fixture *f = begin(state);
+	struct setup_state *s = opened();
+
+	assert_int_equal(all_steps(f, s), 0);
+	state_close(s);
+	/* by hand, in the same boot */
+	put(f, PAGES, "1100\n");
+	put(f, DEVICE_DIR "/driver_override", "(null)\n");
+	link_to(f, DEVICE_DIR "/driver", "../../drivers/ixgbe");
+	put(f, "/etc/pronk/test.conf", "edited\n");
+	s = opened();
+	assert_int_equal(all_steps(f, s), -EEXIST);
+	assert_int_equal(state_roll_back(s, &f->m, stderr), 0);
+	state_close(s);
+	assert_string_equal(driver(f), "ixgbe");
+	assert_string_equal(text_at(f, PAGES), "1100\n");
+	/* and the first run can still be taken back */
+	assert_int_equal(undone(f, true), 0);
+	assert_string_equal(text_at(f, PAGES), "1024\n");
+	assert_null(text_at(f, "/etc/pronk/test.conf"));
+}
+
+static void edited_file_survives_a_forced_run_that_fails(void **state)
+{
+	struct fixture *f = begin(state);
+	struct setup_state *s = opened();
+	char way[192];
+
+	assert_int_equal(state_file(s, config, "new\n", false, err, sizeof(err)), 0);
+	state_close(s);
+	put(f, "/etc/pronk/test.conf", "edited\n");
+	/* the file that is written beside it cannot be made */
+	snprintf(way, sizeof(way), "%s.new", config);
+	put(f, "/etc/pronk/test.conf.new/x", "");
+	s = opened();
+	assert_int_not_equal(state_file(s, config, "newer\n", true, err, sizeof(err)), 0);
+	drop(f, "/etc/pronk/test.conf.new/x");
+	assert_int_equal(rmdir(way), 0);
+	assert_int_equal(state_roll_back(s, &f->m, stderr), 0);
+	assert_string_equal(text_at(f, "/etc/pronk/test.conf"), "edited\n");
+	/* written, and what comes after it fails */
+	assert_int_equal(state_file(s, config, "newer\n", true, err, sizeof(err)), 0);
+	most_pages = 1200;
+	assert_int_equal(state_pages(s, &f->m, PAGES, 1500, err, sizeof(err)), -ENOMEM);
+	assert_int_equal(state_roll_back(s, &f->m, stderr), 0);
+	assert_string_equal(text_at(f, "/etc/pronk/test.conf"), "edited\n");
+	assert_string_equal(text_at(f, PAGES), "1024\n");
+	state_close(s);
+	/* it is still what setup did not write */
+	assert_int_equal(undone(f, false), 1);
+}
+
+static struct plan *plan_of_all(void)
+{
+	static struct plan p;
+
+	p = (struct plan){.device = DEVICE,
+	        .out = config,
+	        .driver = "vfio-pci",
+	        .state_dir = state_dir,
+	        .kind = CFG_DEVICE_PCI,
+	        .pages = 1500,
+	        .name = DEVICE,
+	        .pages_path = PAGES,
+	        .config = "new\n"};
+	return &p;
+}
+
+static void refused_file_costs_the_device_nothing(void **state)
+{
+	struct fixture *f = begin(state);
+	struct plan *p = plan_of_all();
+
+	put(f, "/etc/pronk/test.conf", "mine\n");
+	assert_int_equal(setup_apply(p, &f->m), -EEXIST);
+	assert_int_equal(unbound, 0);
+	assert_string_equal(driver(f), "ixgbe");
+	assert_string_equal(text_at(f, PAGES), "1024\n");
+	assert_string_equal(text_at(f, "/etc/pronk/test.conf"), "mine\n");
+	/* nor do hugepages that there are not */
+	drop(f, "/etc/pronk/test.conf");
+	most_pages = 1200;
+	assert_int_equal(setup_apply(p, &f->m), -ENOMEM);
+	assert_int_equal(unbound, 0);
+	assert_null(text_at(f, "/etc/pronk/test.conf"));
+	assert_string_equal(text_at(f, PAGES), "1024\n");
+	most_pages = 4096;
+	vfio_refuses = true;
+	assert_int_not_equal(setup_apply(p, &f->m), 0);
+	assert_null(text_at(f, "/etc/pronk/test.conf"));
+	assert_string_equal(text_at(f, PAGES), "1024\n");
+	assert_string_equal(driver(f), "ixgbe");
+	vfio_refuses = false;
+	assert_int_equal(setup_apply(p, &f->m), 0);
+	assert_string_equal(driver(f), "vfio-pci");
+	assert_string_equal(text_at(f, "/etc/pronk/test.conf"), "new\n");
+}
+
+static const struct iface eth1 = {.index = 7,
+        .name = "eth1",
+        .is_up = true,
+        .mtu = 9000,
+        .addr_count = 1,
+        .addr[0] = {.ip = {192, 0, 2, 10}, .prefix = 24},
+        .has_default = true,
+        .has_gateway = true,
+        .gateway = {192, 0, 2, 1},
+        .gateway_metric = 200};
+
+static void interface_comes_back_beside_other_default_routes(void **state)
+{
+	struct fixture *f = begin(state);
+	struct setup_state *s = opened();
+
+	put(f, DEVICE_DIR "/net/eth1/mtu", "1500\n");
+	assert_int_equal(state_bind(s, &f->m, DEVICE, "vfio-pci", &eth1, err, sizeof(err)), 0);
+	state_close(s);
+	assert_int_equal(undone(f, false), 0);
+	assert_string_equal(driver(f), "ixgbe");
+	assert_string_equal(ran, "ip link set dev eth1 mtu 9000\n"
+	                         "ip link set dev eth1 up\n"
+	                         "ip addr replace 192.0.2.10/24 dev eth1\n"
+	                         "ip route append default via 192.0.2.1 dev eth1 metric 200\n");
+}
+
+static void interface_that_somebody_else_brought_back_is_theirs(void **state)
+{
+	struct fixture *f = begin(state);
+	struct setup_state *s = opened();
+
+	put(f, DEVICE_DIR "/net/eth1/mtu", "1500\n");
+	assert_int_equal(state_bind(s, &f->m, DEVICE, "vfio-pci", &eth1, err, sizeof(err)), 0);
+	state_close(s);
+	link_to(f, DEVICE_DIR "/driver", "../../drivers/ixgbe");
+	assert_int_equal(undone(f, false), 0);
+	assert_string_equal(driver(f), "ixgbe");
+	assert_string_equal(text_at(f, DEVICE_DIR "/driver_override"), "(null)\n");
+	assert_string_equal(ran, "");
+}
+
+/* The loopback interface stands for that of the device: the kernel knows it on every machine. */
+static void device_that_others_lie_on_is_refused(void **state)
+{
+	struct fixture *f = begin(state);
+	struct plan *p = plan_of_all();
+
+	put(f, DEVICE_DIR "/class", "0x020000\n");
+	put(f, DEVICE_DIR "/net/lo/mtu", "65536\n");
+	put(f, "/sys/class/net/lo/mtu", "65536\n");
+	p->address = "192.0.2.10/24";
+	p->profile = "balanced";
+	p->mtu = 1500;
+	plan_make(p, &f->m, err, sizeof(err));
+	assert_true(p->has_iface);
+	assert_null(strstr(err, "lie on it"));
+	link_to(f, "/sys/class/net/lo/upper_lo.5", "../lo.5");
+	assert_int_equal(plan_make(p, &f->m, err, sizeof(err)), -EBUSY);
+	assert_non_null(strstr(err, "other interfaces (VLANs, a bond or a bridge) lie on it: lo.5"));
+	err[0] = 0;
+	p->force = true;
+	plan_make(p, &f->m, err, sizeof(err));
+	assert_null(strstr(err, "lie on it"));
+}
+
+static void hugepages_of_two_configurations_go_back_in_either_order(void **state)
+{
+	struct fixture *f = begin(state);
+	char first[sizeof(config)];
+
+	for (int order = 0; order < 2; order++) {
+		struct setup_state *s;
+
+		snprintf(config, sizeof(config), "%s/etc/pronk/test.conf", f->root);
+		strcpy(first, config);
+		s = opened();
+		assert_int_equal(state_pages(s, &f->m, PAGES, 1500, err, sizeof(err)), 0);
+		state_close(s);
+		snprintf(config, sizeof(config), "%s/etc/pronk/other.conf", f->root);
+		s = opened();
+		assert_int_equal(state_pages(s, &f->m, PAGES, 2000, err, sizeof(err)), 0);
+		state_close(s);
+		if (order) { /* the older one first: it waits for the other */
+			char other[sizeof(config)];
+
+			strcpy(other, config);
+			strcpy(config, first);
+			assert_int_equal(undone(f, false), 1);
+			assert_string_equal(text_at(f, PAGES), "2000\n");
+			strcpy(config, other);
+		}
+		assert_int_equal(undone(f, false), 0);
+		assert_string_equal(text_at(f, PAGES), "1500\n");
+		strcpy(config, first);
+		assert_int_equal(undone(f, false), 0);
+		assert_string_equal(text_at(f, PAGES), "1024\n");
+	}
 }
 
 static void damaged_record_is_said_and_left(void **state)
@@ -310,6 +571,14 @@ int main(void)
 	        FIXTURE_TEST(second_run_that_fails_goes_back_to_the_first),
 	        FIXTURE_TEST(two_at_a_time_are_kept_apart),
 	        FIXTURE_TEST(after_a_reboot_only_files_are_left_to_take_back),
+	        FIXTURE_TEST(run_that_fails_after_a_reboot_takes_back_what_it_did),
+	        FIXTURE_TEST(run_that_fails_goes_back_to_what_it_found_not_to_the_record),
+	        FIXTURE_TEST(edited_file_survives_a_forced_run_that_fails),
+	        FIXTURE_TEST(refused_file_costs_the_device_nothing),
+	        FIXTURE_TEST(interface_comes_back_beside_other_default_routes),
+	        FIXTURE_TEST(interface_that_somebody_else_brought_back_is_theirs),
+	        FIXTURE_TEST(device_that_others_lie_on_is_refused),
+	        FIXTURE_TEST(hugepages_of_two_configurations_go_back_in_either_order),
 	        FIXTURE_TEST(damaged_record_is_said_and_left),
 	};
 
