@@ -430,8 +430,14 @@ int main(int argc, char **argv)
 	if (!strcmp(verb, "check") || !strcmp(verb, "setup"))
 		return machine_become(argv);
 	if (!is_run && strcmp(verb, "status") && strcmp(verb, "stop")) {
+		if (*verb)
+			fprintf(stderr, "pronk: unknown command \"%s\"\n", verb);
 		fputs(usage, stderr);
 		return EXIT_OWN;
+	}
+	if (argc > 2 && !strcmp(argv[2], "--help")) {
+		fputs(usage, stdout);
+		return 0;
 	}
 	argc--;
 	argv++;
@@ -444,6 +450,7 @@ int main(int argc, char **argv)
 		config = optarg;
 	}
 	if (is_run != (optind < argc)) {
+		fputs(is_run ? "pronk: run: which program?\n" : "pronk: one word too many\n", stderr);
 		fputs(usage, stderr);
 		return EXIT_OWN;
 	}

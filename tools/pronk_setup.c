@@ -225,8 +225,9 @@ static int apply(struct args *args, struct machine *m)
 	else if (p->kind == CFG_DEVICE_PCI)
 		printf("the device must be bound before it can be used: pronk setup --device %s --bind vfio-pci\n",
 		        p->name);
-	printf("next: pronk check -c %s; pronk run -c %s PROGRAM; pronk setup --undo %s takes all of it back\n",
-	        p->out, p->out, p->out);
+	printf("next: pronk check -c %s; pronk run -c %s PROGRAM; pronk setup --undo %s%s%s takes all of it back\n",
+	        p->out, p->out, p->out, strcmp(p->state_dir, STATE_DIR) ? " --state " : "",
+	        strcmp(p->state_dir, STATE_DIR) ? p->state_dir : "");
 	if (service_runs(p->out))
 		printf("a service runs with this configuration, and keeps what it has: pronk stop -c %s\n",
 		        p->out);

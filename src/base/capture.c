@@ -149,19 +149,20 @@ const struct capture_record *capture_peek(struct capture_reader *r)
 				return NULL;
 		}
 		at = r->tail & (r->size - 1);
+		if (unlikely(at % CAPTURE_UNIT))
+			break;
 		record = (const struct capture_record *)(r->data + at);
 		size = record->size;
-		/* no service writes such a thing; nothing behind it can be found */
-		if (unlikely(at % CAPTURE_UNIT || size < sizeof(*record) || size % CAPTURE_UNIT ||
-		             size > r->size - at ||
-		             (record->direction && record->cap_size > size - sizeof(*record)))) {
-			r->tail = r->head;
-			return NULL;
-		}
+		if (unlikely(size < sizeof(*record) || size % CAPTURE_UNIT || size > r->size - at ||
+		             (record->direction && record->cap_size > size - sizeof(*record))))
+			break;
 		if (likely(record->direction))
 			return record;
 		r->tail += size;
 	}
+	/* no service writes such a thing; nothing behind it can be found */
+	r->tail = r->head;
+	return NULL;
 }
 
 void capture_take(struct capture_reader *r, const struct capture_record *record)

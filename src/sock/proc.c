@@ -241,8 +241,10 @@ static void config_read(void)
 	if (atomic_load(&config.is_read))
 		return;
 	config.rc = cfg_load(&proc.cfg, cfg_default_path(), config.err, sizeof(config.err));
-	if (!config.rc)
+	if (!config.rc) {
+		log_level_set((enum log_level)proc.cfg.log_level);
 		rule_prepare(&proc.cfg);
+	}
 	atomic_store_explicit(&config.is_read, true, memory_order_release);
 }
 
