@@ -7,7 +7,7 @@
 #   - fork, workers, exec, descriptors passed on
 #   - redis-server answers on both networks and over loopback
 #   - one service dies, cannot be started, is named twice; two files with mode = inline; LD_PRELOAD alone starts both
-# With --mode inline the first service is a stack in the program. What the program checks is services.py's; over "kernel" it runs on the
+# With --mode inline the first service is a stack in the program. What the program checks is in services_*.py; over "kernel" it runs on the
 # kernel's sockets alone: is the script right?
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 lossy=
@@ -48,6 +48,9 @@ second_link() {
 	ip -n "$ns_m" addr add "$addr_kb/24" dev pkk2
 	ip -n "$ns_m" link set pkk2 up
 	ip -n "$ns_p" link set pkp2 up
+	# or the stack in a program would say that they leave checksums out
+	quiet_in "$ns_k" ethtool -K pkk tx off
+	quiet_in "$ns_m" ethtool -K pkk2 tx off
 	if [ "$link" = kernel ]; then
 		ip -n "$ns_p" addr add "$addr_b/24" dev pkp2
 		ip -n "$ns_p" route add default via "$addr_kb"
@@ -66,13 +69,14 @@ peer_start() {
 	wait_until 10 grep -q ready "$work/peer-$1.log" || because "no peer: $(tail -1 "$work/peer-$1.log")"
 }
 peers_start() {
-	local ctl=[]
+	local ctl=[] inline=false
 	peer_start a "$ns_k" && peer_start b "$ns_m" && peer_start kernel "$ns_p" || return
+	[ "$mode" != inline ] || inline=true
 	[ "$link" = kernel ] || ctl="[\"$pronkctl\", \"-c\", \"$conf\"]"
 	cat >"$work/world.json" <<-END
 		{"places": {"a": ["$addr_p", "$addr_k", "$work/peer.a"], "b": ["$addr_b", "$addr_kb", "$work/peer.b"],
 		"kernel": ["127.0.0.1", "127.0.0.1", "$work/peer.kernel"]},
-		"beyond": "$addr_beyond", "ctl": $ctl, "names": {"a": "p", "b": "b"}}
+		"beyond": "$addr_beyond", "ctl": $ctl, "names": {"a": "p", "b": "b"}, "inline": $inline}
 	END
 }
 
@@ -106,6 +110,22 @@ cases() {
 	[ "$(grep -c '^passed' "$work/cases.out")" = $# ] || because "$(grep -c '^passed' "$work/cases.out") of $# cases passed" || return
 	[ "$(lines_of_pronk "$work/cases.log")" = 0 ] || because "it says: $(grep -m1 '^pronk' "$work/cases.log")" || return
 	note=$(grep -v '^passed' "$work/cases.out" | tr '\n' ' ')
+}
+
+# the files the other way round; then with a second network that has the first one in it: the longer prefix counts, not the order
+other_order() {
+	local configs=(-c "$conf_b" -c "$conf")
+	cases connections_to_both beyond_both_networks wildcard_epoll_edge udp_wildcard_epoll udp_unbound_sends_to_each
+}
+wider_network() {
+	local conf_b=$work/b-wide.conf rc
+	local configs=(-c "$conf_b" -c "$conf")
+	b_stop
+	sed "s|$addr_b/24|$addr_b/16|" "$work/b.conf" >"$conf_b"
+	b_start && cases connections_to_both udp_unbound_sends_to_each
+	rc=$?
+	b_stop
+	return $rc
 }
 
 redis_everywhere() {
@@ -238,9 +258,11 @@ for kind in "${@:-afpacket}"; do
 	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process
 	scenario "$link: redis-server" redis_everywhere
 	if [ "$link" != kernel ]; then
+		scenario "$link: the files in the other order" other_order
 		scenario "$link: all memory comes back" memories_back
 		scenario "$link: one service dies" one_dies
 		scenario "$link: one service is not there" not_running
+		scenario "$link: networks that overlap" wider_network
 		scenario "$link: one service cannot be started" not_startable
 		scenario "$link: one service is named twice" named_twice
 		[ "$mode" != inline ] || scenario "$link: two files with mode = inline" two_inline
