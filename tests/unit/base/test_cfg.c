@@ -402,6 +402,11 @@ static void good_combinations_are_accepted(void **state)
 	static const char *const texts[] = {
 	        "address = \"192.0.2.10/24\"; gateway = \"192.0.2.1\"; host_address = \"192.0.2.1/24\";",
 	        "address = \"192.0.2.10/31\"; gateway = \"192.0.2.11\";",
+	        "address = \"192.0.2.10/31\"; host_address = \"192.0.2.11/31\";",
+	        "address = \"192.0.2.10/24\"; host_address = \"192.0.2.1/16\";",
+	        "address = \"192.0.2.10/24\"; host_address = \"192.0.2.1/32\";",
+	        "address = \"192.0.2.10/32\"; gateway = \"192.0.3.1\"; host_address = \"192.0.3.1/32\";",
+	        "address = \"192.0.2.10/32\"; host_address = \"192.0.2.1/24\";",
 	        "device = \"afxdp:eth0\"; address = \"10.128.0.2/32\"; gateway = \"10.128.0.1\";",
 	        "device = \"afxdp:eth0.100\"; gateway = \"192.0.2.1\"; host_address = \"none\";",
 	        "device = \"memif:/run/x.sock\"; address = \"198.18.1.2/24\"; gateway = \"none\";",
