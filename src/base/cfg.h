@@ -157,6 +157,9 @@ int cfg_check_rights(const struct cfg *cfg, char *err, size_t err_size);
  * Blocks as stdio does. Returns 0, or -EIO when the stream has an error. */
 int cfg_dump(const struct cfg *cfg, FILE *file, bool json);
 
+/* One option's value as it stands in a config file, which is also how JSON has it. Blocks as stdio does. */
+void cfg_value_print(const struct cfg *cfg, enum option_id id, FILE *file);
+
 /* The config file to use when the user names none: $PRONK_CONFIG if set and not empty (whether or not it
  * exists), else /etc/pronk/pronk.conf, else the installation's pronk/pronk.conf, if readable, else NULL. Any
  * thread; the result is the environment's or constant. */
