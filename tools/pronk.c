@@ -182,15 +182,16 @@ static bool question_wait(struct question *q, uint64_t until_ns)
 	return is_answered;
 }
 
-/* Asks the service for its configuration. *out is NULL when there was nobody to ask, or no memory; it stays
- * for good, as the thread may. -ETIMEDOUT, with err filled, when the service does not answer; else 0. */
+/* Asks the service for its configuration. *out is the caller's to free; NULL when there was nobody to ask, or
+ * no memory. Without an answer the thread stays, and what it writes to. -ETIMEDOUT, with err filled, when the
+ * service does not answer; else 0. */
 static int service_ask(const struct cfg *cfg, struct question **out, char *err, size_t err_size)
 {
 	struct question *q = calloc(1, sizeof(*q));
 	uint64_t start_ns = clock_now_ns();
 	pthread_condattr_t attr;
 	pthread_t thread;
-	int pid;
+	int pid, rc;
 
 	*out = NULL;
 	if (!q)
@@ -205,7 +206,6 @@ static int service_ask(const struct cfg *cfg, struct question **out, char *err, 
 		free(q);
 		return 0;
 	}
-	pthread_detach(thread);
 	if (!question_wait(q, start_ns + ANSWER_TOLD_MS * CLOCK_NS_PER_MS)) {
 		pid = service_pid(q->path);
 		fprintf(stderr, "pronk: service \"%s\" does not answer: waiting for it, %d s at most",
@@ -218,10 +218,15 @@ static int service_ask(const struct cfg *cfg, struct question **out, char *err, 
 			return -ETIMEDOUT;
 		}
 	}
-	*out = q->rc ? NULL : q;
-	if (q->rc == -ETIMEDOUT)
+	pthread_join(thread, NULL);
+	rc = q->rc == -ETIMEDOUT ? -ETIMEDOUT : 0;
+	if (rc)
 		snprintf(err, err_size, "%s", q->err);
-	return q->rc == -ETIMEDOUT ? -ETIMEDOUT : 0;
+	if (q->rc)
+		free(q);
+	else
+		*out = q;
+	return rc;
 }
 
 /* Says which options of ours the running service does not have: it was started with others, and keeps them.
@@ -290,6 +295,7 @@ static int run(struct cfg *cfg, const char *config, char **argv)
 		rc = service_ask(cfg, &question, err, sizeof(err));
 	if (question)
 		differences_tell(cfg, question->theirs);
+	free(question);
 	if (!rc)
 		rc = preload_set(err, sizeof(err));
 	if (rc && cfg->strict) {
@@ -330,10 +336,20 @@ static int status(const char *socket_path)
 	struct attach at;
 	const struct arena_header *h;
 	struct timespec now;
-	int rc = attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err));
+	int pid = service_pid(socket_path), rc = -ETIMEDOUT;
 
+	/* where no more callers are let in, one more would wait for ever */
+	if (pid == -EAGAIN)
+		snprintf(err, sizeof(err), "the service at %s has not answered for long", socket_path);
+	else
+		rc = attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err));
 	if (rc == -ETIMEDOUT) {
-		printf("running, but not answering: %s (pid %d)\n", err, service_pid(socket_path));
+		printf("running, but not answering: %s", err);
+		if (pid > 0 && proc_is_stopped(pid))
+			printf(" (" STOPPED_TEXT ")", pid, pid);
+		else if (pid > 0)
+			printf(" (pid %d)", pid);
+		putchar('\n');
 		return 1;
 	}
 	if (rc) {

@@ -81,7 +81,7 @@ pronk: the service at $work/run/p.sock does not answer; touch runs on the kernel
 		because "not strict: $loose, $(cat "$work/answer")" || return
 	[ "$line" = "pronk: the service at $work/run/p.sock does not answer; the kernel serves this program's sockets" ] ||
 		because "a program says: $line" || return
-	[ $rc = 1 ] && [[ $said == "running, but not answering: "*"$work/run/p.sock"* ]] || because "status $rc: $said"
+	[ $rc = 1 ] && [[ $said == "running, but not answering: "*"$work/run/p.sock does not answer (process $service_was is stopped by a signal or a debugger; \`kill -CONT $service_was\` undoes the signal)" ]] || because "status $rc: $said"
 }
 
 # the signal waits until the service goes on; that it does is said at once
