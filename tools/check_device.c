@@ -216,15 +216,15 @@ static void address_text(const uint8_t ip[4], char *buf, size_t size)
 	snprintf(buf, size, "%u.%u.%u.%u", ip[0], ip[1], ip[2], ip[3]);
 }
 
-/* The address that the port will have; false when nobody knows it yet. */
-static bool address_of(
-        const struct machine *m, const struct cfg *cfg, enum cfg_device kind, uint8_t ip[4], unsigned *prefix)
+bool machine_address(const struct machine *m, const struct cfg *cfg, uint8_t ip[4], unsigned *prefix)
 {
 	static const uint8_t tap[4] = {198, 18, 0, 2};
+	enum cfg_device kind;
+	const char *arg;
 
 	if (strcmp(cfg->address, "auto"))
 		return !cfg_parse_ipv4_prefix(cfg->address, ip, prefix);
-	if (kind == CFG_DEVICE_TAP) {
+	if (!cfg_parse_device(cfg->device, &kind, &arg) && kind == CFG_DEVICE_TAP) {
 		memcpy(ip, tap, 4);
 		*prefix = 24;
 		return true;
@@ -244,7 +244,7 @@ static void address_check(const struct machine *m, const struct cfg *cfg, enum c
 	char text[16];
 	struct finding *f;
 
-	if (!address_of(m, cfg, kind, ip, &prefix)) {
+	if (!machine_address(m, cfg, ip, &prefix)) {
 		f = report_add(r, LEVEL_MISSING, "address.own",
 		        "%s has no IPv4 address, and option address is auto", name);
 		finding_means(f, "The service does not start.");

@@ -386,9 +386,12 @@ int locate_instance(struct attach *at, const struct instance *one, char *err, si
 	        err, err_size);
 }
 
+/* The arenas that a process has open: one, or those of all services that a program uses. */
 struct pid_scan {
 	uint32_t count;
-	uint64_t dev, ino;
+	struct {
+		uint64_t dev, ino;
+	} arena[CFG_FILES_MAX];
 };
 
 static void pid_seen(void *arg, pid_t pid, uint64_t dev, uint64_t ino)
@@ -396,20 +399,35 @@ static void pid_seen(void *arg, pid_t pid, uint64_t dev, uint64_t ino)
 	struct pid_scan *s = arg;
 
 	(void)pid;
-	s->count += !s->count || s->ino != ino || s->dev != dev;
-	s->dev = dev;
-	s->ino = ino;
+	for (uint32_t i = 0; i < s->count; i++)
+		if (s->arena[i].ino == ino && s->arena[i].dev == dev)
+			return;
+	if (s->count == CFG_FILES_MAX)
+		return;
+	s->arena[s->count].dev = dev;
+	s->arena[s->count++].ino = ino;
+}
+
+static bool is_seen(const struct pid_scan *s, const struct instance *one)
+{
+	for (uint32_t i = 0; i < s->count; i++)
+		if (s->arena[i].ino == one->ino && (!s->arena[i].dev || s->arena[i].dev == one->dev))
+			return true;
+	return false;
 }
 
 static int locate_pid(struct attach *at, pid_t pid, const struct where *where, char *err, size_t err_size)
 {
-	struct instance *list = calloc(LOCATE_MAX, sizeof(*list));
+	struct instance *list = calloc(LOCATE_MAX, sizeof(*list)), *one = NULL;
 	struct pid_scan seen = {0};
 	int rc = list ? proc_memfds(pid, "pronk-arena", pid_seen, &seen) : -ENOMEM;
-	uint32_t count = 0;
+	uint32_t count = 0, used = 0;
+	char names[CFG_FILES_MAX * (LOCATE_NAME_SIZE + 2)] = "";
 
-	if (!rc && !seen.count) /* a program may have closed all of its descriptors; the mapping stays */
-		rc = proc_maps_find(pid, "pronk-arena", &seen.dev, &seen.ino) ? 0 : -ESRCH;
+	if (!rc && !seen.count) { /* a program may have closed all of its descriptors; the mapping stays */
+		seen.count = proc_maps_find(pid, "pronk-arena", &seen.arena[0].dev, &seen.arena[0].ino);
+		rc = seen.count ? 0 : -ESRCH;
+	}
 	if (rc) {
 		snprintf(err, err_size, "process %d %s%s", (int)pid,
 		        rc == -ESRCH ? "is not, and does not use, a service of Pronk"
@@ -419,12 +437,24 @@ static int locate_pid(struct attach *at, pid_t pid, const struct where *where, c
 		return rc;
 	}
 	count = instances_find(list, LOCATE_MAX, where);
+	for (uint32_t i = 0; i < count; i++) {
+		if (!is_seen(&seen, &list[i]))
+			continue;
+		if (used++)
+			strcat(names, ", ");
+		strcat(names, list[i].name);
+		/* what a process is comes before what it uses */
+		if (!one || list[i].pid == pid)
+			one = &list[i];
+	}
 	rc = -ENOENT;
-	for (uint32_t i = 0; i < count && rc == -ENOENT; i++)
-		if (list[i].ino == seen.ino && (!seen.dev || list[i].dev == seen.dev))
-			rc = locate_instance(at, &list[i], err, err_size);
-	if (rc == -ENOENT)
+	if (!one)
 		snprintf(err, err_size, "the service that process %d uses cannot be found", (int)pid);
+	else if (used > 1 && one->pid != pid)
+		snprintf(err, err_size, "process %d uses %u services (%s): choose one with --instance",
+		        (int)pid, used, names);
+	else
+		rc = locate_instance(at, one, err, err_size);
 	free(list);
 	return rc;
 }

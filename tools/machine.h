@@ -131,6 +131,24 @@ void check_cores(const struct machine *m, const struct cfg *cfg, struct report *
 void check_rights(const struct machine *m, const struct cfg *cfg, struct report *r);
 void check_device(const struct machine *m, const struct cfg *cfg, struct report *r);
 
+/* The address that the port of a configuration will have, and its prefix; false when nobody knows it yet. */
+bool machine_address(const struct machine *m, const struct cfg *cfg, uint8_t ip[4], unsigned *prefix);
+
+/* --- several configuration files: one program that uses all of their services --- */
+
+struct checked {
+	const char *path;
+	bool is_good; /* cfg has the file's values; else the defaults */
+	struct cfg cfg;
+	struct machine m;
+	struct report r;
+};
+
+/* What the files mean together; their first is the main one. Pure. */
+void check_files(const struct checked *files, uint32_t count, struct report *r);
+/* One JSON object about all of them, with a newline; together: what check_files found. 0 or -ENOMEM. */
+int files_json(const struct checked *files, uint32_t count, const struct report *together, FILE *file);
+
 /* The two commands. The exit status. */
 int check_main(int argc, char **argv);
 int setup_main(int argc, char **argv);

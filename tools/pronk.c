@@ -22,6 +22,7 @@
 #include "autostart.h"
 #include "cfg.h"
 #include "clock.h"
+#include "configs.h"
 #include "libc.h"
 #include "lock.h"
 #include "proc_fs.h"
@@ -37,13 +38,14 @@ enum {
 	NEXT_STEP_MS = 20,
 	PROCESS_NAME_SIZE = 32,
 	ERR_SIZE = 512,
+	LONG_ERR_SIZE = ERR_SIZE + CFG_FILE_PATH_MAX + 64, /* with a path in it */
 };
 
 static const char usage[] =
-        "Usage: pronk run [-c FILE] [--] PROGRAM [ARGUMENTS]   run a program with Pronk's network stack\n"
+        "Usage: pronk run [-c FILE]... [--] PROGRAM [ARGUMENTS]   run a program with Pronk's network stack\n"
         "       pronk status [-c FILE]                         tell whether the service runs, and what it serves\n"
         "       pronk stop [-c FILE]                           end the service\n"
-        "       pronk check [-c FILE] [--json]                 look whether this machine has what the configuration needs\n"
+        "       pronk check [-c FILE]... [--json]              look whether this machine has what the configuration needs\n"
         "       pronk setup --device X [OPTION...]             write a configuration for a NIC; --undo takes it back\n"
         "       pronk version\n"
         "\n"
@@ -51,6 +53,7 @@ static const char usage[] =
         "  # pronk run redis-server --bind 0.0.0.0 --protected-mode no\n"
         "  # pronk setup --device eth1 --out /etc/pronk/eth1.conf\n"
         "  # pronk check -c /etc/pronk/eth1.conf\n"
+        "  # pronk run -c /etc/pronk/eth1.conf -c /etc/pronk/eth2.conf nginx     # two NICs, a service each\n"
         "`pronk check --help` and `pronk setup --help` have their options, pronk(1) the rest.\n";
 
 /* --- who runs --- */
@@ -273,32 +276,71 @@ static unsigned rule_forbids(struct cfg *cfg, const char *program)
 	return cfg_rules_forbid(cfg, &who, who.uid == 0, CFG_ROLES_ALL);
 }
 
-static int run(struct cfg *cfg, const char *config, char **argv)
+/* Whether the service of file number i is one of those before it: the library leaves that file out. */
+static bool is_repeated(const struct cfg *cfgs, unsigned i)
 {
-	char err[ERR_SIZE] = "", path[PATH_MAX], rule[PATH_MAX + 32];
-	unsigned number = rule_forbids(cfg, argv[0]);
-	bool is_service = !number && cfg->mode != CFG_MODE_INLINE;
-	struct question *question = NULL;
-	int rc;
+	char path[CFG_SOCKET_PATH_MAX], other[CFG_SOCKET_PATH_MAX];
 
-	if (config && realpath(config, path)) {
-		setenv("PRONK_CONFIG", path, 1);
-		config = path;
+	cfg_socket_path(&cfgs[i], path, sizeof(path));
+	for (unsigned k = 0; k < i; k++) {
+		cfg_socket_path(&cfgs[k], other, sizeof(other));
+		if (!strcmp(path, other))
+			return true;
 	}
+	return false;
+}
+
+/* Makes sure that the services of all files run. How many do not; err has why, by file when there are
+ * several, for the first of them. */
+static unsigned services_ensure(
+        const struct cfg *cfgs, const struct cfg_files *files, unsigned count, char *err, size_t err_size)
+{
+	unsigned bad = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		const char *path = files->count ? files->path[i] : NULL;
+		struct question *question = NULL;
+		char reason[ERR_SIZE] = "";
+		int rc = 0;
+
+		if (is_repeated(cfgs, i))
+			continue;
+		/* mode inline: the program starts what it needs itself */
+		if (cfgs[i].mode != CFG_MODE_INLINE)
+			rc = service_ensure(&cfgs[i], path, reason, sizeof(reason));
+		if (!rc)
+			rc = service_ask(&cfgs[i], &question, reason, sizeof(reason));
+		if (question)
+			differences_tell(&cfgs[i], question->theirs);
+		free(question);
+		if (rc && !bad++)
+			snprintf(err, err_size, "%s%s%s", count > 1 ? path : "", count > 1 ? ": " : "",
+			        reason);
+	}
+	return bad;
+}
+
+/* cfgs: of the files, or the defaults when there is none. */
+static int run(struct cfg *cfgs, const struct cfg_files *files, char **argv)
+{
+	char err[LONG_ERR_SIZE] = "", rule[PATH_MAX + 32];
+	unsigned number = rule_forbids(&cfgs[0], argv[0]), count = files->count ? files->count : 1, bad = 0;
+	int rc = configs_export(files);
+
 	if (number) { /* what it starts in its turn may be another program: the library goes with it */
-		cfg_rule_text(cfg, number, rule, sizeof(rule));
+		cfg_rule_text(&cfgs[0], number, rule, sizeof(rule));
 		fprintf(stderr, "pronk: %s leaves %s to the kernel's network stack\n", rule, argv[0]);
 	}
-	/* mode inline: the program starts what it needs itself */
-	rc = is_service ? service_ensure(cfg, config, err, sizeof(err)) : 0;
-	if (!rc && !number)
-		rc = service_ask(cfg, &question, err, sizeof(err));
-	if (question)
-		differences_tell(cfg, question->theirs);
-	free(question);
+	if (rc)
+		snprintf(err, sizeof(err), "%s", strerror(-rc));
+	else if (!number)
+		bad = services_ensure(cfgs, files, count, err, sizeof(err));
+	/* when some run, the library finds out about the others itself, and says so: one may come later */
+	if (!rc && (bad == count || (bad && cfgs[0].strict)))
+		rc = -ENOENT;
 	if (!rc)
 		rc = preload_set(err, sizeof(err));
-	if (rc && cfg->strict) {
+	if (rc && cfgs[0].strict) {
 		fprintf(stderr, "pronk: %s; not run, because option strict is on\n", err);
 		return EXIT_OWN;
 	}
@@ -543,12 +585,28 @@ static int machine_become(char **argv)
 	return EXIT_OWN;
 }
 
+static int complain(const char *reason)
+{
+	fprintf(stderr, "pronk: %s\n", reason);
+	return EXIT_OWN;
+}
+
+static int usage_error(const char *reason)
+{
+	fputs(reason, stderr);
+	fputs(usage, stderr);
+	return EXIT_OWN;
+}
+
 int main(int argc, char **argv)
 {
-	const char *verb = argc > 1 ? argv[1] : "", *config = NULL, *file;
-	char err[ERR_SIZE] = "", socket_path[CFG_SOCKET_PATH_MAX];
+	static const struct option longer[] = {{"config", required_argument, NULL, 'c'}, {0}};
+	static struct cfg_files files; /* these two are large */
+	static struct cfg cfgs[CFG_FILES_MAX];
+	const char *verb = argc > 1 ? argv[1] : "", *path;
+	char err[LONG_ERR_SIZE] = "", socket_path[CFG_SOCKET_PATH_MAX];
 	bool is_run = !strcmp(verb, "run");
-	struct cfg cfg;
+	unsigned given = 0;
 	int c;
 
 	if (!strcmp(verb, "version") || !strcmp(verb, "--version")) {
@@ -564,8 +622,7 @@ int main(int argc, char **argv)
 	if (!is_run && strcmp(verb, "status") && strcmp(verb, "stop")) {
 		if (*verb)
 			fprintf(stderr, "pronk: unknown command \"%s\"\n", verb);
-		fputs(usage, stderr);
-		return EXIT_OWN;
+		return usage_error("");
 	}
 	if (argc > 2 && !strcmp(argv[2], "--help")) {
 		fputs(usage, stdout);
@@ -574,26 +631,28 @@ int main(int argc, char **argv)
 	argc--;
 	argv++;
 	argv[0] = (char[]){"pronk"}; /* for getopt(3), which names it in messages */
-	while ((c = getopt(argc, argv, "+c:")) != -1) {
-		if (c != 'c') {
-			fputs(usage, stderr);
-			return EXIT_OWN;
-		}
-		config = optarg;
+	while ((c = getopt_long(argc, argv, "+c:", longer, NULL)) != -1) {
+		if (c != 'c')
+			return usage_error("");
+		given++;
+		if (configs_add(&files, optarg, err, sizeof(err)))
+			return complain(err);
 	}
-	if (is_run != (optind < argc)) {
-		fputs(is_run ? "pronk: run: which program?\n" : "pronk: one word too many\n", stderr);
-		fputs(usage, stderr);
-		return EXIT_OWN;
-	}
+	if (is_run != (optind < argc))
+		return usage_error(is_run ? "pronk: run: which program?\n" : "pronk: one word too many\n");
+	if (!is_run && given > 1)
+		return usage_error("pronk: status and stop look at one service: give one -c\n");
 	libc_init();
-	file = config ? config : cfg_default_path();
-	if (cfg_load(&cfg, file, err, sizeof(err))) {
-		fprintf(stderr, "pronk: %s\n", err);
-		return EXIT_OWN;
+	if (!given && is_run && cfg_files_find(&files, err, sizeof(err)))
+		return complain(err);
+	for (unsigned i = 0; !i || i < files.count; i++) {
+		path = files.count ? files.path[i] : is_run ? NULL : cfg_default_path();
+		if (cfg_load(&cfgs[i], path, err, sizeof(err)))
+			return complain(err);
 	}
-	if (is_run)
-		return run(&cfg, file, argv + optind);
-	cfg_socket_path(&cfg, socket_path, sizeof(socket_path));
+	if (is_run) /* what was read is named as it was given; others get it as they can find it */
+		return configs_resolve(&files, err, sizeof(err)) ? complain(err)
+		                                                 : run(cfgs, &files, argv + optind);
+	cfg_socket_path(&cfgs[0], socket_path, sizeof(socket_path));
 	return !strcmp(verb, "stop") ? stop(socket_path) : status(socket_path);
 }

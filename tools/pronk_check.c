@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs.h"
 #include "machine.h"
 
 enum { ERR_SIZE = 512 };
@@ -54,7 +55,14 @@ void finding_fix(struct finding *f, const char *fmt, ...)
 	va_end(args);
 }
 
-void report_print(const struct report *r, FILE *file)
+static void totals_print(const struct report *r, FILE *file)
+{
+	fprintf(file, "%u ok, %u note%s, %u warning%s, %u missing\n", r->count[LEVEL_OK],
+	        r->count[LEVEL_NOTE], r->count[LEVEL_NOTE] == 1 ? "" : "s", r->count[LEVEL_WARNING],
+	        r->count[LEVEL_WARNING] == 1 ? "" : "s", r->count[LEVEL_MISSING]);
+}
+
+static void findings_print(const struct report *r, FILE *file)
 {
 	for (const struct finding *f = r->first; f; f = f->next) {
 		fprintf(file, "%-8s %-22s %s\n", level_names[f->level], f->id, f->found);
@@ -63,30 +71,81 @@ void report_print(const struct report *r, FILE *file)
 		if (f->fix[0])
 			fprintf(file, "%-8s %-22s # %s\n", "", "", f->fix);
 	}
-	fprintf(file, "%u ok, %u note%s, %u warning%s, %u missing\n", r->count[LEVEL_OK],
-	        r->count[LEVEL_NOTE], r->count[LEVEL_NOTE] == 1 ? "" : "s", r->count[LEVEL_WARNING],
-	        r->count[LEVEL_WARNING] == 1 ? "" : "s", r->count[LEVEL_MISSING]);
 }
 
-int report_json(const struct report *r, const struct machine *m, const struct cfg *cfg, FILE *file)
+void report_print(const struct report *r, FILE *file)
 {
-	json_t *items = json_array(), *all;
-	int rc = 0;
+	findings_print(r, file);
+	totals_print(r, file);
+}
+
+static json_t *items_json(const struct report *r)
+{
+	json_t *items = json_array();
 
 	for (const struct finding *f = r->first; f; f = f->next)
 		json_array_append_new(items,
 		        json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", f->id, "state", level_names[f->level],
 		                "found", f->found, "means", f->means, "fix", f->fix));
-	all = json_pack("{s:s, s:s, s:s, s:b, s:b, s:i, s:i, s:i, s:i, s:o}", "version", PRONK_VERSION,
+	return items;
+}
+
+static json_t *report_object(const struct report *r, const struct machine *m, const struct cfg *cfg)
+{
+	return json_pack("{s:s, s:s, s:s, s:b, s:b, s:i, s:i, s:i, s:i, s:o}", "version", PRONK_VERSION,
 	        "config", cfg->path, "device", cfg->device, "root", (int)m->is_root, "usable",
 	        !r->count[LEVEL_MISSING], "ok", (int)r->count[LEVEL_OK], "notes", (int)r->count[LEVEL_NOTE],
 	        "warnings", (int)r->count[LEVEL_WARNING], "missing", (int)r->count[LEVEL_MISSING], "items",
-	        items);
+	        items_json(r));
+}
+
+/* Takes the reference. */
+static int json_print(json_t *all, FILE *file)
+{
+	int rc = 0;
+
 	if (!all || json_dumpf(all, file, JSON_INDENT(2) | JSON_PRESERVE_ORDER) < 0 ||
 	        fputc('\n', file) == EOF)
 		rc = -ENOMEM;
 	json_decref(all);
 	return rc;
+}
+
+int report_json(const struct report *r, const struct machine *m, const struct cfg *cfg, FILE *file)
+{
+	return json_print(report_object(r, m, cfg), file);
+}
+
+/* Adds up what all of them found. */
+static void totals(
+        const struct checked *files, uint32_t count, const struct report *together, struct report *sum)
+{
+	for (int level = 0; level < LEVEL_COUNT; level++) {
+		sum->count[level] = together->count[level];
+		for (uint32_t i = 0; i < count; i++)
+			sum->count[level] += files[i].r.count[level];
+	}
+}
+
+int files_json(const struct checked *files, uint32_t count, const struct report *together, FILE *file)
+{
+	struct report sum = {0};
+	json_t *each = json_array();
+
+	totals(files, count, together, &sum);
+	for (uint32_t i = 0; i < count; i++) {
+		json_t *one = report_object(&files[i].r, &files[i].m, &files[i].cfg);
+
+		/* which file it is, also when nothing of it could be read */
+		json_object_set_new(one, "config", json_string(files[i].path));
+		json_array_append_new(each, one);
+	}
+	return json_print(json_pack("{s:s, s:b, s:b, s:i, s:i, s:i, s:i, s:o, s:o}", "version", PRONK_VERSION,
+	                          "root", (int)files[0].m.is_root, "usable", !sum.count[LEVEL_MISSING], "ok",
+	                          (int)sum.count[LEVEL_OK], "notes", (int)sum.count[LEVEL_NOTE], "warnings",
+	                          (int)sum.count[LEVEL_WARNING], "missing", (int)sum.count[LEVEL_MISSING],
+	                          "files", each, "items", items_json(together)),
+	        file);
 }
 
 void report_free(struct report *r)
@@ -105,12 +164,14 @@ void report_free(struct report *r)
 enum { OPT_JSON = 0x100 };
 
 struct args {
-	const char *config;
+	struct cfg_files files;
 	bool json;
 };
 
 static const struct argp_option options[] = {
-        {"config", 'c', "FILE", 0, "Configuration file (default: as for pronk run)", 0},
+        {"config", 'c', "FILE", 0,
+                "Configuration file (default: as for pronk run); several: each, and what they mean together",
+                0},
         {"json", OPT_JSON, NULL, 0, "Print one JSON object", 0},
         {0},
 };
@@ -118,10 +179,12 @@ static const struct argp_option options[] = {
 static error_t option_parse(int key, char *arg, struct argp_state *state)
 {
 	struct args *args = state->input;
+	char err[ERR_SIZE];
 
 	switch (key) {
 	case 'c':
-		args->config = arg;
+		if (configs_add(&args->files, arg, err, sizeof(err)))
+			argp_error(state, "%s", err);
 		return 0;
 	case OPT_JSON:
 		args->json = true;
@@ -141,55 +204,101 @@ static const struct argp argp = {options, option_parse, NULL,
         "Examples:\n"
         "  # pronk check\n"
         "  # pronk check -c /etc/pronk/eth1.conf\n"
+        "  # pronk check -c /etc/pronk/eth1.conf -c /etc/pronk/eth2.conf\n"
         "  $ pronk check --json | jq '.items[] | select(.state == \"missing\")'\n",
         NULL, NULL, NULL};
 
+/* Everything about one file; path NULL: the defaults. */
+static void file_look(struct checked *c)
+{
+	struct report *r = &c->r;
+	char err[ERR_SIZE] = "";
+	struct finding *f;
+
+	c->is_good = !cfg_load(&c->cfg, c->path, err, sizeof(err));
+	if (!c->is_good)
+		cfg_defaults(&c->cfg);
+	machine_probe(&c->m, &c->cfg);
+	if (!c->is_good) {
+		f = report_add(r, LEVEL_MISSING, "config", "%s", err);
+		finding_means(
+		        f, "Nothing starts with this file; what follows is about the built-in defaults.");
+		finding_fix(f, "pronkd --check -c %s", c->path);
+	} else if (c->path) {
+		report_add(r, LEVEL_OK, "config", "%s: device %s, %u stack%s, mode %s", c->path,
+		        c->cfg.device, c->cfg.stacks, c->cfg.stacks == 1 ? "" : "s",
+		        c->cfg.mode == CFG_MODE_INLINE ? "inline" : "dedicated");
+	} else {
+		f = report_add(r, LEVEL_NOTE, "config", "no configuration file: device %s", c->cfg.device);
+		finding_means(f,
+		        "The built-in defaults hold: a TAP. `pronk setup --device IF` writes a file for a NIC.");
+	}
+	check_kernel(&c->m, &c->cfg, r);
+	check_rights(&c->m, &c->cfg, r);
+	check_memory(&c->m, &c->cfg, r);
+	check_cores(&c->m, &c->cfg, r);
+	check_device(&c->m, &c->cfg, r);
+}
+
+static void files_print(
+        const struct checked *files, uint32_t count, const struct report *together, FILE *file)
+{
+	struct report sum = {0};
+
+	for (uint32_t i = 0; i < count; i++) {
+		fprintf(file, "%s:\n", files[i].path);
+		findings_print(&files[i].r, file);
+		fputc('\n', file);
+	}
+	fputs("together:\n", file);
+	findings_print(together, file);
+	totals(files, count, together, &sum);
+	totals_print(&sum, file);
+}
+
 int check_main(int argc, char **argv)
 {
+	static struct args args;
+	struct checked *files;
+	struct report together = {0};
 	char err[ERR_SIZE] = "";
-	struct machine *m = calloc(1, sizeof(*m));
-	struct report report = {0};
-	struct args args = {0};
-	const char *path;
-	struct cfg cfg;
+	uint32_t count;
 	int rc;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
-	if (!m) {
+	if (!args.files.count && cfg_files_find(&args.files, err, sizeof(err))) {
+		fprintf(stderr, "pronk: %s\n", err);
+		return 1;
+	}
+	count = args.files.count ? args.files.count : 1;
+	files = calloc(count, sizeof(*files));
+	if (!files) {
 		fputs("pronk: out of memory\n", stderr);
 		return 1;
 	}
-	path = args.config ? args.config : cfg_default_path();
-	rc = cfg_load(&cfg, path, err, sizeof(err));
-	if (rc)
-		cfg_defaults(&cfg);
-	machine_probe(m, &cfg);
-	if (rc) {
-		struct finding *f = report_add(&report, LEVEL_MISSING, "config", "%s", err);
-
-		finding_means(
-		        f, "Nothing starts with this file; what follows is about the built-in defaults.");
-		finding_fix(f, "pronkd --check -c %s", path);
-	} else if (path) {
-		report_add(&report, LEVEL_OK, "config", "%s: device %s, %u stack%s, mode %s", path,
-		        cfg.device, cfg.stacks, cfg.stacks == 1 ? "" : "s",
-		        cfg.mode == CFG_MODE_INLINE ? "inline" : "dedicated");
-	} else {
-		finding_means(report_add(&report, LEVEL_NOTE, "config", "no configuration file: device %s",
-		                      cfg.device),
-		        "The built-in defaults hold: a TAP. `pronk setup --device IF` writes a file for a NIC.");
+	for (uint32_t i = 0; i < count; i++) {
+		files[i].path = args.files.count ? args.files.path[i] : NULL;
+		file_look(&files[i]);
 	}
-	check_kernel(m, &cfg, &report);
-	check_rights(m, &cfg, &report);
-	check_memory(m, &cfg, &report);
-	check_cores(m, &cfg, &report);
-	check_device(m, &cfg, &report);
-	if (args.json && report_json(&report, m, &cfg, stdout))
+	if (count > 1)
+		check_files(files, count, &together);
+	if (args.json)
+		rc = count > 1 ? files_json(files, count, &together, stdout)
+		               : report_json(&files[0].r, &files[0].m, &files[0].cfg, stdout);
+	else
+		rc = 0;
+	if (rc)
 		fputs("pronk: out of memory\n", stderr);
-	if (!args.json)
-		report_print(&report, stdout);
-	rc = report.count[LEVEL_MISSING] != 0;
-	report_free(&report);
-	free(m);
+	if (!args.json && count > 1)
+		files_print(files, count, &together, stdout);
+	else if (!args.json)
+		report_print(&files[0].r, stdout);
+	rc = together.count[LEVEL_MISSING] != 0;
+	for (uint32_t i = 0; i < count; i++) {
+		rc |= files[i].r.count[LEVEL_MISSING] != 0;
+		report_free(&files[i].r);
+	}
+	report_free(&together);
+	free(files);
 	return rc;
 }

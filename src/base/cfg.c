@@ -1,19 +1,14 @@
 /* cfg.c - owns the options table made from options.def, the defaults, look-ups in it, and printing a
  * configuration.
  *
- * Reading files and the environment is cfg_load.c, what values mean is cfg_check.c, option rules is
- * cfg_rules.c, and the parsers of single texts are cfg_parse.c. Everything here runs on the control thread or
- * in a command-line tool. */
+ * Which files there are is cfg_files.c, reading them and the environment cfg_load.c, what values mean is
+ * cfg_check.c, option rules is cfg_rules.c, and the parsers of single texts are cfg_parse.c. Everything here
+ * runs on the control thread or in a command-line tool. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cfg_internal.h"
-
-#ifndef SYSCONFDIR
-#define SYSCONFDIR "/etc"
-#endif
 
 #define OPT_GROUP(title)
 #define OPT_LIVE(k, what)
@@ -218,21 +213,6 @@ const char *cfg_origin_name(uint8_t origin)
 void cfg_socket_path(const struct cfg *cfg, char *buf, size_t size)
 {
 	snprintf(buf, size, "%s/%s.sock", cfg->runtime_dir, cfg->name);
-}
-
-const char *cfg_default_path(void)
-{
-	/* what the documents tell people to write comes before what an installation under another prefix
-	 * brought */
-	static const char *const places[] = {"/etc/pronk/pronk.conf", SYSCONFDIR "/pronk/pronk.conf"};
-	const char *path = secure_getenv("PRONK_CONFIG");
-
-	if (path != NULL && path[0] != '\0')
-		return path;
-	for (unsigned i = 0; i < ARRAY_COUNT(places); i++)
-		if (access(places[i], R_OK) == 0)
-			return places[i];
-	return NULL;
 }
 
 /* Checked values hold no control characters; others come out as '?'. */

@@ -63,6 +63,8 @@ enum cfg_origin {
 
 enum {
 	CFG_PATH_MAX = 256,        /* bytes of a config file's path kept for messages */
+	CFG_FILE_PATH_MAX = 1024,  /* of one of several files, with the terminator */
+	CFG_FILES_MAX = 8,         /* services that a program can use */
 	CFG_SOCKET_PATH_MAX = 108, /* sockaddr_un.sun_path, with the terminator */
 	CFG_IF_NAME_MAX = 16,      /* IFNAMSIZ */
 	CFG_MTU_MIN = 576,         /* RFC 791: what every host takes */
@@ -160,9 +162,22 @@ int cfg_dump(const struct cfg *cfg, FILE *file, bool json);
 /* One option's value as it stands in a config file, which is also how JSON has it. Blocks as stdio does. */
 void cfg_value_print(const struct cfg *cfg, enum option_id id, FILE *file);
 
-/* The config file to use when the user names none: $PRONK_CONFIG if set and not empty (whether or not it
- * exists), else /etc/pronk/pronk.conf, else the installation's pronk/pronk.conf, if readable, else NULL. Any
- * thread; the result is the environment's or constant. */
+/* The configuration files of one program, a service each; the first one is the main one. */
+struct cfg_files {
+	unsigned count;
+	char path[CFG_FILES_MAX][CFG_FILE_PATH_MAX];
+};
+
+/* The config files to use when the user names none: those of $PRONK_CONFIG, separated by ':', whether or not
+ * they exist (empty elements are skipped, and one that is named again is taken once); when it names none,
+ * /etc/pronk/pronk.conf, else the installation's pronk/pronk.conf, if readable, else none (count 0: the
+ * defaults hold). Any thread; does not block. Returns 0; -E2BIG or -ENAMETOOLONG with count 0 and the reason
+ * in err. */
+int cfg_files_find(struct cfg_files *out, char *err, size_t err_size);
+
+/* The first of them, or NULL: what a tool is about that looks at one service. With a list in the environment
+ * the result is good until the next call, and two threads must not be in here at once; else any thread, and
+ * it is the environment's or constant. */
 const char *cfg_default_path(void);
 
 /* The service's socket, RUNTIME_DIR/NAME.sock; CFG_SOCKET_PATH_MAX bytes always suffice for a checked cfg.
