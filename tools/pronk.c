@@ -31,7 +31,8 @@ enum {
 	EXIT_OWN = 125, /* as env(1), timeout(1) and others do: it was the launcher that failed */
 	EXIT_NO_EXEC = 126,
 	EXIT_NO_PROGRAM = 127,
-	ANSWER_TOLD_MS = 500, /* this long nobody is told that the service is waited for */
+	ANSWER_TOLD_MS = 500,  /* when it is told that a service which cannot answer is waited for, */
+	ANSWER_SLOW_MS = 2000, /* and one of which nothing is known */
 	ANSWER_LIMIT_MS = 5000,
 	STOP_LIMIT_MS = 15000,
 	NEXT_LIMIT_MS = 3000,
@@ -185,6 +186,15 @@ static bool question_wait(struct question *q, uint64_t until_ns)
 	return is_answered;
 }
 
+static void wait_tell(const struct cfg *cfg, int pid)
+{
+	fprintf(stderr, "pronk: service \"%s\" does not answer: waiting for it, %d s at most", cfg->name,
+	        ANSWER_LIMIT_MS / 1000);
+	if (pid > 0 && proc_is_stopped(pid))
+		fprintf(stderr, " (" STOPPED_TEXT ")", pid, pid);
+	fputc('\n', stderr);
+}
+
 /* Asks the service for its configuration. *out is the caller's to free; NULL when there was nobody to ask, or
  * no memory. Without an answer the thread stays, and what it writes to. -ETIMEDOUT, with err filled, when the
  * service does not answer; else 0. */
@@ -211,11 +221,10 @@ static int service_ask(const struct cfg *cfg, struct question **out, char *err, 
 	}
 	if (!question_wait(q, start_ns + ANSWER_TOLD_MS * CLOCK_NS_PER_MS)) {
 		pid = service_pid(q->path);
-		fprintf(stderr, "pronk: service \"%s\" does not answer: waiting for it, %d s at most",
-		        cfg->name, ANSWER_LIMIT_MS / 1000);
-		if (pid > 0 && proc_is_stopped(pid))
-			fprintf(stderr, " (" STOPPED_TEXT ")", pid, pid);
-		fputc('\n', stderr);
+		/* one that is merely slow may answer any moment */
+		if (pid == -EAGAIN || (pid > 0 && proc_is_stopped(pid)) ||
+		        !question_wait(q, start_ns + ANSWER_SLOW_MS * CLOCK_NS_PER_MS))
+			wait_tell(cfg, pid);
 		if (!question_wait(q, start_ns + (ANSWER_LIMIT_MS + ANSWER_TOLD_MS) * CLOCK_NS_PER_MS)) {
 			snprintf(err, err_size, "the service at %s does not answer", q->path);
 			return -ETIMEDOUT;
