@@ -114,7 +114,7 @@ import signal, socket, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 s.bind(sys.argv[1])
-s.listen(8)
+s.listen(32)
 print("listening", flush=True)
 time.sleep(100)' "$work/run/deaf.sock" >"$work/deaf.log" &
 	deaf_pid=$!
@@ -126,10 +126,17 @@ time.sleep(100)' "$work/run/deaf.sock" >"$work/deaf.log" &
 		echo "$? $((($(now_us) - start) / 1000))" >"$work/deaf.end"
 	) &
 	deaf_stop=$!
-	pids+=("$deaf_stop")
+	ip netns exec "$ns_p" timeout 60 "$pronk" run -c "$work/deaf.conf" -- touch "$work/ran-deaf" >"$work/deaf.run" 2>&1 &
+	deaf_run=$!
+	pids+=("$deaf_stop" "$deaf_run")
 }
 deaf_end() {
 	local rc ms
+	wait "$deaf_run"
+	rc=$?
+	[ $rc = 0 ] && [ -e "$work/ran-deaf" ] && [ "$(cat "$work/deaf.run")" = "pronk: service \"deaf\" does not answer: waiting for it, 5 s at most
+pronk: the service at $work/run/deaf.sock does not answer; touch runs on the kernel's network stack" ] ||
+		because "pronk run: $rc: $(cat "$work/deaf.run")" || return
 	wait "$deaf_stop"
 	kill -KILL "$deaf_pid"
 	wait "$deaf_pid" 2>/dev/null
@@ -334,13 +341,13 @@ echo 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 7010)); s.listen(1)
 chmod 644 "$work/listen.py" "$conf"
 cp "$conf" "$work/p-auto.conf"
 dedicated_only "there is no pronkd; the scenarios on programs that have the stack are for this" "pronk status and pronk stop" status_and_stop
-scenario "pronk stop of one who does not heed it: begin" deaf_begin
+scenario "one who neither answers nor heeds a signal: begin" deaf_begin
 scenario "pronk status and pronk run of a service that is stopped" not_answering
 scenario "pronk stop of a service that is stopped" stop_of_stopped
 scenario "pronk stop ends nobody who is not the service" stop_of_nobody
 scenario "pronk stop where a program has the stack" stop_inline 0
 scenario "pronk stop where it has another program as client" stop_inline 1
-scenario "pronk stop of one who does not heed it: 15 seconds" deaf_end
+scenario "one who neither answers nor heeds a signal: pronk run, pronk stop" deaf_end
 scenario "a start that fails is told on standard error, too" failure_on_stderr
 scenario "a user who may not start a service" no_right
 scenario "a program without network starts nothing" no_network
