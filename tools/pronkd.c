@@ -364,6 +364,9 @@ int main(int argc, char **argv)
 	preload_guard(argv);
 	log_prefix("pronkd");
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
+	/* the manager of the program's unit waits for the program's word, not for ours */
+	if (args.autostarted)
+		unsetenv("NOTIFY_SOCKET");
 	config = args.config ? args.config : cfg_default_path();
 	rc = cfg_load(&cfg, config, err, sizeof(err));
 	if (rc)
