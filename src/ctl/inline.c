@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cfg.h"
 #include "driver.h"
+#include "sandbox.h"
 
 #define LIBRARY "libpronk-inline.so"
 
@@ -38,7 +40,10 @@ int inline_start(const struct cfg *cfg, const struct driver_host *host, struct d
 	char path[PATH_MAX];
 	__typeof__(pronk_driver_start) *start;
 	void *library;
+	int rc = sandbox_probe(!strncmp(cfg->device, "afxdp:", strlen("afxdp:")), err, err_size);
 
+	if (rc)
+		return rc;
 	library_path(path, sizeof(path));
 	host->inside(true);
 	library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
