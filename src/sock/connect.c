@@ -168,7 +168,7 @@ static int connect_start(struct service *s, struct file *f, int fd, const struct
 	}
 	a = &s->at.arena;
 	c.value = (int32_t)opt_app_flags(f);
-	ep_opts_copy(&c.opts, opt_of(f));
+	opt_copy_for(&c.opts, f, s);
 	stack = atomic_fetch_add_explicit(&a->hdr->next_stack, 1, memory_order_relaxed) % a->stack_count;
 	for (;;) {
 		struct call try = c;

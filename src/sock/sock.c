@@ -149,7 +149,7 @@ int sock_bind_at(struct service *s, struct file *f, struct sock_addr *a, uint32_
 
 	c.local.family = AF_INET;
 	c.uid = geteuid();
-	ep_opts_copy(&c.opts, opt_of(f));
+	opt_copy_for(&c.opts, f, s);
 	rc = post_call_port(&s->at, 0, &c);
 	if (rc || (rc = c.result))
 		return rc;
