@@ -397,6 +397,9 @@ static int shutdown_and_leave(struct file *f, uint32_t handle, int how, uint32_t
 	while (!rc && atomic_load(&ep->state) == state && !handle_is_dead(handle) &&
 	        clock_now_ns() < deadline)
 		wait_for(f, 0, deadline, -1);
+	if (!rc &&
+	        state == EP_LISTEN) /* a stack in this process takes another turn for it: nobody is let in */
+		attach_settle(handle_at(handle), ep->stack_idx);
 	return rc;
 }
 
