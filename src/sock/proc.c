@@ -11,6 +11,7 @@
 #include "raw.h"
 #include "ready.h"
 #include "rule.h"
+#include "sock.h"
 #include "spare.h"
 #include "wait.h"
 #include "epoll_set.h"
@@ -523,10 +524,17 @@ void proc_fork_child(void)
 	if (is_engine_fork)
 		return;
 	spare_fork_done(true);
+	accept_fork_child();
 	if (!fork_locked) /* its holder, if there was one, is a thread of the parent's */
 		atomic_store(&proc.lock, 0);
-	if (!proc_is_attached())
+	if (!proc_is_attached()) {
+		/* another thread was about to join */
+		atomic_store(&services_joined, 0);
+		if (proc.near->driver)
+			proc.near->driver->fork_child();
+		proc.near->driver = NULL;
 		return;
+	}
 	if (fork_locked) {
 		file_fork_done(true);
 		spin_unlock(&proc.lock);

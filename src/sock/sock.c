@@ -599,15 +599,17 @@ void sock_linger(struct file *f)
 
 void sock_end(struct file *f)
 {
-	uint32_t ep = atomic_load(&f->ep);
+	uint32_t ep = atomic_load(&f->ep), how = 0;
 
 	if (f->type == SOCK_DGRAM) {
 		dgram_end(f);
 		return;
 	}
 	spare_back(f);
-	if (ep != ENDPOINT_NONE) /* nobody is let in once close has returned */
-		sock_ep_end(ep, opt_flag(f, EPF_LINGER) && opt_int(f, EPO_LINGER_S) == 0 ? RELEASE_ABORT : 0);
-	sock_others_end(f, 0);
+	if (ep != ENDPOINT_NONE) { /* nobody is let in once close has returned */
+		how = opt_flag(f, EPF_LINGER) && opt_int(f, EPO_LINGER_S) == 0 ? RELEASE_ABORT : 0;
+		sock_ep_end(ep, how);
+	}
+	sock_others_end(f, how);
 	atomic_store(&f->ep, ENDPOINT_NONE);
 }
