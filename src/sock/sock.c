@@ -68,15 +68,19 @@ bool sock_is_nonblocking(struct file *f)
 
 void sock_set_nonblocking(struct file *f, bool on)
 {
-	uint32_t ep = atomic_load(&f->ep);
-
 	atomic_store(&f->is_nonblocking, on);
-	if (ep == ENDPOINT_NONE)
-		return;
-	if (on)
-		atomic_fetch_or(&handle_ep(ep)->app_flags, APP_NONBLOCK);
-	else
-		atomic_fetch_and(&handle_ep(ep)->app_flags, ~(uint32_t)APP_NONBLOCK);
+	/* all: where the first service is not there any more, the next one's endpoint is the socket's
+	 * (pass.c) */
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t ep = file_ep(f, i);
+
+		if (ep == ENDPOINT_NONE)
+			continue;
+		if (on)
+			atomic_fetch_or(&handle_ep(ep)->app_flags, APP_NONBLOCK);
+		else
+			atomic_fetch_and(&handle_ep(ep)->app_flags, ~(uint32_t)APP_NONBLOCK);
+	}
 }
 
 uint32_t sock_call_flags(struct file *f)
