@@ -301,6 +301,8 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 				return SOCK_LIBC;
 			is_local = true;
 			s = proc.local;
+		} else if (!is_local && proc_is_strict() && route_is_lost(&to)) {
+			return -ENETDOWN;
 		} else if (!is_local && !(s = route_to(&to))) {
 			proc_fallback_add(fd, f->domain, f->type, "no route to the peer through the port");
 			return SOCK_LIBC;
