@@ -168,7 +168,7 @@ EXPORT int close_range(unsigned int first, unsigned int last, int flags)
 		return -1;
 	}
 	/* the threads of a stack in this process would keep the application's descriptors open for ever */
-	if (proc.at.driver)
+	if (proc.near->driver)
 		flags &= ~CLOSE_RANGE_UNSHARE;
 	/* what closes nothing, and what the kernel refuses */
 	if (first > last || (flags & ~CLOSE_RANGE_UNSHARE))
@@ -316,7 +316,7 @@ EXPORT int daemon(int nochdir, int noclose)
 /* The application's calls pass; DPDK's interrupt thread may have to wait (driver.h). */
 EXPORT int munmap(void *addr, size_t size)
 {
-	const struct driver *d = proc.at.driver;
+	const struct driver *d = proc.near->driver;
 
 	if (unlikely(d != NULL))
 		d->unmapping();

@@ -19,9 +19,11 @@
 
 /* Takes one connection from the rings, this process's turn first at a stack that differs from call to call.
  */
-static uint32_t accept_take(struct endpoint *lep)
+static uint32_t accept_take(uint32_t listener)
 {
-	const struct arena *a = &proc.at.arena;
+	const struct endpoint *lep = handle_ep(listener);
+	struct attach *at = handle_at(listener);
+	const struct arena *a = &at->arena;
 	static _Atomic uint32_t turn, take_lock;
 	struct listener *l;
 	uint32_t start = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed), taken = ENDPOINT_NONE;
@@ -44,42 +46,58 @@ static uint32_t accept_take(struct endpoint *lep)
 			 * stack, which looks whether anybody else holds the endpoint. */
 			spin_lock(&take_lock);
 			if (tail == atomic_load(&r->tail)) {
-				hold_set(a, proc.at.client_idx, ep);
+				hold_set(a, at->client_idx, ep);
 				if (atomic_compare_exchange_strong(&r->tail, &tail, tail + 1))
 					taken = ep;
 				else
-					post(&proc.at, a->endpoints[ep].stack_idx,
-					        POST_ENTRY(POST_RELEASE, 0, ep));
+					post(at, a->endpoints[ep].stack_idx, POST_ENTRY(POST_RELEASE, 0, ep));
 			}
 			spin_unlock(&take_lock);
 			if (taken != ENDPOINT_NONE)
-				return taken;
+				return handle_make(handle_service(listener), taken);
 			tail = atomic_load(&r->tail);
 		}
 	}
 	return ENDPOINT_NONE;
 }
 
+/* The listener that has a connection for us, or ENDPOINT_NONE. At several services each is the first to be
+ * asked in turn. */
+static uint32_t listener_ready(const struct file *f)
+{
+	static _Atomic uint32_t turn;
+	uint32_t count = file_ep_count(f);
+	uint32_t start = likely(count == 1) ? 0 : atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t ep = file_ep(f, (start + i) % count);
+
+		if (!handle_is_dead(ep) && accept_ready(&handle_at(ep)->arena, handle_ep(ep)))
+			return ep;
+	}
+	return ENDPOINT_NONE;
+}
+
 static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, int flags)
 {
-	struct endpoint *lep = proc_ep(atomic_load(&f->ep)), *ep;
+	uint32_t idx, listener = listener_ready(f);
+	struct endpoint *ep;
 	struct file *nf;
-	uint32_t idx;
 	int fd, rc;
 
-	if (proc_is_dead() || !accept_ready(&proc.at.arena, lep))
+	if (listener == ENDPOINT_NONE)
 		return -EAGAIN;
 	fd = libc.fcntl(proc.base_fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 	if (unlikely(fd < 0) && spare_drop())
 		fd = libc.fcntl(proc.base_fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 	if (fd < 0)
 		return errno == EINVAL ? -EMFILE : -errno;
-	idx = accept_take(lep);
+	idx = accept_take(listener);
 	if (idx == ENDPOINT_NONE) {
 		libc.close(fd);
 		return -EAGAIN;
 	}
-	ep = proc_ep(idx);
+	ep = handle_ep(idx);
 	file_close(fd);
 	nf = file_open(fd, FILE_SOCKET);
 	if (!nf) {
@@ -94,7 +112,7 @@ static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, i
 	atomic_store(&nf->connect_reported, true);
 	atomic_store(&nf->ep, idx);
 	sock_set_nonblocking(nf, (flags & SOCK_NONBLOCK) != 0);
-	atomic_store_explicit(&ep->creator, proc.at.client_idx, memory_order_relaxed);
+	atomic_store_explicit(&ep->creator, handle_at(idx)->client_idx, memory_order_relaxed);
 	atomic_store_explicit(&ep->app_fd, fd, memory_order_relaxed);
 	atomic_store(&nf->mode, MODE_PRONK);
 	rc = addr ? addr_to_user(&ep->remote, nf->domain, addr, len) : 0;
@@ -118,8 +136,8 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 	if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
 		return -EINVAL;
 	for (;;) {
-		if (mode == MODE_PRONK && !proc_is_dead() &&
-		        atomic_load(&proc_ep(atomic_load(&f->ep))->state) != EP_LISTEN)
+		if (mode == MODE_PRONK && !sock_is_dead(f) &&
+		        atomic_load(&handle_ep(atomic_load(&f->ep))->state) != EP_LISTEN)
 			return -EINVAL;
 		rc = accept_pronk(f, addr, len, flags);
 		if (rc != -EAGAIN)
@@ -135,7 +153,7 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 				continue;
 			if (rc != -EAGAIN)
 				return rc;
-		} else if (proc_is_dead()) {
+		} else if (sock_is_dead(f)) {
 			if (sock_is_nonblocking(f))
 				return -EAGAIN;
 			/* for programs that try again whatever the error: not as fast as they can */
@@ -145,13 +163,13 @@ int sock_accept(struct file *f, int fd, struct sockaddr *addr, socklen_t *len, i
 		if (sock_is_nonblocking(f)) {
 			if (!is_settled && (is_settled = true) && local_settle(NULL))
 				continue;
-			if (attach_drive_seldom(&proc.at))
+			if (attach_drive_seldom(proc.near))
 				continue;
 			return -EAGAIN;
 		}
 		if (!deadline)
 			deadline = deadline_after(opt_rcvtimeo(f));
-		if (has_kernel && proc_is_dead()) { /* the kernel's half goes on alone */
+		if (has_kernel && sock_is_dead(f)) { /* the kernel's half goes on alone */
 			rc = wait_kernel(f, fd, POLLIN, deadline);
 			if (rc)
 				return rc;

@@ -56,15 +56,16 @@ static void put_time(const struct file *f, struct room *r, uint64_t ns)
 }
 
 /* The local address that a datagram was for: the port's when it went to many. */
-static void local_of(const struct dgram_meta *meta, struct in_addr *spec)
+static void local_of(const struct service *s, const struct dgram_meta *meta, struct in_addr *spec)
 {
 	if (route_is_multicast(&meta->to) || route_is_broadcast(&meta->to))
-		route_own((uint8_t *)spec);
+		route_own(s, (uint8_t *)spec);
 	else
 		memcpy(spec, meta->to.ip, 4);
 }
 
-void cmsg_write(const struct file *f, struct msghdr *msg, const struct dgram_meta *meta, uint32_t drops)
+void cmsg_write(const struct file *f, const struct service *s, struct msghdr *msg,
+        const struct dgram_meta *meta, uint32_t drops)
 {
 	const struct dgram *d = f->dg;
 	struct room r = {msg, msg->msg_control, msg->msg_control ? msg->msg_controllen : 0};
@@ -72,7 +73,7 @@ void cmsg_write(const struct file *f, struct msghdr *msg, const struct dgram_met
 	bool is_lo = route_is_loopback(&meta->to) ||
 	             (!route_is_multicast(&meta->to) && !route_is_broadcast(&meta->to) &&
 	                     (route_is_loopback(&meta->from) || route_is_own(&meta->from)));
-	unsigned int index = is_lo ? 1 : dgram_ifindex();
+	unsigned int index = is_lo ? 1 : dgram_ifindex(s);
 
 	put_time(f, &r, meta->time_ns);
 	if (d->rxq_ovfl && drops)
@@ -87,7 +88,7 @@ void cmsg_write(const struct file *f, struct msghdr *msg, const struct dgram_met
 	if (d->pktinfo) {
 		struct in_pktinfo info = {.ipi_ifindex = (int)index};
 
-		local_of(meta, &info.ipi_spec_dst);
+		local_of(s, meta, &info.ipi_spec_dst);
 		memcpy(&info.ipi_addr, meta->to.ip, 4);
 		put(&r, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
 	}
@@ -119,7 +120,10 @@ static int parse_pktinfo(struct cmsg_out *out, const void *addr, int index)
 		if (out->is_kernels)
 			return -EINVAL;
 	}
-	return index && (unsigned)index != dgram_ifindex() ? -ENODEV : 0;
+	for (uint32_t i = 0; index && i < service_count(); i++)
+		if ((unsigned)index == dgram_ifindex(&services[i]))
+			return 0;
+	return index ? -ENODEV : 0;
 }
 
 static int parse_int(const struct cmsghdr *c, bool may_be_byte, int *v)

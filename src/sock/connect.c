@@ -32,12 +32,10 @@ static void connect_undo(struct file *f, uint32_t how)
 {
 	uint32_t ep = atomic_load(&f->ep);
 	struct timespec nap;
-	bool is_listener = atomic_load(&proc_ep(ep)->state) == EP_LISTEN;
-	uint64_t deadline = clock_now_ns() + 20000000u;
 
 	epoll_file_closed_ep(f);
 	/* what was accepted has a number only: all such numbers are the same kernel socket */
-	if (proc_ep(ep)->parent != ENDPOINT_NONE)
+	if (handle_ep(ep)->parent != ENDPOINT_NONE)
 		sock_renew(f);
 	spare_own(f);
 	opt_return(f, f->fd);
@@ -49,13 +47,8 @@ static void connect_undo(struct file *f, uint32_t how)
 	libc.fcntl(f->fd, F_SETFL, sock_is_nonblocking(f) ? O_NONBLOCK : 0);
 	atomic_store(&f->mode, MODE_OPEN);
 	atomic_store(&f->ep, ENDPOINT_NONE);
-	sock_ep_release(ep, how);
-	/* nobody is let in once the call has returned */
-	while (is_listener && atomic_load(&proc_ep(ep)->state) == EP_LISTEN && !proc_is_dead() &&
-	        clock_now_ns() < deadline)
-		attach_relax(&proc.at);
-	if (is_listener)
-		attach_settle(&proc.at, proc_ep(ep)->stack_idx);
+	sock_ep_end(ep, how); /* nobody is let in once the call has returned */
+	sock_others_end(f, how);
 	/* the port is free once the stack has seen the release */
 	for (int i = 0; f->bound.family && i < 100; i++) {
 		struct sock_addr a = f->bound;
@@ -63,7 +56,7 @@ static void connect_undo(struct file *f, uint32_t how)
 
 		nap = (struct timespec){.tv_nsec = 50000};
 		sock_options_take(f, f->fd);
-		rc = sock_bind_here(f, &a, 0);
+		rc = sock_bind_here(handle_service(ep), f, &a, 0);
 		if (!rc)
 			atomic_store(&f->mode, MODE_PRONK);
 		if (rc != -EADDRINUSE)
@@ -78,16 +71,16 @@ void sock_connect_failed(struct file *f)
 	struct endpoint *ep;
 
 	spin_lock(&f->lock);
-	ep = proc_ep(atomic_load(&f->ep));
+	ep = handle_ep(atomic_load(&f->ep));
 	if (f->has_connected && atomic_load(&f->mode) == MODE_PRONK && atomic_load(&ep->state) == EP_CLOSED &&
-	        !(atomic_load(&ep->flags) & EP_OPENED) && !atomic_load(&ep->error) && !proc_is_dead())
+	        !(atomic_load(&ep->flags) & EP_OPENED) && !atomic_load(&ep->error) && !sock_is_dead(f))
 		connect_undo(f, 0);
 	spin_unlock(&f->lock);
 }
 
 static int connect_result(struct file *f)
 {
-	struct endpoint *ep = proc_ep(atomic_load(&f->ep));
+	struct endpoint *ep = handle_ep(atomic_load(&f->ep));
 	int err;
 
 	if (atomic_load(&ep->state) == EP_CONNECTING)
@@ -106,11 +99,11 @@ static int connect_result(struct file *f)
 static int connect_wait(struct file *f)
 {
 	uint64_t deadline = deadline_after(opt_sndtimeo(f));
-	struct endpoint *ep = proc_ep(atomic_load(&f->ep));
+	struct endpoint *ep = handle_ep(atomic_load(&f->ep));
 	int rc;
 
 	while (atomic_load(&ep->state) == EP_CONNECTING) {
-		if (proc_is_dead())
+		if (sock_is_dead(f))
 			return -ECONNRESET;
 		rc = wait_for(f, EPOLLOUT | EPOLLIN, deadline, -1);
 		if (rc == -EAGAIN)
@@ -146,9 +139,10 @@ bool sock_is_ours_soon(struct file *f)
 	return true;
 }
 
-static int connect_start(struct file *f, int fd, const struct sock_addr *to)
+/* s: where the socket goes if it is not ours yet. */
+static int connect_start(struct service *s, struct file *f, int fd, const struct sock_addr *to)
 {
-	const struct arena *a = &proc.at.arena;
+	const struct arena *a;
 	struct call c = {.op = CALL_CONNECT, .endpoint = ENDPOINT_NONE, .remote = *to};
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
@@ -161,25 +155,27 @@ static int connect_start(struct file *f, int fd, const struct sock_addr *to)
 		/* bound through the kernel: take the same port here */
 		if (!spare_is_fresh(f) && !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
 		        !addr_from_user(&c.local, (struct sockaddr *)&ss, len) && c.local.port) {
-			if (!route_is_loopback(&c.local) || !a->hdr->loopback)
+			if (!route_is_loopback(&c.local) || s != proc.local)
 				memset(c.local.ip, 0, sizeof(c.local.ip));
-			rc = sock_bind_here(f, &c.local, CALL_F_KERNEL_BOUND);
+			rc = sock_bind_here(s, f, &c.local, CALL_F_KERNEL_BOUND);
 			if (rc)
 				return rc;
 			bound = atomic_load(&f->ep);
 		}
 	} else if (f->is_bound_here) {
-		c.local = proc_ep(bound)->local;
+		c.local = handle_ep(bound)->local;
+		s = handle_service(bound);
 	}
+	a = &s->at.arena;
 	c.value = (int32_t)opt_app_flags(f);
 	ep_opts_copy(&c.opts, opt_of(f));
 	stack = atomic_fetch_add_explicit(&a->hdr->next_stack, 1, memory_order_relaxed) % a->stack_count;
 	for (;;) {
 		struct call try = c;
 
-		rc = post_call(&proc.at, stack, &try);
+		rc = post_call(&s->at, stack, &try);
 		if (rc || (rc = try.result) != -EXDEV) {
-			c.endpoint = try.endpoint;
+			c.endpoint = handle_make(s, try.endpoint);
 			break;
 		}
 		stack = (uint32_t)try.value % a->stack_count; /* a fixed port decides the stack */
@@ -218,16 +214,16 @@ static int connect_dissolve(struct file *f, int fd, const struct sockaddr *addr,
 	if (atomic_load(&f->mode) == MODE_DUAL) {
 		RAW(SYS_connect, fd, addr, len);
 		connect_undo(f, 0);
-	} else if (!f->is_bound_here && !proc_is_dead()) {
+	} else if (!f->is_bound_here && !sock_is_dead(f)) {
 		connect_undo(f, f->has_connected ? RELEASE_ABORT : 0);
 	}
 	spin_unlock(&f->lock);
 	return 0;
 }
 
-/* A socket that the kernel has bound can be ours if its address is ours, or loopback where we serve that, or
- * none. */
-static bool bound_address_suits(int fd)
+/* A socket that the kernel has bound can be ours if its address is that of the service it goes to, or
+ * loopback where we serve that, or none. */
+static bool bound_address_suits(int fd, const struct sock_addr *to)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
@@ -238,12 +234,13 @@ static bool bound_address_suits(int fd)
 		return true;
 	if (a.family == AF_INET && route_is_loopback(&a))
 		return proc_serves_loopback();
-	return proc_attach() && !proc_is_dead() && route_is_own(&a);
+	return proc_attach() && route_owner(&a) && (!route_to(to) || route_to(to) == route_owner(&a));
 }
 
 int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sock_addr to;
+	struct service *s = NULL;
 	bool is_local = false, is_there = f->is_tried_there;
 	const char *why;
 	int rc, bad;
@@ -261,7 +258,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		if (addr->sa_family == AF_UNSPEC)
 			return connect_dissolve(f, fd, addr, len);
 		if (atomic_load(&f->mode) == MODE_DUAL) {
-			if (atomic_load(&proc_ep(atomic_load(&f->ep))->state) != EP_CLOSED)
+			if (atomic_load(&handle_ep(atomic_load(&f->ep))->state) != EP_CLOSED)
 				return -EISCONN;
 			/* listening was ended by shutdown: an unconnected socket again */
 			spin_lock(&f->lock);
@@ -282,7 +279,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 			proc_fallback_add(fd, f->domain, f->type, why);
 			return SOCK_LIBC;
 		}
-		if (f->is_bound_there && !bound_address_suits(fd)) {
+		if (f->is_bound_there && !bound_address_suits(fd, &to)) {
 			proc_fallback_add(fd, f->domain, f->type, "bound to an address of the kernel");
 			return SOCK_LIBC;
 		}
@@ -290,6 +287,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 			if (!local_connect(f, fd, &to))
 				return SOCK_LIBC;
 			is_local = true;
+			s = proc.local;
 		}
 		if (to.family == AF_INET6) {
 			proc_fallback_add(fd, f->domain, f->type, "IPv6 is not accelerated");
@@ -297,29 +295,30 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		}
 		if (!proc_attach() || proc_is_dead())
 			return proc_is_strict() ? -ENETDOWN : SOCK_LIBC;
-		if (!is_local && route_is_own(&to) && proc.at.arena.hdr->loopback) {
+		if (!is_local && proc.local && route_owner(&to) == proc.local) {
 			if (!local_connect(f, fd, &to))
 				return SOCK_LIBC;
 			is_local = true;
-		} else if (!is_local && !route_is_reachable(&to)) {
+			s = proc.local;
+		} else if (!is_local && !(s = route_to(&to))) {
 			proc_fallback_add(fd, f->domain, f->type, "no route to the peer through the port");
 			return SOCK_LIBC;
 		}
-		if (opt_device_is_other(f, fd)) {
+		if (opt_device_is_other(s, f, fd)) {
 			proc_fallback_add(fd, f->domain, f->type, "bound to another device");
 			return SOCK_LIBC;
 		}
 	} else if (!rc && addr->sa_family != f->domain) {
 		rc = f->domain == AF_INET6 && len < sizeof(struct sockaddr_in6) - 4 ? -EINVAL : -EAFNOSUPPORT;
-	} else if (!rc && route_is_any(&to) && proc.at.arena.hdr->loopback) {
-		route_own(to.ip); /* where the socket is bound */
+	} else if (!rc && route_is_any(&to) && handle_service(atomic_load(&f->ep)) == proc.local) {
+		route_own(proc.local, to.ip); /* where the socket is bound */
 	}
 	bad = rc;
 	spin_lock(&f->lock);
 	if (f->has_connected && atomic_load(&f->mode) == MODE_PRONK) {
-		struct endpoint *ep = proc_ep(atomic_load(&f->ep));
+		struct endpoint *ep = handle_ep(atomic_load(&f->ep));
 
-		if (proc_is_dead()) {
+		if (sock_is_dead(f)) {
 			rc = -ECONNRESET;
 			goto out;
 		}
@@ -337,16 +336,17 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 	}
 	if (atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here &&
 	        atomic_load(&f->ep) != ENDPOINT_NONE) {
-		if (atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_LISTEN) {
+		if (atomic_load(&handle_ep(atomic_load(&f->ep))->state) == EP_LISTEN) {
 			rc = -EISCONN;
 			goto out;
 		}
 		epoll_file_closed_ep(f);
+		s = handle_service(atomic_load(&f->ep));
 		sock_ep_release(atomic_load(&f->ep), 0);
 		atomic_store(&f->ep, ENDPOINT_NONE);
 	}
 	atomic_store(&f->is_connecting, !bad && !sock_is_ours(f));
-	rc = bad ? bad : connect_start(f, fd, &to);
+	rc = bad ? bad : connect_start(s, f, fd, &to);
 	atomic_store(&f->is_connecting, false);
 	spin_unlock(&f->lock);
 	if (is_local && (rc == -EADDRNOTAVAIL || rc == -EADDRINUSE)) {

@@ -6,9 +6,7 @@
  * side does not have the address. A half that must not receive (the peer is on the other side) is closed by a
  * filter: a socket filter in the kernel, a peer that never sends in the stack. What else there is: dgram_*.c.
  */
-#include "dgram.h"
-#include "clock.h"
-#include "endpoint.h"
+#include "dgram_int.h"
 #include "epoll_set.h"
 #include "libc.h"
 #include "log.h"
@@ -32,14 +30,8 @@
 
 enum {
 	PORT_TRIES = 32,
-	CLOSE_WAIT_NS = 20000000,
 	IP_DESTINATION = 16, /* where an IPv4 header has it */
 };
-
-static struct endpoint *ep_of(const struct file *f)
-{
-	return proc_ep(atomic_load_explicit(&f->ep, memory_order_acquire));
-}
 
 bool dgram_opened(struct file *f)
 {
@@ -96,60 +88,27 @@ bool dgram_rule_applies(struct file *f, int fd, const struct sock_addr *to)
 	return why;
 }
 
-unsigned int dgram_ifindex(void)
+enum { FILTER_PART = 9, FILTER_MAX = SERVICE_MAX * FILTER_PART + 1 };
+
+/* What the kernel sees of a service's frames and its half must not have. */
+static void filter_part(struct sock_filter *out, const struct service *s)
 {
-	static _Atomic unsigned int index;
-	const char *name = strchr(proc.at.arena.hdr->device, ':');
-	unsigned int i = atomic_load(&index);
+	uint32_t own;
+	struct sock_filter part[FILTER_PART] = {
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_IFINDEX)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, dgram_ifindex(s), 0, 7),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PROTOCOL)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 5),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 2),
+	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_NET_OFF + IP_DESTINATION)),
+	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+	        BPF_STMT(BPF_RET | BPF_K, 0),
+	};
 
-	if (i || !name || !strncmp(proc.at.arena.hdr->device, "memif", 5))
-		return i;
-	i = if_nametoindex(name + 1);
-	atomic_store(&index, i);
-	return i;
-}
-
-uint32_t dgram_mtu(const struct sock_addr *to)
-{
-	/* the kernel's loopback interface has 65,536, and says IP_MAX_MTU */
-	return route_is_loopback(to) || route_is_own(to) ? 65535 : route_mtu();
-}
-
-bool dgram_attach(const struct sock_addr *to)
-{
-	if (to->family != AF_INET)
-		return false;
-	if (route_is_loopback(to) || route_is_any(to))
-		return proc_serves_loopback();
-	return proc_attach() && !proc_is_dead();
-}
-
-static bool udp_is_used(uint16_t port)
-{
-	return atomic_load_explicit(&proc.at.arena.hdr->udp_used[port / 32], memory_order_relaxed) >>
-	               (port % 32) &
-	       1;
-}
-
-bool dgram_is_pronk(const struct file *f, const struct sock_addr *to)
-{
-	if (to->family != AF_INET)
-		return false;
-	if (route_is_multicast(to))
-		return !f->dg->mcast_kernel;
-	if (route_is_broadcast(to))
-		return true;
-	if (route_is_loopback(to) || route_is_own(to) || route_is_any(to))
-		return proc.at.arena.hdr->loopback && udp_is_used(to->port);
-	return route_is_reachable(to);
-}
-
-static uint32_t own_address(void)
-{
-	uint32_t ip;
-
-	route_own((uint8_t *)&ip);
-	return ntohl(ip);
+	route_own(s, (uint8_t *)&own);
+	part[7].k = ntohl(own);
+	memcpy(out, part, sizeof(part));
 }
 
 /* Closes the kernel half to everything, or opens it again. With af_packet the kernel sees every frame that
@@ -157,26 +116,21 @@ static uint32_t own_address(void)
  * too, is then Pronk's alone. What came there for another address of the kernel's, or by IPv6, is not. */
 static void kernel_filter(struct file *f, int fd, bool is_off)
 {
-	struct sock_filter none[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
-	struct sock_filter other[] = {
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_IFINDEX)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, dgram_ifindex(), 0, 7),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PROTOCOL)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 5),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 2),
-	        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_NET_OFF + IP_DESTINATION)),
-	        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, own_address(), 0, 1),
-	        BPF_STMT(BPF_RET | BPF_K, 0),
-	        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-	};
+	struct sock_filter none[] = {BPF_STMT(BPF_RET | BPF_K, 0)}, other[FILTER_MAX];
+	struct sock_filter rest = BPF_STMT(BPF_RET | BPF_K, UINT32_MAX);
 	struct sock_fprog prog = {.len = 1, .filter = none};
+	unsigned short len = 0;
 	int drop = 0;
 
 	f->dg->is_off = is_off;
-	if (!is_off && !strncmp(proc.at.arena.hdr->device, "afpacket:", 9)) {
-		prog.len = sizeof(other) / sizeof(other[0]);
-		prog.filter = other;
+	for (uint32_t i = 0; i < service_count() && !is_off; i++)
+		if (!strncmp(services[i].at.arena.hdr->device, "afpacket:", 9)) {
+			filter_part(&other[len], &services[i]);
+			len += FILTER_PART;
+		}
+	if (len) {
+		other[len++] = rest;
+		prog = (struct sock_fprog){.len = len, .filter = other};
 		is_off = true;
 	}
 	if (is_off && libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0)
@@ -194,78 +148,8 @@ static void mode_set(struct file *f, int mode)
 	atomic_store(&f->mode, (uint8_t)mode);
 	epoll_file_changed(f);
 	/* threads that sleep for Pronk's half alone look again */
-	if (old == MODE_PRONK && mode == MODE_DUAL && !proc_is_dead())
-		post(&proc.at, ep_of(f)->stack_idx, POST_ENTRY(POST_NUDGE, 0, atomic_load(&f->ep)));
-}
-
-static uint32_t next_stack(void)
-{
-	const struct arena *a = &proc.at.arena;
-
-	return atomic_fetch_add_explicit(&a->hdr->next_stack, 1, memory_order_relaxed) % a->stack_count;
-}
-
-/* Pronk's half: an endpoint bound to a; its port is filled in. With the file's lock. */
-static int ep_bind(struct file *f, struct sock_addr *a)
-{
-	struct call c = {.op = CALL_BIND,
-	        .endpoint = ENDPOINT_NONE,
-	        .local = *a,
-	        .opt = SOCK_DGRAM,
-	        .rcvbuf = (uint32_t)f->dg->rcvbuf,
-	        .flags = (f->dg->reuseaddr ? CALL_F_REUSEADDR : 0u) |
-	                 (f->dg->reuseport ? CALL_F_REUSEPORT : 0u) |
-	                 (f->domain == AF_INET6 ? CALL_F_SIX : 0u)};
-	int rc;
-
-	c.local.family = AF_INET;
-	atomic_store(&c.opts.v[EPO_RCVBUF], f->dg->rcvbuf);
-	atomic_store(&c.opts.v[EPO_SNDBUF], f->dg->sndbuf);
-	atomic_store(&c.opts.flag, 1ull << EPF_RCVBUF_SET | 1ull << EPF_SNDBUF_SET);
-	rc = post_call_port(&proc.at, next_stack(), &c);
-	if (rc || (rc = c.result))
-		return rc;
-	a->port = c.local.port;
-	atomic_store_explicit(&proc_ep(c.endpoint)->tx_limit, (uint32_t)f->dg->sndbuf, memory_order_relaxed);
-	atomic_store_explicit(&proc_ep(c.endpoint)->app_fd, f->fd, memory_order_relaxed);
-	/* shutdown(2) was of the socket, not of this port */
-	atomic_fetch_or(&proc_ep(c.endpoint)->app_flags, f->dg->shut);
-	atomic_store(&f->ep, c.endpoint);
-	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
-	return 0;
-}
-
-/* Waits, shortly, until the stack has taken the endpoint back: the port is free when close has returned. */
-static void ep_release(struct file *f)
-{
-	uint32_t idx = atomic_exchange(&f->ep, ENDPOINT_NONE);
-	struct endpoint *ep = proc_ep(idx);
-	uint32_t gen = ep->gen;
-	uint64_t deadline = clock_now_ns() + CLOSE_WAIT_NS;
-
-	if (idx == ENDPOINT_NONE)
-		return;
-	sock_ep_release(idx, 0);
-	while (!proc_is_dead() && !hold_any(&proc.at.arena, idx, proc.at.client_idx) &&
-	        atomic_load(&ep->state) == EP_DGRAM && *(volatile uint32_t *)&ep->gen == gen &&
-	        clock_now_ns() < deadline)
-		attach_relax(&proc.at);
-	attach_settle(&proc.at, ep->stack_idx);
-}
-
-/* An address that nothing comes from: an endpoint that is connected to it is deaf. */
-static const struct sock_addr nowhere = {.family = AF_INET, .ip = {255, 255, 255, 255}};
-
-/* Connects Pronk's half; family 0 dissolves. */
-static int ep_connect(struct file *f, const struct sock_addr *to)
-{
-	struct call c = {.op = CALL_CONNECT, .endpoint = atomic_load(&f->ep), .remote = *to};
-	int rc;
-
-	if (to->family == AF_INET6) /* a peer that only the kernel reaches */
-		c.remote = nowhere;
-	rc = post_call(&proc.at, ep_of(f)->stack_idx, &c);
-	return rc ? rc : c.result;
+	if (old == MODE_PRONK && mode == MODE_DUAL && !sock_is_dead(f))
+		handle_post(atomic_load(&f->ep), POST_NUDGE, 0);
 }
 
 /* With the file's lock: Pronk's half goes, the kernel has the socket as it was at first, with the flags that
@@ -276,7 +160,7 @@ static void half_close(struct file *f, int fd)
 
 	f->dg->is_parked = false;
 	epoll_file_closed_ep(f);
-	ep_release(f);
+	half_release(f);
 	sock_set_nonblocking(f, is_nonblocking);
 	if (fl >= 0)
 		libc.fcntl(fd, F_SETFL,
@@ -302,8 +186,21 @@ static int kernel_bind(struct file *f, int fd, const struct sock_addr *a)
 	return libc.bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
 }
 
+/* Where a socket that is bound to an address of ours, or to the wildcard, goes first. */
+static struct service *bind_service(const struct sock_addr *a)
+{
+	struct service *s = route_is_loopback(a) ? proc.local : route_owner(a);
+
+	if (!s)
+		s = route_broadcaster(a);
+	if (!s)
+		s = service_first();
+	return s ? s : &services[0];
+}
+
 /* Binds both halves to one address and port. With the file's lock. */
-static int bind_both(struct file *f, int fd, struct sock_addr *a, const struct sockaddr *addr, socklen_t len)
+static int bind_both(struct service *s, struct file *f, int fd, struct sock_addr *a,
+        const struct sockaddr *addr, socklen_t len)
 {
 	uint16_t port = a->port;
 	struct sockaddr_storage ss;
@@ -314,9 +211,15 @@ static int bind_both(struct file *f, int fd, struct sock_addr *a, const struct s
 	memcpy(&ss, addr, len);
 	for (int i = 0;; i++) {
 		a->port = port;
-		rc = ep_bind(f, a);
+		rc = half_bind(s, f, a);
 		if (rc)
 			return rc;
+		if (unlikely(service_count() > 1) && route_is_any(a) && (rc = half_bind_others(f))) {
+			half_release(f);
+			if (port || rc != -EADDRINUSE || i == PORT_TRIES)
+				return rc;
+			continue;
+		}
 		if (ss.ss_family == AF_INET6)
 			((struct sockaddr_in6 *)&ss)->sin6_port = htons(a->port);
 		else
@@ -328,7 +231,7 @@ static int bind_both(struct file *f, int fd, struct sock_addr *a, const struct s
 		rc = -errno;
 		if (rc == -EADDRNOTAVAIL && route_is_own(a)) /* Pronk's alone */
 			return 0;
-		ep_release(f);
+		half_release(f);
 		if (port || rc != -EADDRINUSE || i == PORT_TRIES)
 			return rc;
 	}
@@ -363,7 +266,7 @@ static const char *bind_wants(struct file *f, int fd, const struct sock_addr *a,
 		return "no service";
 	}
 	if (route_is_any(a) || route_is_own(a) || route_is_multicast(a) || route_is_broadcast(a) ||
-	        (route_is_loopback(a) && proc.at.arena.hdr->loopback))
+	        (route_is_loopback(a) && proc.local))
 		return NULL;
 	return route_is_loopback(a) ? "bound to a loopback address" : "bound to an address of the kernel";
 }
@@ -396,10 +299,10 @@ static int port_let_go(struct file *f, int fd)
 		d->has_kernel = kernel_name(fd, &a, false);
 		kernel_filter(f, fd, d->has_kernel);
 	}
-	if (d->has_kernel || d->is_specific || ep_rx_ready(ep_of(f)) || atomic_load(&ep_of(f)->error)) {
+	if (d->has_kernel || d->is_specific || rx_is_ready(f) || atomic_load(&ep_of(f)->error)) {
 		d->is_parked = true;
 		mode_set(f, d->has_kernel ? MODE_DUAL : MODE_PRONK);
-		return ep_connect(f, &nowhere);
+		return half_deafen(f);
 	}
 	half_close(f, fd);
 	return 0;
@@ -413,9 +316,9 @@ static void unpark(struct file *f, int fd)
 	if (!f->dg->is_parked)
 		return;
 	f->dg->is_parked = false;
-	if (proc_is_dead() || !sock_is_ours(f))
+	if (sock_is_dead(f) || !sock_is_ours(f))
 		return;
-	ep_connect(f, &none);
+	half_connect(f, &none);
 	if (f->dg->has_kernel)
 		kernel_filter(f, fd, false);
 }
@@ -430,7 +333,7 @@ void dgram_unpark(struct file *f, int fd)
 void dgram_let_go(struct file *f, int fd)
 {
 	spin_lock(&f->lock);
-	if (sock_is_ours(f) && !proc_is_dead())
+	if (sock_is_ours(f) && !sock_is_dead(f))
 		port_let_go(f, fd);
 	spin_unlock(&f->lock);
 }
@@ -476,7 +379,7 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 		f->dg->is_auto = !a.port;
 		rc = route_is_own(&a) ? sock_port_refused(f, addr, len) : 0;
 		if (!rc)
-			rc = bind_both(f, fd, &a, addr, len);
+			rc = bind_both(bind_service(&a), f, fd, &a, addr, len);
 		if (rc == -ENOBUFS || rc == -ENOMEM) {
 			log_warning("the service has no room for a socket; the kernel serves it");
 			rc = bind_kernel(f, fd, addr, len, "the service has no room", true);
@@ -493,10 +396,11 @@ int dgram_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t le
 }
 
 /* With the file's lock: Pronk's half of a socket that the kernel may have bound already. */
-static int open_half(struct file *f, int fd)
+static int open_half(struct file *f, int fd, const struct sock_addr *to)
 {
 	struct dgram *d = f->dg;
 	struct sock_addr a, peer;
+	struct service *s;
 	int rc;
 
 	if (atomic_load(&f->mode) != MODE_OPEN)
@@ -508,29 +412,30 @@ static int open_half(struct file *f, int fd)
 		memset(&a, 0, sizeof(a));
 	a.family = AF_INET;
 	memset(a.ip, 0, sizeof(a.ip));
-	rc = ep_bind(f, &a);
+	s = to ? dgram_service(f, to) : service_first();
+	rc = s ? half_bind(s, f, &a) : -ENETDOWN;
 	if (rc == -EADDRINUSE && a.port) { /* the kernel gave it a port that is taken here */
 		a.port = 0;
-		rc = ep_bind(f, &a);
+		rc = half_bind(s, f, &a);
 	}
 	if (rc)
 		return rc;
 	d->is_auto = true; /* what bind(2) bound in the kernel alone has stayed there */
 	dgram_groups_tell(f);
 	if (d->kernel_peer && kernel_name(fd, &peer, true)) /* ours must not receive from anybody else */
-		ep_connect(f, &peer);
+		half_connect(f, &peer);
 	if (d->has_kernel)
 		kernel_filter(f, fd, false);
 	mode_set(f, d->has_kernel ? MODE_DUAL : MODE_PRONK);
 	return 0;
 }
 
-int dgram_open_half(struct file *f, int fd)
+int dgram_open_half(struct file *f, int fd, const struct sock_addr *to)
 {
 	int rc;
 
 	spin_lock(&f->lock);
-	rc = open_half(f, fd);
+	rc = open_half(f, fd, to);
 	spin_unlock(&f->lock);
 	return rc;
 }
@@ -548,7 +453,7 @@ static void failed(struct file *f, int fd)
 	struct sock_addr a;
 
 	if (kernel_name(fd, &a, false))
-		dgram_open_half(f, fd);
+		dgram_open_half(f, fd, NULL);
 }
 
 ssize_t dgram_send_nowhere(struct file *f, int fd, const struct msghdr *msg, int flags)
@@ -628,7 +533,7 @@ static bool kernel_is_local(int fd)
 static int connect_pronk(struct file *f, int fd, const struct sock_addr *to)
 {
 	struct sock_addr a;
-	int rc = ep_connect(f, to), err;
+	int rc = half_connect(f, to), err;
 	socklen_t len = sizeof(err);
 
 	if (rc)
@@ -658,7 +563,7 @@ static int connect_kernel(
 	rc = (int)RAW(SYS_connect, fd, addr, len); /* no cancellation point: the file's lock is held */
 	if (rc)
 		return rc;
-	rc = ep_connect(f, to);
+	rc = half_connect(f, to);
 	if (rc)
 		log_debug("fd %d: Pronk's half: %s", fd, strerror(-rc));
 	f->dg->kernel_peer = true;
@@ -678,7 +583,7 @@ static int dissolve(struct file *f, int fd)
 	f->has_connected = false;
 	if (f->dg->is_auto)
 		return port_let_go(f, fd);
-	rc = ep_connect(f, &none);
+	rc = half_connect(f, &none);
 	if (f->dg->has_kernel)
 		kernel_filter(f, fd, false);
 	mode_set(f, f->dg->has_kernel ? MODE_DUAL : MODE_PRONK);
@@ -716,7 +621,7 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 		return SOCK_LIBC;
 	if (!user_is_bad(addr) && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
 		spin_lock(&f->lock);
-		if (sock_is_ours(f) && !proc_is_dead()) {
+		if (sock_is_ours(f) && !sock_is_dead(f)) {
 			rc = dissolve(f, fd);
 		} else {
 			rc = SOCK_LIBC;
@@ -765,14 +670,14 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 	} else if (is_pronk) {
 		if (was_open)
 			proc_fallback_remove(fd);
-		rc = open_half(f, fd);
+		rc = open_half(f, fd, &to);
 		if (!rc)
 			rc = connect_pronk(f, fd, &to);
 		if (rc && was_open && atomic_load(&f->mode) == MODE_PRONK) {
 			half_close(f, fd);
 		}
 	} else {
-		rc = proc_is_dead() ? SOCK_LIBC : connect_kernel(f, fd, &to, addr, len);
+		rc = sock_is_dead(f) ? SOCK_LIBC : connect_kernel(f, fd, &to, addr, len);
 	}
 	spin_unlock(&f->lock);
 	if (!rc && unlikely(dgram_corked(f)))
@@ -786,7 +691,7 @@ void dgram_end(struct file *f)
 
 	if (!d)
 		return;
-	ep_release(f);
+	half_release(f);
 	while (d->groups) {
 		struct dgram_group *g = d->groups;
 

@@ -14,7 +14,8 @@
 struct dgram_group {
 	struct dgram_group *next;
 	uint8_t ip[4];
-	bool is_told; /* the stack knows of it */
+	bool is_told;            /* the stack knows of it */
+	struct service *service; /* through whose port */
 };
 
 struct dgram {
@@ -46,8 +47,9 @@ struct dgram {
 	uint32_t cork_size;
 	struct dgram_head *cork_head;
 
-	_Atomic uint32_t turn;     /* receives so far: now and then the kernel's side goes first */
-	_Atomic uint64_t stamp_ns; /* when the last datagram that was read came */
+	_Atomic uint32_t turn;         /* receives so far: now and then the kernel's side goes first */
+	_Atomic uint32_t service_turn; /* the same among services */
+	_Atomic uint64_t stamp_ns;     /* when the last datagram that was read came */
 };
 
 enum dgram_side { SIDE_NONE, SIDE_PRONK, SIDE_KERNEL };
@@ -105,8 +107,17 @@ bool dgram_is_pronk(const struct file *f, const struct sock_addr *to);
 bool dgram_rule_applies(struct file *f, int fd, const struct sock_addr *to);
 /* Joins the service if this address could be Pronk's; false: the kernel serves it. Blocks the first time. */
 bool dgram_attach(const struct sock_addr *to);
-/* Makes Pronk's half of a socket that is the kernel's so far (autobind). Takes the file's lock. 0 or -E. */
-int dgram_open_half(struct file *f, int fd);
+/* Makes Pronk's half of a socket that is the kernel's so far (autobind), at the service that leads to an
+ * address; NULL: at the first. Takes the file's lock. 0 or -E. */
+int dgram_open_half(struct file *f, int fd, const struct sock_addr *to);
+/* The service by which datagrams to this address leave when dgram_is_pronk says that they do. */
+struct service *dgram_service(const struct file *f, const struct sock_addr *to);
+/* The handle of the endpoint that sends to this address, or from that one if its family is not 0. A wildcard
+ * socket gets one at that service with its first datagram there. Takes the file's lock then. */
+uint32_t dgram_way(struct file *f, const struct sock_addr *from, const struct sock_addr *to);
+/* A wildcard socket's endpoint at a service, made if it is not there; ENDPOINT_NONE: it cannot be. With the
+ * file's lock. */
+uint32_t dgram_at(struct file *f, struct service *s);
 /* Makes sure that the kernel half may send: binds it to the same port. Takes the file's lock. 0, or
  * -ENETUNREACH when the kernel does not have the address that the socket is bound to. */
 int dgram_kernel_half(struct file *f, int fd);
@@ -121,20 +132,22 @@ void dgram_cork_follow(struct file *f, const struct sock_addr *to);
 /* The bytes of the datagram that grows, with its head; 0 without one. */
 uint32_t dgram_corked(struct file *f);
 /* The MTU of the way to an address of Pronk's. */
-uint32_t dgram_mtu(const struct sock_addr *to);
+uint32_t dgram_mtu(const struct file *f, const struct sock_addr *to);
 /* Reads all options from the kernel half. */
 void dgram_options_take(struct file *f, int fd);
 /* Tells the stack the groups that were joined before there was an endpoint. */
 void dgram_groups_tell(struct file *f);
-/* The kernel's number of the port's interface, or 0. */
-unsigned int dgram_ifindex(void);
+/* The kernel's number of the interface of a service's port, or 0. */
+unsigned int dgram_ifindex(const struct service *s);
 
 /* Parses control messages. 0 or -EINVAL. ip(7) */
 int cmsg_parse(const struct file *f, const struct msghdr *msg, struct cmsg_out *out);
 /* Whether they name a source that is neither Pronk's address nor a loopback one. */
 bool cmsg_is_kernels(const struct file *f, const struct msghdr *msg);
 /* Writes what the socket wants to know of a received datagram; sets MSG_CTRUNC and msg_controllen. */
-void cmsg_write(const struct file *f, struct msghdr *msg, const struct dgram_meta *meta, uint32_t drops);
+struct service;
+void cmsg_write(const struct file *f, const struct service *s, struct msghdr *msg,
+        const struct dgram_meta *meta, uint32_t drops);
 /* The socket has joined this group through the port. */
 bool dgram_has_group(const struct file *f, const struct sock_addr *a);
 

@@ -33,8 +33,14 @@ int dgram_shutdown(struct file *f, int fd, int how)
 	ep = ep_of(f);
 	libc.shutdown(fd, how);
 	atomic_fetch_or(&ep->app_flags, bits);
-	if (!proc_is_dead())
-		post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t handle = file_ep(f, i);
+
+		if (handle == ENDPOINT_NONE || handle_is_dead(handle))
+			continue;
+		atomic_fetch_or(&handle_ep(handle)->app_flags, bits);
+		handle_post(handle, POST_SHUTDOWN, (uint32_t)how);
+	}
 	epoll_file_poke(f);
 	/* has its effect on a socket without a peer, too, but is an error: inet_shutdown in the kernel */
 	return dgram_is_connected(f) ? 0 : -ENOTCONN;
@@ -61,25 +67,35 @@ int dgram_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pe
 }
 
 /* The size of the next datagram; -1 when there is none of ours. */
-static int next_size(struct endpoint *ep)
+static int next_size_at(uint32_t handle)
 {
-	const struct arena *a = &proc.at.arena;
+	struct attach *at = handle_at(handle);
+	struct endpoint *ep = handle_ep(handle);
 	struct dgram_meta meta;
 	const struct rx_desc *desc;
 	const uint8_t *p;
 	int size = -1;
 
-	if (!ep_rx_ready(ep) || ep_lock(&proc.at, &ep->rx_lock))
+	if (!ep_rx_ready(ep) || ep_lock(at, &ep->rx_lock))
 		return -1;
 	if (ep_rx_ready(ep)) {
-		desc = &arena_rx_ring(a, ep)[atomic_load(&ep->rx_tail) % RX_RING_SIZE];
-		p = desc->size >= sizeof(meta) ? arena_rx_data(a, desc) : NULL;
+		desc = &arena_rx_ring(&at->arena, ep)[atomic_load(&ep->rx_tail) % RX_RING_SIZE];
+		p = desc->size >= sizeof(meta) ? arena_rx_data(&at->arena, desc) : NULL;
 		if (p) {
 			memcpy(&meta, p, sizeof(meta));
 			size = (int)meta.size;
 		}
 	}
 	ep_unlock(&ep->rx_lock);
+	return size;
+}
+
+static int next_size(const struct file *f)
+{
+	int size = -1;
+
+	for (uint32_t i = 0; i < file_ep_count(f) && size < 0; i++)
+		size = next_size_at(file_ep(f, i));
 	return size;
 }
 
@@ -97,7 +113,7 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 	case FIONBIO:
 		return user_is_bad(arg) ? -EFAULT : 0;
 	case FIONREAD:
-		v = next_size(ep_of(f));
+		v = next_size(f);
 		if (v < 0)
 			return SOCK_LIBC; /* the kernel half's, or 0 */
 		break;

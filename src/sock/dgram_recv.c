@@ -59,10 +59,9 @@ bool dgram_has_group(const struct file *f, const struct sock_addr *a)
 }
 
 /* Copies the datagram at the ring's tail; -EAGAIN when there is none (any more). With rx_lock. */
-static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int flags,
+static ssize_t take(struct file *f, const struct arena *a, struct endpoint *ep, struct msghdr *msg, int flags,
         struct dgram_meta *meta, uint32_t *bell)
 {
-	const struct arena *a = &proc.at.arena;
 	uint32_t head = atomic_load_explicit(&ep->rx_head, memory_order_acquire);
 	const struct rx_desc *ring = arena_rx_ring(a, ep);
 	uint32_t tail = atomic_load_explicit(&ep->rx_tail, memory_order_relaxed);
@@ -130,21 +129,23 @@ static ssize_t take(struct file *f, struct endpoint *ep, struct msghdr *msg, int
 }
 
 /* One look at Pronk's half. */
-static ssize_t pronk_recv(struct file *f, struct endpoint *ep, struct msghdr *msg, int flags)
+static ssize_t pronk_recv(struct file *f, uint32_t handle, struct msghdr *msg, int flags)
 {
+	struct attach *at = handle_at(handle);
+	struct endpoint *ep = handle_ep(handle);
 	struct dgram_meta meta;
 	uint32_t bell = 0;
 	ssize_t n;
 	int rc;
 
 	do {
-		rc = ep_lock(&proc.at, &ep->rx_lock);
+		rc = ep_lock(at, &ep->rx_lock);
 		if (rc)
 			return rc == -ECONNRESET ? -EAGAIN : rc;
-		n = take(f, ep, msg, flags, &meta, &bell);
+		n = take(f, &at->arena, ep, msg, flags, &meta, &bell);
 		ep_unlock(&ep->rx_lock);
 		if (bell)
-			post_doorbell(&proc.at, ep, bell);
+			post_doorbell(at, ep, bell);
 		/* IP_MULTICAST_ALL off: only groups that this socket has joined; the kernel would not have
 		 * queued it */
 	} while (n >= 0 && unlikely(!f->dg->mcast_all) && route_is_multicast(&meta.to) &&
@@ -156,7 +157,8 @@ static ssize_t pronk_recv(struct file *f, struct endpoint *ep, struct msghdr *ms
 		if (rc)
 			return rc;
 	}
-	cmsg_write(f, msg, &meta, atomic_load_explicit(&ep->info_drops, memory_order_relaxed));
+	cmsg_write(f, handle_service(handle), msg, &meta,
+	        atomic_load_explicit(&ep->info_drops, memory_order_relaxed));
 	atomic_store_explicit(&f->dg->stamp_ns, meta.time_ns, memory_order_relaxed);
 	return n;
 }
@@ -210,6 +212,33 @@ static ssize_t open_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 	return SOCK_LIBC;
 }
 
+/* The endpoint to look at: one that has something, each service in turn. */
+static uint32_t rx_next(struct file *f)
+{
+	uint32_t count = file_ep_count(f), start;
+
+	if (likely(count == 1))
+		return file_ep(f, 0);
+	start = atomic_fetch_add_explicit(&f->dg->service_turn, 1, memory_order_relaxed);
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t handle = file_ep(f, (start + i) % count);
+
+		if (handle != ENDPOINT_NONE && !handle_is_dead(handle) && ep_rx_ready(handle_ep(handle)))
+			return handle;
+	}
+	return file_ep(f, 0);
+}
+
+static int errors_take(const struct file *f)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < file_ep_count(f) && !rc; i++)
+		if (file_ep(f, i) != ENDPOINT_NONE)
+			rc = error_take(handle_ep(file_ep(f, i)));
+	return rc;
+}
+
 ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 {
 	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
@@ -237,13 +266,14 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 		return n >= 0 ? n : -EAGAIN;
 	}
 	for (;;) {
-		struct endpoint *ep = ep_of(f);
+		uint32_t handle = rx_next(f);
+		struct endpoint *ep = handle_ep(handle);
 		bool is_dual = dgram_is_dual(f);
 		ssize_t n;
 
-		if (unlikely(proc_is_dead()))
+		if (unlikely(sock_is_dead(f)))
 			return dead_recv(f, fd, msg, flags);
-		rc = error_take(ep);
+		rc = errors_take(f);
 		if (!rc && is_dual && ep_rx_ready(ep))
 			rc = dgram_kernel_error_take(f, fd);
 		if (rc)
@@ -258,7 +288,7 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 				return n;
 		}
 		if (ep_rx_ready(ep)) {
-			n = pronk_recv(f, ep, msg, flags);
+			n = pronk_recv(f, handle, msg, flags);
 			if (n != -EAGAIN)
 				return n;
 			if (ep_rx_ready(ep))
@@ -270,7 +300,7 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 			if (!is_settled && (is_settled = true) && local_settle(ep))
 				continue;
 			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255 &&
-			        attach_check_dead(&proc.at))
+			        sock_check_dead(f))
 				continue;
 			return -EAGAIN;
 		}

@@ -51,9 +51,9 @@ static int iov_sum(const struct iovec *iov, size_t count, size_t *sum)
 }
 
 /* Puts granted blocks under the ring from head to head + size. All or none. With tx_lock. */
-static bool blocks_ready(struct endpoint *ep, uint32_t head, uint32_t size)
+static bool blocks_ready(struct attach *at, struct endpoint *ep, uint32_t head, uint32_t size)
 {
-	_Atomic uint32_t *lock = &proc.at.grant_lock[ep->stack_idx];
+	_Atomic uint32_t *lock = &at->grant_lock[ep->stack_idx];
 	uint32_t first = (uint32_t)-head % TX_BLOCK_SIZE; /* bytes left of the block under head */
 	uint32_t count = size > first ? (size - first + TX_BLOCK_SIZE - 1) / TX_BLOCK_SIZE : 0;
 	bool is_enough;
@@ -61,26 +61,27 @@ static bool blocks_ready(struct endpoint *ep, uint32_t head, uint32_t size)
 	if (!count)
 		return true;
 	spin_lock(lock);
-	is_enough = grant_has(&proc.at, ep->stack_idx, count);
+	is_enough = grant_has(at, ep->stack_idx, count);
 	for (uint32_t i = 0; is_enough && i < count; i++) {
-		ep_tx_block_set(&proc.at.arena, ep, head + first + i * TX_BLOCK_SIZE,
-		        grant_peek(&proc.at, ep->stack_idx));
-		grant_take(&proc.at, ep->stack_idx);
+		ep_tx_block_set(
+		        &at->arena, ep, head + first + i * TX_BLOCK_SIZE, grant_peek(at, ep->stack_idx));
+		grant_take(at, ep->stack_idx);
 	}
 	spin_unlock(lock);
 	return is_enough;
 }
 
-static uint32_t ring_write(struct endpoint *ep, uint32_t at, const void *from, size_t size)
+static uint32_t ring_write(
+        const struct arena *a, struct endpoint *ep, uint32_t at, const void *from, size_t size)
 {
 	const uint8_t *p = from;
 
 	while (size) {
-		uint32_t block = ep_tx_block(&proc.at.arena, ep, at);
+		uint32_t block = ep_tx_block(a, ep, at);
 		uint32_t off = at % TX_BLOCK_SIZE;
 		size_t n = TX_BLOCK_SIZE - off < size ? TX_BLOCK_SIZE - off : size;
 
-		memcpy(arena_block(&proc.at.arena, block) + off, p, n);
+		memcpy(arena_block(a, block) + off, p, n);
 		p += n;
 		at += (uint32_t)n;
 		size -= n;
@@ -89,25 +90,25 @@ static uint32_t ring_write(struct endpoint *ep, uint32_t at, const void *from, s
 }
 
 /* Writes one record. 0, or -EAGAIN when there is no room; is_starved: for want of blocks. With tx_lock. */
-static int record_put(struct endpoint *ep, const struct outgoing *o, bool *is_starved)
+static int record_put(struct attach *at, struct endpoint *ep, const struct outgoing *o, bool *is_starved)
 {
-	uint32_t head = atomic_load_explicit(&ep->tx_head, memory_order_relaxed), at;
+	uint32_t head = atomic_load_explicit(&ep->tx_head, memory_order_relaxed), end;
 	uint32_t used = head - atomic_load_explicit(&ep->tx_tail, memory_order_acquire);
 	uint32_t need = (uint32_t)sizeof(o->head) + DGRAM_ALIGN((uint32_t)o->size);
 
 	/* below the limit one datagram of any size goes in, as in sock_alloc_send_skb */
 	if (used >= ep_tx_limit(ep) || used + need > (TX_BLOCK_COUNT - 1) * TX_BLOCK_SIZE)
 		return -EAGAIN;
-	if (!blocks_ready(ep, head, need)) {
+	if (!blocks_ready(at, ep, head, need)) {
 		*is_starved = true;
 		return -EAGAIN;
 	}
-	at = ring_write(ep, head, &o->head, sizeof(o->head));
+	end = ring_write(&at->arena, ep, head, &o->head, sizeof(o->head));
 	for (int i = 0; i < o->count; i++)
-		at = ring_write(ep, at, o->iov[i].iov_base, o->iov[i].iov_len);
+		end = ring_write(&at->arena, ep, end, o->iov[i].iov_base, o->iov[i].iov_len);
 	atomic_store_explicit(&ep->tx_head, head + need, memory_order_release);
-	if (latency_is_on(&proc.at.arena))
-		latency_written(&proc.at.arena, ep, head + need);
+	if (latency_is_on(&at->arena))
+		latency_written(&at->arena, ep, head + need);
 	return 0;
 }
 
@@ -130,14 +131,16 @@ static ssize_t pronk_send(struct file *f, struct outgoing *o, bool is_dont, bool
 
 	o->head.size = (uint32_t)o->size;
 	for (;;) {
-		struct endpoint *ep = ep_of(f);
+		uint32_t handle = dgram_way(f, &o->head.from, &o->head.to);
+		struct attach *at = handle_at(handle);
+		struct endpoint *ep = handle_ep(handle);
 		bool is_starved = false;
 		int rc;
 
-		if (unlikely(proc_is_dead()))
+		if (unlikely(attach_is_dead(at)))
 			return -ENETDOWN;
-		if (unlikely(ep == &proc_no_ep)) { /* another thread has dissolved the association */
-			rc = dgram_open_half(f, f->fd);
+		if (unlikely(ep == &service_no_ep)) { /* another thread has dissolved the association */
+			rc = dgram_open_half(f, f->fd, &o->head.to);
 			if (rc || !sock_is_ours(f))
 				return rc ? rc : -EINVAL;
 			continue;
@@ -145,49 +148,51 @@ static ssize_t pronk_send(struct file *f, struct outgoing *o, bool is_dont, bool
 		rc = o->is_gathered ? 0 : send_error(ep);
 		if (rc)
 			return rc;
-		rc = ep_lock(&proc.at, &ep->tx_lock);
+		rc = ep_lock(at, &ep->tx_lock);
 		if (rc == -ECONNRESET)
 			continue;
 		if (rc)
 			return rc;
-		if (unlikely(ep != ep_of(f))) { /* dissolved meanwhile: the ring may be somebody else's */
+		if (unlikely(handle !=
+		             dgram_way(f, &o->head.from, &o->head.to))) { /* dissolved meanwhile: the ring may
+			                                                     be somebody else's */
 			ep_unlock(&ep->tx_lock);
 			continue;
 		}
-		rc = record_put(ep, o, &is_starved);
+		rc = record_put(at, ep, o, &is_starved);
 		if (rc) /* announce before the doorbell: the stack answers with an event */
 			atomic_store(&ep->tx_want, 1);
 		ep_unlock(&ep->tx_lock);
 		if (rc || !is_batch)
-			post_doorbell(&proc.at, ep, DOORBELL_TX);
+			post_doorbell(at, ep, DOORBELL_TX);
 		if (!rc) {
 			if (!is_batch)
-				attach_push(&proc.at, o->size);
+				attach_push(at, o->size);
 			return (ssize_t)o->size;
 		}
 		if (is_dont) {
 			static _Atomic uint32_t misses;
 
-			if (!is_driven && (is_driven = true) && attach_drive(&proc.at))
+			if (!is_driven && (is_driven = true) && attach_drive(at))
 				continue;
 			/* the kernel always takes one for a socket that has nothing under way: a child that
 			 * was forked a moment ago has not been granted blocks yet */
-			if (is_starved && !ep_tx_used(ep) && waits++ < 4 && grant_await(&proc.at, ep))
+			if (is_starved && !ep_tx_used(ep) && waits++ < 4 && grant_await(at, ep))
 				continue;
 			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255)
-				attach_check_dead(&proc.at);
+				attach_check_dead(at);
 			return -EAGAIN;
 		}
 		if (!deadline)
 			deadline = deadline_after(f->dg->sndtimeo_ns);
-		if (is_starved || (ep_level(&proc.at.arena, ep) & EPOLLOUT)) {
+		if (is_starved || (ep_level(&at->arena, ep) & EPOLLOUT)) {
 			/* the level cannot tell when enough blocks are granted */
 			rc = wait_nap(f, 50000);
 			if (rc)
 				return rc;
 			if (clock_now_ns() >= deadline)
 				return -EAGAIN;
-			attach_check_dead(&proc.at);
+			attach_check_dead(at);
 			continue;
 		}
 		rc = wait_for(f, EPOLLOUT, deadline, -1);
@@ -256,7 +261,7 @@ static int side_first(struct file *f, int fd, int named, const struct sock_addr 
 	if (named || !to->port || f->dg->is_kernels || dgram_rule_applies(f, fd, to) || !dgram_attach(to) ||
 	        !dgram_is_pronk(f, to))
 		return SIDE_KERNEL; /* also for the kernel's own words */
-	rc = dgram_open_half(f, fd);
+	rc = dgram_open_half(f, fd, to);
 	if (rc)
 		return proc_is_strict() ? rc : SIDE_KERNEL;
 	return sock_is_ours(f) ? SIDE_PRONK : SIDE_KERNEL;
@@ -338,7 +343,7 @@ static size_t size_most(const struct file *f, const struct sock_addr *to)
 	int how = f->dg->mtu_discover;
 
 	if (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_INTERFACE)
-		return dgram_mtu(to) - HEADERS;
+		return dgram_mtu(f, to) - HEADERS;
 	return SIZE_MOST;
 }
 
@@ -347,7 +352,7 @@ static void fragment_decide(const struct file *f, struct outgoing *o)
 {
 	int how = f->dg->mtu_discover;
 
-	if (o->size + HEADERS <= route_mtu() &&
+	if (o->size + HEADERS <= route_mtu(dgram_service(f, &o->head.to)) &&
 	        (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_PROBE || how == IP_PMTUDISC_WANT))
 		o->head.flags |= DGRAM_DONT_FRAGMENT;
 }
@@ -380,7 +385,7 @@ static int cork_may_begin(struct file *f, bool is_dont)
 		struct endpoint *ep = ep_of(f);
 		int rc = send_error(ep);
 
-		if (rc || proc_is_dead() || ep == &proc_no_ep || ep_tx_used(ep) < ep_tx_limit(ep))
+		if (rc || sock_is_dead(f) || ep == &service_no_ep || ep_tx_used(ep) < ep_tx_limit(ep))
 			return rc;
 		if (is_dont)
 			return -EAGAIN;
@@ -556,7 +561,7 @@ ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, 
 		if (!is_begun)
 			side = side_first(f, fd, named, &o.head.to);
 		else if (side == SIDE_PRONK)
-			side = (rc = dgram_open_half(f, fd)) ? rc : SIDE_PRONK;
+			side = (rc = dgram_open_half(f, fd, &d->cork_head->to)) ? rc : SIDE_PRONK;
 		if (side < 0)
 			return side;
 	}
@@ -595,9 +600,14 @@ ssize_t dgram_send(struct file *f, int fd, const struct msghdr *msg, int flags, 
 
 void dgram_flush(struct file *f)
 {
-	if (sock_is_ours(f) && !proc_is_dead())
-		post_doorbell(&proc.at, ep_of(f), DOORBELL_TX);
-	attach_push(&proc.at, SIZE_MAX);
+	if (sock_is_ours(f))
+		for (uint32_t i = 0; i < file_ep_count(f); i++) {
+			uint32_t handle = file_ep(f, i);
+
+			if (handle_ep(handle) != &service_no_ep && !handle_is_dead(handle))
+				post_doorbell(handle_at(handle), handle_ep(handle), DOORBELL_TX);
+		}
+	attach_push(proc.near, SIZE_MAX);
 }
 
 /* --- receiving --- */

@@ -5,6 +5,8 @@
 
 #include "attach.h"
 #include "compiler.h"
+#include "ready.h"
+#include "service.h"
 #include "user.h"
 
 enum {
@@ -21,8 +23,9 @@ struct epoll_item {
 	int fd;
 	uint32_t events;
 	epoll_data_t data;
-	uint32_t watch;    /* WATCH_NONE: none */
-	bool in_kernel;    /* the kernel's set has the descriptor */
+	uint32_t watch; /* WATCH_NONE: none. Watches are handles (service.h) */
+	uint32_t *also; /* of a socket at several services: further watches, SERVICE_MAX of them, or NULL */
+	bool in_kernel; /* the kernel's set has the descriptor */
 	bool is_unwatched; /* ours, but all watches were taken: counted in unwatched_count */
 	bool is_spent;     /* one-shot, delivered */
 	bool in_side;      /* the side set has the kernel half of a datagram socket */
@@ -33,8 +36,9 @@ struct epoll_item {
 struct epoll_set {
 	_Atomic uint32_t lock;
 	int epfd;
-	_Atomic int poller; /* -1: no Pronk member yet */
-	int event_fd;
+	_Atomic int poller[SERVICE_MAX]; /* -1: no member at that service yet */
+	_Atomic bool has_poller;         /* at any */
+	int event_fd;                    /* the stacks of all services wake by it */
 	struct epoll_item *items;
 	struct epoll_item *ready, **ready_tail;
 	_Atomic uint32_t ready_count, unwatched_count;
@@ -60,9 +64,9 @@ extern _Atomic uint32_t epoll_sets_lock;
 /* What internal members of the kernel's set carry as data: addresses inside us, which no application uses. */
 extern char epoll_mark_event, epoll_mark_ctl, epoll_mark_side;
 
-/* With the set's lock: gives the set its poller; watches a member and queues it if it is ready; moves watches
- * that stacks have queued to the local list. */
-int epoll_poller_start(struct epoll_set *s);
+/* With the set's lock: gives the set its pollers at the services that the file is at; watches a member and
+ * queues it if it is ready; moves watches that stacks have queued to the local list. */
+int epoll_pollers_start(struct epoll_set *s, const struct file *f);
 void epoll_item_watch(struct epoll_set *s, struct epoll_item *it);
 void epoll_drain(struct epoll_set *s);
 
@@ -79,6 +83,27 @@ uint32_t epoll_item_level(struct epoll_item *it);
 
 /* Brings a thread that sleeps on the set back to look at the list. Any thread. */
 void epoll_kick(struct epoll_set *s);
+
+/* The set's pollers together. Announcing and looking: ready.h. Any thread. */
+static inline bool epoll_has_pollers(const struct epoll_set *s)
+{
+	return atomic_load_explicit(&s->has_poller, memory_order_acquire);
+}
+
+bool epoll_pollers_have_more(const struct epoll_set *s);
+
+static inline bool epoll_pollers_have_ready(const struct epoll_set *s)
+{
+	int first = atomic_load_explicit(&s->poller[0], memory_order_acquire);
+
+	if (first >= 0 && poller_has_ready(&services[0].at.arena, (uint32_t)first))
+		return true;
+	return unlikely(service_count() > 1) && epoll_pollers_have_more(s);
+}
+
+void epoll_pollers_sleep(const struct epoll_set *s);
+void epoll_pollers_arm(const struct epoll_set *s);
+void epoll_pollers_awake(const struct epoll_set *s);
 
 /* The number under which a member can be asked: its own may have been closed, and be another file's by now,
  * while its file lives on in a duplicate. */

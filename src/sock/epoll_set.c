@@ -42,7 +42,8 @@ void epoll_opened(int epfd)
 		return;
 	s->epfd = epfd;
 	s->event_fd = s->side_fd = -1;
-	atomic_store(&s->poller, -1);
+	for (int i = 0; i < SERVICE_MAX; i++)
+		atomic_init(&s->poller[i], -1);
 	s->ready_tail = &s->ready;
 	f = file_open(epfd, FILE_EPOLL);
 	if (!f) {
@@ -68,48 +69,110 @@ static int internal_add(int epfd, int fd, void *mark)
 	return libc.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-/* Gives the set its poller. With the set's lock. */
-int epoll_poller_start(struct epoll_set *s)
+static int event_open(struct epoll_set *s)
 {
-	uint64_t one = 1;
-	int poller, rc, fd;
+	int fd, rc;
 
-	if (atomic_load(&s->poller) >= 0)
+	if (s->event_fd >= 0)
 		return 0;
-	if (proc_is_dead())
-		return -ECONNRESET;
-	poller = poller_claim(&proc.at.arena, proc.at.client_idx);
-	if (poller < 0)
-		return poller;
 	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (fd < 0) {
-		rc = -errno;
-		goto fail;
-	}
+	if (fd < 0)
+		return -errno;
 	s->event_fd = libc.fcntl(fd, F_DUPFD_CLOEXEC, 100);
 	if (s->event_fd < 0)
 		s->event_fd = fd;
 	else
 		libc.close(fd);
-	rc = attach_poller(&proc.at, (uint32_t)poller, s->event_fd);
-	if (!rc)
-		rc = internal_add(s->epfd, s->event_fd, &epoll_mark_event);
-	if (!rc)
-		rc = internal_add(s->epfd, proc.at.ctl_fd, &epoll_mark_ctl);
+	rc = internal_add(s->epfd, s->event_fd, &epoll_mark_event);
 	if (rc) {
 		libc.close(s->event_fd);
 		s->event_fd = -1;
-		goto fail;
+		return rc;
 	}
 	proc_internal_fd_add(s->event_fd);
-	atomic_store(&s->poller, poller);
+	return 0;
+}
+
+static int poller_start(struct epoll_set *s, struct service *at)
+{
+	_Atomic int *slot = &s->poller[at - services];
+	uint64_t one = 1;
+	int poller, rc;
+
+	if (atomic_load(slot) >= 0)
+		return 0;
+	if (attach_is_dead(&at->at))
+		return -ECONNRESET;
+	poller = poller_claim(&at->at.arena, at->at.client_idx);
+	if (poller < 0)
+		return poller;
+	rc = event_open(s);
+	if (!rc)
+		rc = attach_poller(&at->at, (uint32_t)poller, s->event_fd);
+	if (!rc)
+		rc = internal_add(s->epfd, at->at.ctl_fd, &epoll_mark_ctl);
+	if (rc) {
+		poller_free(&at->at.arena, (uint32_t)poller);
+		return rc;
+	}
+	atomic_store(slot, poller);
+	atomic_store(&s->has_poller, true);
 	/* a thread may sleep in the kernel's set since before there was a poller to announce itself at: it
 	 * looks again */
 	RAW(SYS_write, s->event_fd, &one, sizeof(one)); /* no cancellation point */
 	return 0;
-fail:
-	poller_free(&proc.at.arena, (uint32_t)poller);
-	return rc;
+}
+
+int epoll_pollers_start(struct epoll_set *s, const struct file *f)
+{
+	int rc = -ECONNRESET, failure = 0;
+	bool is_any = false;
+
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		if (i && file_ep(f, i) == ENDPOINT_NONE)
+			continue;
+		rc = poller_start(s, handle_service(file_ep(f, i)));
+		is_any |= !rc;
+		if (rc && rc != -ECONNRESET)
+			failure = rc;
+	}
+	return failure ? failure : is_any ? 0 : rc;
+}
+
+bool epoll_pollers_have_more(const struct epoll_set *s)
+{
+	for (uint32_t i = 1; i < service_count(); i++) {
+		int poller = atomic_load(&s->poller[i]);
+
+		if (poller >= 0 && poller_has_ready(&services[i].at.arena, (uint32_t)poller))
+			return true;
+	}
+	return false;
+}
+
+static void pollers_each(const struct epoll_set *s, void (*fn)(const struct arena *a, uint32_t poller))
+{
+	for (uint32_t i = 0; i < service_count(); i++) {
+		int poller = atomic_load(&s->poller[i]);
+
+		if (poller >= 0)
+			fn(&services[i].at.arena, (uint32_t)poller);
+	}
+}
+
+void epoll_pollers_sleep(const struct epoll_set *s)
+{
+	pollers_each(s, poller_sleep);
+}
+
+void epoll_pollers_arm(const struct epoll_set *s)
+{
+	pollers_each(s, poller_arm);
+}
+
+void epoll_pollers_awake(const struct epoll_set *s)
+{
+	pollers_each(s, poller_awake);
 }
 
 static uint32_t mask_of(const struct epoll_item *it)
@@ -117,23 +180,60 @@ static uint32_t mask_of(const struct epoll_item *it)
 	return ((it->events & 0xffff & ~(uint32_t)WATCH_THREAD) | ALWAYS) & 0xffff;
 }
 
+/* WATCH_NONE: waits look by themselves. */
+static uint32_t watch_take(struct epoll_set *s, struct epoll_item *it, uint32_t ep)
+{
+	struct service *at = handle_service(ep);
+	uint32_t watch =
+	        watch_claim(&at->at.arena, handle_index(ep), (uint32_t)atomic_load(&s->poller[at - services]),
+	                mask_of(it) | (it->events & EPOLLEXCLUSIVE));
+
+	if (watch == WATCH_NONE)
+		return WATCH_NONE;
+	*service_watch_item(at, watch) = it;
+	return handle_make(at, watch);
+}
+
+/* Of a socket that is at several services: those beyond the first. False: one must be looked after. */
+static bool others_watch(struct epoll_set *s, struct epoll_item *it)
+{
+	bool is_all = true;
+
+	if (!it->also) {
+		it->also = malloc(SERVICE_MAX * sizeof(*it->also));
+		if (!it->also)
+			return false;
+		memset(it->also, 0xff, SERVICE_MAX * sizeof(*it->also)); /* WATCH_NONE */
+	}
+	for (uint32_t i = 1; i < file_ep_count(it->file); i++) {
+		uint32_t ep = file_ep(it->file, i), *watch = &it->also[i - 1];
+
+		if (ep == ENDPOINT_NONE || *watch != WATCH_NONE || handle_is_dead(ep) ||
+		        atomic_load(&s->poller[handle_service(ep) - services]) < 0)
+			continue;
+		*watch = watch_take(s, it, ep);
+		is_all &= *watch != WATCH_NONE;
+	}
+	return is_all;
+}
+
 /* Watches the endpoint and queues the item if it is ready already. With the set's lock. */
 void epoll_item_watch(struct epoll_set *s, struct epoll_item *it)
 {
-	const struct arena *a = &proc.at.arena;
 	uint32_t ep = atomic_load(&it->file->ep);
+	bool is_watched = true;
 
 	if (ep == ENDPOINT_NONE)
 		return;
-	if (it->watch == WATCH_NONE && !proc_is_dead()) {
-		it->watch = watch_claim(a, ep, (uint32_t)atomic_load(&s->poller),
-		        mask_of(it) | (it->events & EPOLLEXCLUSIVE));
-		if (it->watch != WATCH_NONE)
-			*proc_watch_item(it->watch) = it;
-		else if (!it->is_unwatched) {
-			it->is_unwatched = true; /* waits look by themselves every millisecond */
-			s->unwatched_count++;
-		}
+	if (it->watch == WATCH_NONE && !handle_is_dead(ep)) {
+		it->watch = watch_take(s, it, ep);
+		is_watched = it->watch != WATCH_NONE;
+	}
+	if (unlikely(it->file->also != NULL))
+		is_watched &= others_watch(s, it);
+	if (!is_watched && !it->is_unwatched) {
+		it->is_unwatched = true; /* waits look by themselves every millisecond */
+		s->unwatched_count++;
 	}
 	epoll_side_update(s, it);
 	atomic_thread_fence(memory_order_seq_cst);
@@ -141,32 +241,57 @@ void epoll_item_watch(struct epoll_set *s, struct epoll_item *it)
 		ready_add(s, it);
 }
 
-/* Takes the watch away, and off the ready list if it is there: the endpoint may be given up next, and its
- * watches with it. With the set's lock. */
-static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
+static void watch_give_back(struct epoll_set *s, uint32_t watch)
 {
-	uint32_t watch = it->watch, poller = (uint32_t)atomic_load(&s->poller);
+	struct service *at = handle_service(watch);
+	uint32_t poller = (uint32_t)atomic_load(&s->poller[at - services]);
 
-	if (it->is_unwatched)
-		s->unwatched_count--;
-	it->is_unwatched = false;
-	if (watch == WATCH_NONE)
+	*service_watch_item(at, handle_index(watch)) = NULL;
+	if (attach_is_dead(&at->at) || watch_release(&at->at.arena, handle_index(watch), poller))
 		return;
-	it->watch = WATCH_NONE;
-	*proc_watch_item(watch) = NULL;
-	if (proc_is_dead() || watch_release(&proc.at.arena, watch, poller))
-		return;
-	if (it->events & EPOLLEXCLUSIVE)
-		wait_nudge(it->file);
 	for (;;) {
-		uint64_t word = atomic_load(&watch_at(&proc.at.arena, watch)->word);
+		uint64_t word = atomic_load(&watch_at(&at->at.arena, handle_index(watch))->word);
 
 		if (!(word & WATCH_QUEUED) || WATCH_POLLER(word) != poller + 1 || WATCH_MASK(word) ||
-		        proc_is_dead())
+		        attach_is_dead(&at->at))
 			return;
 		epoll_drain(s);
 		cpu_relax();
 	}
+}
+
+/* Takes the watches away, and off the ready list if they are there: the endpoint may be given up next, and
+ * its watches with it. With the set's lock. */
+static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
+{
+	uint32_t watch = it->watch;
+	bool had_any = watch != WATCH_NONE;
+
+	if (it->is_unwatched)
+		s->unwatched_count--;
+	it->is_unwatched = false;
+	it->watch = WATCH_NONE;
+	if (watch != WATCH_NONE)
+		watch_give_back(s, watch);
+	for (int i = 0; unlikely(it->also != NULL) && i < SERVICE_MAX; i++) {
+		watch = it->also[i];
+		it->also[i] = WATCH_NONE;
+		if (watch != WATCH_NONE)
+			watch_give_back(s, watch);
+		had_any |= watch != WATCH_NONE;
+	}
+	if (had_any && (it->events & EPOLLEXCLUSIVE))
+		wait_nudge(it->file);
+}
+
+/* After a change of its events. */
+static void item_remask(struct epoll_item *it)
+{
+	if (it->watch != WATCH_NONE && !handle_is_dead(it->watch))
+		watch_remask(&handle_at(it->watch)->arena, handle_index(it->watch), mask_of(it));
+	for (int i = 0; unlikely(it->also != NULL) && i < SERVICE_MAX; i++)
+		if (it->also[i] != WATCH_NONE && !handle_is_dead(it->also[i]))
+			watch_remask(&handle_at(it->also[i])->arena, handle_index(it->also[i]), mask_of(it));
 }
 
 /* Items that no set has; with members_lock. Event loops that add and delete a member for each request would
@@ -186,6 +311,8 @@ static struct epoll_item *item_new(void)
 
 static void item_drop(struct epoll_item *it)
 {
+	free(it->also);
+	it->also = NULL;
 	it->file_next = free_items;
 	free_items = it;
 }
@@ -258,8 +385,8 @@ static int item_add(struct epoll_set *s, struct file *f, int fd, const struct ep
 		atomic_fetch_add(&s->kernel_members, 1);
 	}
 	if (mode == MODE_PRONK || mode == MODE_DUAL) {
-		rc = epoll_poller_start(s);
-		if (rc && !proc_is_dead()) {
+		rc = epoll_pollers_start(s, f);
+		if (rc && !sock_is_dead(f)) {
 			if (it->in_kernel) {
 				libc.epoll_ctl(s->epfd, EPOLL_CTL_DEL, fd, NULL);
 				atomic_fetch_sub(&s->kernel_members, 1);
@@ -358,8 +485,7 @@ int epoll_ctl_file(struct file *ef, int epfd, int op, int fd, struct epoll_event
 		it->is_spent = false;
 		if (sock_is_ours(f)) {
 			ready_remove(s, it);
-			if (it->watch != WATCH_NONE && !proc_is_dead())
-				watch_remask(&proc.at.arena, it->watch, mask_of(it));
+			item_remask(it);
 			epoll_item_watch(s, it);
 			if (it->ready_prev)
 				epoll_kick(s);
@@ -451,7 +577,7 @@ static void item_changed(struct epoll_set *s, struct epoll_item *it)
 	}
 	if (!sock_is_ours(it->file))
 		epoll_side_remove(s, it);
-	if (!sock_is_ours(it->file) || epoll_poller_start(s))
+	if (!sock_is_ours(it->file) || epoll_pollers_start(s, it->file))
 		return;
 	s->has_dual |= atomic_load(&it->file->mode) == MODE_DUAL;
 	if (is_same) {
@@ -507,8 +633,6 @@ void epoll_file_closed_ep(struct file *f)
 
 void epoll_set_destroy(struct epoll_set *s)
 {
-	int poller;
-
 	if (!s)
 		return;
 	spin_lock(&members_lock);
@@ -525,18 +649,23 @@ void epoll_set_destroy(struct epoll_set *s)
 		}
 	spin_unlock(&epoll_sets_lock);
 	epoll_side_close(s);
-	poller = atomic_load(&s->poller);
-	if (poller >= 0) {
-		/* watches that were queued when they were released are freed by a last look */
-		for (uint32_t idx = poller_drain(&proc.at.arena, (uint32_t)poller);
-		        idx && idx <= proc.at.arena.watch_count;) {
-			uint32_t next = atomic_load(&watch_at(&proc.at.arena, idx - 1)->next);
+	for (uint32_t i = 0; i < service_count(); i++) {
+		int poller = atomic_load(&s->poller[i]);
+		const struct arena *a = &services[i].at.arena;
 
-			watch_unqueue(&proc.at.arena, idx - 1);
+		if (poller < 0)
+			continue;
+		/* watches that were queued when they were released are freed by a last look */
+		for (uint32_t idx = poller_drain(a, (uint32_t)poller); idx && idx <= a->watch_count;) {
+			uint32_t next = atomic_load(&watch_at(a, idx - 1)->next);
+
+			watch_unqueue(a, idx - 1);
 			idx = next;
 		}
-		if (!proc_is_dead())
-			attach_poller_free(&proc.at, (uint32_t)poller);
+		if (!attach_is_dead(&services[i].at))
+			attach_poller_free(&services[i].at, (uint32_t)poller);
+	}
+	if (s->event_fd >= 0) {
 		proc_internal_fd_remove(s->event_fd);
 		libc.close(s->event_fd);
 	}
@@ -568,18 +697,22 @@ void epoll_fork_child(void)
 		atomic_store(&s->lock, 0);
 		atomic_store(&s->sleepers, 0);
 		epoll_side_close(s);
-		if (atomic_load(&s->poller) < 0)
+		if (s->event_fd < 0)
 			continue;
 		proc_internal_fd_remove(s->event_fd);
 		libc.close(s->event_fd);
 		s->event_fd = -1;
-		atomic_store(&s->poller, -1);
+		for (int i = 0; i < SERVICE_MAX; i++)
+			atomic_store(&s->poller[i], -1);
+		atomic_store(&s->has_poller, false);
 		s->needs_rebuild = true;
 		s->ready = NULL;
 		s->ready_tail = &s->ready;
 		s->ready_count = s->unwatched_count = 0;
 		for (struct epoll_item *it = s->items; it; it = it->set_next) {
 			it->watch = WATCH_NONE;
+			free(it->also);
+			it->also = NULL;
 			it->ready_prev = NULL;
 		}
 	}

@@ -30,24 +30,53 @@
 /* How long the kernel's members are taken for quiet after a look that found none ready. */
 enum { KERNEL_LOOK_NS = 10000 };
 
-/* Moves watches that stacks have queued to the local list. With the set's lock. */
-void epoll_drain(struct epoll_set *s)
+static void drain_at(struct epoll_set *s, const struct service *at, uint32_t poller)
 {
-	const struct arena *a = &proc.at.arena;
-	uint32_t idx = poller_drain(a, (uint32_t)atomic_load(&s->poller));
+	const struct arena *a = &at->at.arena;
+	uint32_t idx = poller_drain(a, poller);
 
 	while (idx && idx <= a->watch_count) {
 		uint32_t next = atomic_load_explicit(&watch_at(a, idx - 1)->next, memory_order_relaxed);
 
 		/* not queued any more from here: what happens after the look below queues it again */
 		if (watch_unqueue(a, idx - 1)) {
-			struct epoll_item *it = *proc_watch_item(idx - 1);
+			struct epoll_item *it = *service_watch_item(at, idx - 1);
 
 			if (it && it->set == s && !it->is_spent)
 				ready_add(s, it);
 		}
 		idx = next;
 	}
+}
+
+/* Moves watches that stacks have queued to the local list. With the set's lock. */
+void epoll_drain(struct epoll_set *s)
+{
+	for (uint32_t i = 0; i < service_count(); i++) {
+		int poller = atomic_load(&s->poller[i]);
+
+		if (poller >= 0)
+			drain_at(s, &services[i], (uint32_t)poller);
+	}
+}
+
+/* A member that no watch tells of any more: its service has died, or one of them, or it has none. */
+static bool is_untold(const struct epoll_item *it)
+{
+	if (it->is_unwatched || it->watch == WATCH_NONE || handle_is_dead(it->watch))
+		return true;
+	for (int i = 0; unlikely(it->also != NULL) && i < SERVICE_MAX; i++)
+		if (it->also[i] != WATCH_NONE && handle_is_dead(it->also[i]))
+			return true;
+	return false;
+}
+
+static bool any_is_dead(void)
+{
+	for (uint32_t i = 0; i < service_count(); i++)
+		if (unlikely(attach_is_dead(&services[i].at)))
+			return true;
+	return false;
 }
 
 /* Delivers what is ready: the one place where level, edge and one-shot differ. */
@@ -58,14 +87,12 @@ static int collect(struct epoll_set *s, struct epoll_event *events, int max)
 	int n = 0;
 
 	spin_lock(&s->lock);
-	if (proc_is_dead() || s->unwatched_count)
+	if (unlikely(any_is_dead() || s->unwatched_count))
 		for (it = s->items; it; it = it->set_next)
-			if (!it->is_spent && sock_is_ours(it->file) &&
-			        (proc_is_dead() || it->watch == WATCH_NONE))
+			if (!it->is_spent && sock_is_ours(it->file) && is_untold(it))
 				ready_add(s, it);
-	if (atomic_load(&s->poller) >= 0)
-		epoll_drain(
-		        s); /* after the service's death, too: what it queued last would keep waits awake */
+	/* after a service's death, too: what it queued last would keep waits awake */
+	epoll_drain(s);
 	for (todo = s->ready_count; todo && n < max; todo--) {
 		uint32_t ev;
 
@@ -113,7 +140,8 @@ static int filter(struct epoll_set *s, struct epoll_event *events, int n, bool *
 				RAW(SYS_read, s->event_fd, &drop, sizeof(drop));
 		} else if (events[i].data.ptr == &epoll_mark_ctl) {
 			*is_internal = true;
-			attach_check_dead(&proc.at);
+			for (uint32_t n = 0; n < service_count(); n++)
+				attach_check_dead(&services[n].at);
 		} else if (events[i].data.ptr == &epoll_mark_side) {
 			*is_internal = true;
 			spin_lock(&s->lock);
@@ -175,17 +203,16 @@ static int kernel_wait(struct epoll_set *s, struct epoll_event *events, int max,
 		spend_twins(s, events, n);
 	/* The wake-up may have been meant for a thread that sleeps, and the announcement went with it. It
 	 * stands again before this thread looks at the list. */
-	if (*is_internal && atomic_load(&s->sleepers) && atomic_load(&s->poller) >= 0)
-		poller_sleep(&proc.at.arena, (uint32_t)atomic_load(&s->poller));
+	if (*is_internal && atomic_load(&s->sleepers))
+		epoll_pollers_sleep(s);
 	return n;
 }
 
 /* After a wait that did not look at the list of ours, or not last: what is on it is somebody else's to take.
  */
-static void leave_rest(struct epoll_set *s, int poller)
+static void leave_rest(struct epoll_set *s)
 {
-	if (atomic_load(&s->sleepers) &&
-	        (s->ready_count || poller_has_ready(&proc.at.arena, (uint32_t)poller)))
+	if (atomic_load(&s->sleepers) && (s->ready_count || epoll_pollers_have_ready(s)))
 		epoll_kick(s);
 }
 
@@ -217,7 +244,7 @@ static int without_twins(struct epoll_set *s, struct epoll_event *events, int ha
 
 /* Members of both sides are ready, or may be: a wait returns all of them, as the kernel's does. Where max is
  * too small, the sides take turns in going first. */
-static int collect_both(struct epoll_set *s, int poller, struct epoll_event *events, int max)
+static int collect_both(struct epoll_set *s, struct epoll_event *events, int max)
 {
 	bool is_internal = false, ours_first = s->is_our_turn;
 	int ours = 0, kernels;
@@ -237,7 +264,7 @@ static int collect_both(struct epoll_set *s, int poller, struct epoll_event *eve
 		ours = collect(s, events + kernels, max - kernels);
 		return kernels + without_twins(s, events, kernels, ours);
 	}
-	leave_rest(s, poller);
+	leave_rest(s);
 	return ours + without_twins(s, events, ours, kernels);
 }
 
@@ -246,10 +273,9 @@ static void rebuild(struct epoll_set *s)
 	spin_lock(&s->lock);
 	if (s->needs_rebuild && proc_is_attached()) {
 		s->needs_rebuild = false;
-		if (!epoll_poller_start(s))
-			for (struct epoll_item *it = s->items; it; it = it->set_next)
-				if (sock_is_ours(it->file))
-					epoll_item_watch(s, it);
+		for (struct epoll_item *it = s->items; it; it = it->set_next)
+			if (sock_is_ours(it->file) && !epoll_pollers_start(s, it->file))
+				epoll_item_watch(s, it);
 	}
 	spin_unlock(&s->lock);
 }
@@ -258,25 +284,22 @@ static void rebuild(struct epoll_set *s)
  * looks at, say the same, now and until the next change. */
 static bool set_arm(struct epoll_set *s)
 {
-	const struct arena *a = &proc.at.arena;
 	static const struct timespec zero;
 	struct pollfd p;
 	bool is_ready = false;
 	uint64_t drop;
-	uint32_t poller;
 
 	if (s->needs_rebuild)
 		rebuild(s);
-	if (atomic_load(&s->poller) < 0)
+	if (!epoll_has_pollers(s))
 		return false;
-	poller = (uint32_t)atomic_load(&s->poller);
 	spin_lock(&s->lock);
 	s->is_nested = true;
 	do {
 		if (atomic_load(&s->sleepers))
-			poller_sleep(a, poller);
+			epoll_pollers_sleep(s);
 		else
-			poller_arm(a, poller);
+			epoll_pollers_arm(s);
 		epoll_drain(s);
 		epoll_side_drain(s);
 		for (struct epoll_item *it = s->ready, *next; it; it = next) {
@@ -294,7 +317,7 @@ static bool set_arm(struct epoll_set *s)
 		} else {
 			RAW(SYS_read, s->event_fd, &drop, sizeof(drop));
 		}
-	} while (!is_ready && poller_has_ready(a, poller));
+	} while (!is_ready && epoll_pollers_have_ready(s));
 	spin_unlock(&s->lock);
 	return is_ready;
 }
@@ -319,29 +342,28 @@ bool epoll_set_armed_ready(struct file *ef)
 /* What a sleeping thread leaves behind when it is cancelled, or leaves by longjmp(3). */
 struct epoll_sleeper {
 	struct file *ef;
-	int poller;  /* -1: there was none to announce at */
-	int port_fd; /* of attach_sleep; -EAGAIN: not asleep */
+	bool is_announced; /* there were pollers to announce at */
+	int port_fd;       /* of attach_sleep; -EAGAIN: not asleep */
 };
 
-static void announcement_end(struct epoll_set *s, int poller)
+static void announcement_end(struct epoll_set *s, bool is_announced)
 {
-	const struct arena *a = &proc.at.arena;
 	bool is_last = atomic_fetch_sub(&s->sleepers, 1) == 1;
 
-	if (poller < 0)
+	if (!is_announced)
 		return;
 	/* others may still sleep: the announcement stays up for them */
 	if (!is_last || s->is_nested) {
 		if (!is_last)
-			poller_sleep(a, (uint32_t)poller);
+			epoll_pollers_sleep(s);
 		else
-			poller_arm(a, (uint32_t)poller);
+			epoll_pollers_arm(s);
 		return;
 	}
-	poller_awake(a, (uint32_t)poller);
+	epoll_pollers_awake(s);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&s->sleepers)) /* one that came in between: its announcement is gone */
-		poller_sleep(a, (uint32_t)poller);
+		epoll_pollers_sleep(s);
 }
 
 static void sleeper_cancelled(void *arg)
@@ -349,8 +371,8 @@ static void sleeper_cancelled(void *arg)
 	struct epoll_sleeper *w = arg;
 
 	if (w->port_fd != -EAGAIN)
-		attach_awake(&proc.at, w->port_fd);
-	announcement_end(w->ef->set, w->poller);
+		attach_awake(proc.near, w->port_fd);
+	announcement_end(w->ef->set, w->is_announced);
 	file_put(w->ef); /* the call's */
 }
 
@@ -369,10 +391,10 @@ static int port_wait(struct epoll_set *s, struct epoll_event *events, int max, i
 }
 
 /* kernel_wait for a thread that may be cancelled in there. */
-static int kernel_sleep(struct file *ef, int poller, struct epoll_event *events, int max, int port_fd,
+static int kernel_sleep(struct file *ef, bool is_announced, struct epoll_event *events, int max, int port_fd,
         uint64_t timeout_ns, const sigset_t *mask, bool *is_internal)
 {
-	struct epoll_sleeper w = {ef, poller, port_fd};
+	struct epoll_sleeper w = {ef, is_announced, port_fd};
 	int n;
 
 	GUARD_BEGIN(sleeper_cancelled, &w)
@@ -392,7 +414,7 @@ static inline bool is_kernel_due(const struct epoll_set *s, uint64_t now_ns)
 }
 
 /* Asks the kernel's set without waiting; ours, too, when something of ours was told there. A count or -E. */
-static int kernel_look(struct epoll_set *s, int poller, struct epoll_event *events, int max, uint64_t now_ns)
+static int kernel_look(struct epoll_set *s, struct epoll_event *events, int max, uint64_t now_ns)
 {
 	bool is_internal = false;
 	int n;
@@ -407,18 +429,17 @@ static int kernel_look(struct epoll_set *s, int poller, struct epoll_event *even
 	/* what made a set inside this one ready may be a member of ours here, too: they come together */
 	if (n < max)
 		return n + without_twins(s, events, n, collect(s, events + n, max - n));
-	leave_rest(s, poller);
+	leave_rest(s);
 	return n;
 }
 
 int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int max, uint64_t timeout_ns,
         const sigset_t *mask, size_t mask_size)
 {
-	const struct arena *a = &proc.at.arena;
 	struct epoll_set *s = ef->set;
 	struct wait_spin spin;
 	uint64_t now, deadline, limit;
-	int n, k, poller, port_fd;
+	int n, k, port_fd;
 	bool is_internal, is_settled = false;
 
 	if (max <= 0 || max > (int)EPOLL_MOST)
@@ -435,14 +456,14 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 	now = timeout_ns && timeout_ns != UINT64_MAX ? clock_now_ns() : 0;
 	deadline = timeout_ns == UINT64_MAX || timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	for (;;) {
-		attach_drive(&proc.at);
+		attach_drive(proc.near);
 		if (unlikely(s->has_sets))
 			nested_settle();
-		poller = atomic_load_explicit(&s->poller, memory_order_acquire);
-		if (poller < 0 && proc_is_dead() && s->items && (n = collect(s, events, max)))
+		if (unlikely(!epoll_has_pollers(s)) && proc_is_dead() && s->items &&
+		        (n = collect(s, events, max)))
 			return n;
-		if (poller < 0) { /* nothing of ours: but a member may become ours while we sleep, and wakes
-			             us then */
+		if (!epoll_has_pollers(s)) { /* nothing of ours: but a member may become ours while we sleep,
+			             and wakes us then */
 			uint64_t left = deadline;
 
 			if (deadline != UINT64_MAX) {
@@ -453,13 +474,13 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 			 * poller's coming announces us */
 			is_internal = false;
 			atomic_fetch_add(&s->sleepers, 1);
-			if (atomic_load(&s->poller) >= 0) {
+			if (epoll_has_pollers(s)) {
 				n = 0;
 				is_internal = true;
 			} else {
-				n = kernel_sleep(ef, -1, events, max, -EAGAIN, left, mask, &is_internal);
+				n = kernel_sleep(ef, false, events, max, -EAGAIN, left, mask, &is_internal);
 			}
-			announcement_end(s, -1);
+			announcement_end(s, false);
 			if (n || !is_internal)
 				return n;
 			continue;
@@ -467,15 +488,15 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 		now = clock_now_ns();
 		if (atomic_load_explicit(&s->kernel_members, memory_order_relaxed) &&
 		        (s->has_sets || s->kernel_was_ready || now - s->kernel_looked_ns > KERNEL_LOOK_NS) &&
-		        (s->ready_count || poller_has_ready(a, (uint32_t)poller))) {
+		        (s->ready_count || epoll_pollers_have_ready(s))) {
 			s->kernel_looked_ns = now;
-			n = collect_both(s, poller, events, max);
+			n = collect_both(s, events, max);
 			if (n)
 				return n;
 		}
 		n = collect(s, events, max);
 		if (!n && (timeout_ns == 0 || is_kernel_due(s, now))) {
-			n = kernel_look(s, poller, events, max, now);
+			n = kernel_look(s, events, max, now);
 			if (n < 0)
 				return n;
 		}
@@ -484,24 +505,24 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 		if (n || timeout_ns == 0)
 			return n;
 		if (!proc_is_dead() && wait_spin_start(&spin, now, deadline)) {
-			while (!poller_has_ready(a, (uint32_t)poller) && wait_spin_turn(&spin))
+			while (!epoll_pollers_have_ready(s) && wait_spin_turn(&spin))
 				if (is_kernel_due(s, spin.now_ns) &&
-				        (n = kernel_look(s, poller, events, max, spin.now_ns)))
+				        (n = kernel_look(s, events, max, spin.now_ns)))
 					return n;
-			if (poller_has_ready(a, (uint32_t)poller))
+			if (epoll_pollers_have_ready(s))
 				continue;
 		}
 		now = clock_now_ns();
 		if (now >= deadline)
 			return 0;
 		/* announce, look again, sleep */
-		port_fd = attach_sleep(&proc.at, &limit);
+		port_fd = attach_sleep(proc.near, &limit);
 		if (unlikely(port_fd == -EAGAIN))
 			continue;
 		atomic_fetch_add(&s->sleepers, 1);
-		poller_sleep(a, (uint32_t)poller);
+		epoll_pollers_sleep(s);
 		is_internal = false;
-		if (poller_has_ready(a, (uint32_t)poller) || s->ready_count || s->needs_rebuild) {
+		if (epoll_pollers_have_ready(s) || s->ready_count || s->needs_rebuild) {
 			k = 0;
 			is_internal = true;
 		} else {
@@ -511,24 +532,23 @@ int epoll_wait_file(struct file *ef, int epfd, struct epoll_event *events, int m
 				left = 1000000;
 			if (left > limit)
 				left = limit;
-			k = kernel_sleep(ef, poller, events, max, port_fd, left, mask, &is_internal);
-			if (latency_is_on(a))
-				latency_awake();
+			k = kernel_sleep(ef, true, events, max, port_fd, left, mask, &is_internal);
+			wait_note_awake();
 			if (s->unwatched_count)
 				is_internal = true;
 		}
-		announcement_end(s, poller);
-		attach_awake(&proc.at, port_fd);
+		announcement_end(s, true);
+		attach_awake(proc.near, port_fd);
 		if (k) {
 			s->kernel_looked_ns = clock_now_ns();
 			s->kernel_was_ready = k > 0;
 			if (k > 0 && k < max)
 				k += without_twins(s, events, k, collect(s, events + k, max - k));
 			else
-				leave_rest(s, poller);
+				leave_rest(s);
 			return k;
 		}
-		attach_drive(&proc.at);
+		attach_drive(proc.near);
 		if (unlikely(s->has_sets)) /* what woke us is in one of them, too, perhaps */
 			continue;
 		n = collect(s, events, max);

@@ -97,6 +97,8 @@ static void ref_drop(struct file *f)
 	else
 		sock_end(f);
 	file_opts_drop(f);
+	free(f->also);
+	f->also = NULL;
 	spin_lock(&table_lock);
 	f->next_free = free_files;
 	free_files = f;
@@ -170,6 +172,21 @@ void file_opts_drop(struct file *f)
 	spin_unlock(&table_lock);
 }
 
+bool file_also_take(struct file *f)
+{
+	struct file_also *also;
+
+	if (f->also)
+		return true;
+	also = malloc(sizeof(*also));
+	if (!also)
+		return false;
+	for (int i = 0; i < FILE_ALSO; i++)
+		atomic_init(&also->ep[i], ENDPOINT_NONE);
+	f->also = also;
+	return true;
+}
+
 struct file *file_open(int fd, enum file_kind kind)
 {
 	struct file *f;
@@ -206,7 +223,7 @@ struct file *file_open(int fd, enum file_kind kind)
 	return f;
 }
 
-struct file *file_import(int fd, const struct file *saved)
+struct file *file_import(int fd, const struct file *saved, uint32_t ep)
 {
 	struct file *f;
 
@@ -220,6 +237,7 @@ struct file *file_import(int fd, const struct file *saved)
 	}
 	memcpy(&f->kind, &saved->kind, offsetof(struct file, is_connecting) - offsetof(struct file, kind));
 	f->fd = fd;
+	atomic_store(&f->ep, ep);
 	f->rx_pieces = f->rx_bytes = 0;
 	atomic_store(&f->lock, 0);
 	if (f->type == SOCK_DGRAM)
@@ -347,10 +365,10 @@ static void (*each_ep)(uint32_t ep);
 static void each_ep_fd(int fd)
 {
 	struct file *f = atomic_load(slot_of(fd));
-	uint32_t ep = f && f->kind == FILE_SOCKET ? atomic_load(&f->ep) : ENDPOINT_NONE;
 
-	if (ep != ENDPOINT_NONE)
-		each_ep(ep);
+	for (uint32_t i = 0; f && f->kind == FILE_SOCKET && i < file_ep_count(f); i++)
+		if (file_ep(f, i) != ENDPOINT_NONE)
+			each_ep(file_ep(f, i));
 }
 
 void file_each_ep(void (*fn)(uint32_t ep))

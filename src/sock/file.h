@@ -13,7 +13,10 @@
 #include "compiler.h"
 #include "layout.h"
 
-enum { OPT_ROW_MAX = 192 }; /* rows of sockopts.def, at most */
+enum {
+	OPT_ROW_MAX = 192, /* rows of sockopts.def, at most */
+	FILE_ALSO = 8,     /* SERVICE_MAX */
+};
 
 enum file_kind { FILE_SOCKET, FILE_EPOLL };
 
@@ -23,6 +26,12 @@ enum file_mode {
 	MODE_KERNEL, /* decided: the kernel's */
 	MODE_PRONK,  /* ours */
 	MODE_DUAL,   /* a wildcard listener or a datagram socket: ours and the kernel's at once */
+};
+
+/* A socket at the wildcard address has an endpoint at each service: here are the others, by the number of the
+ * service. ENDPOINT_NONE where there is none; under the file's lock. */
+struct file_also {
+	_Atomic uint32_t ep[FILE_ALSO];
 };
 
 struct dgram;
@@ -49,7 +58,7 @@ struct file {
 	uint16_t domain, type;
 	struct sock_addr bound;       /* our address and port as bind(2) was told; family 0: none */
 	int fd;                       /* the first number, for tools and messages */
-	_Atomic uint32_t ep;          /* endpoint index, or ENDPOINT_NONE */
+	_Atomic uint32_t ep;          /* handle of the endpoint (service.h), or ENDPOINT_NONE */
 	_Atomic uint32_t lock;        /* state changes: bind, listen, connect, options */
 	uint32_t rx_pieces, rx_bytes; /* consumed since the last doorbell; under the endpoint's rx_lock */
 
@@ -61,8 +70,21 @@ struct file {
 	struct epoll_item *items;   /* epoll memberships (epoll_set.c) */
 	struct epoll_set *set;      /* FILE_EPOLL */
 	struct dgram *dg;           /* SOCK_DGRAM: dgram.h */
+	struct file_also *also;     /* endpoints at other services, or NULL; goes with the last reference */
 	struct file *next_free;
 };
+
+/* The handles of the socket's endpoints, counted from 0, its own first: ENDPOINT_NONE where there is none, to
+ * be skipped. */
+static inline uint32_t file_ep_count(const struct file *f)
+{
+	return likely(!f->also) ? 1 : 1 + FILE_ALSO;
+}
+
+static inline uint32_t file_ep(const struct file *f, uint32_t i)
+{
+	return atomic_load_explicit(i ? &f->also->ep[i - 1] : &f->ep, memory_order_acquire);
+}
 
 /* The file behind a number with a reference taken, or NULL when Pronk has nothing to do with it. Any thread;
  * never blocks. */
@@ -90,8 +112,9 @@ bool file_has(const struct file *f, int fd);
 struct file *file_open(int fd, enum file_kind kind);
 
 /* A new file for a number, as another process's table described it (src/sock/pass.c): everything but what
- * belongs to a table. Pointers that a struct file gets must be cleared here. NULL without memory. */
-struct file *file_import(int fd, const struct file *saved);
+ * belongs to a table, and its endpoint, which is ep. Pointers that a struct file gets must be cleared here.
+ * NULL without memory. */
+struct file *file_import(int fd, const struct file *saved, uint32_t ep);
 
 /* The socket of this process that has the endpoint, with a reference taken, or NULL. Looks at every number.
  */
@@ -117,7 +140,11 @@ void file_renumber(struct file *f, int fd);
 /* Calls fn for each number in [first, last]. */
 void file_each(int first, int last, void (*fn)(int fd));
 
-/* Calls fn with the endpoint of every socket of ours. Between file_fork_prepare and file_fork_done. */
+/* Gives a socket room for endpoints at other services. False without memory. With the file's lock. */
+bool file_also_take(struct file *f);
+
+/* Calls fn with the handle of every endpoint of every socket of ours. Between file_fork_prepare and
+ * file_fork_done. */
 void file_each_ep(void (*fn)(uint32_t ep));
 
 /* In a process that has nothing of the application's but its memory: the table is empty, and free. */

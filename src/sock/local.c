@@ -23,10 +23,10 @@ bool local_port_is_taken(struct file *f, int fd, const struct sock_addr *a)
 	struct sockaddr_storage ss;
 	struct sock_addr now;
 	socklen_t len = sizeof(int);
+	bool is_taken = false;
 	int v = 0;
 
-	if (!a->port || !proc_is_attached() || proc_is_dead() ||
-	        (!route_is_any(a) && !proc.at.arena.hdr->loopback))
+	if (!a->port || !proc_is_attached() || proc_is_dead() || (!route_is_any(a) && !proc.local))
 		return false;
 	if (f->domain == AF_INET6 && (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v, &len) || v))
 		return false;
@@ -37,11 +37,17 @@ bool local_port_is_taken(struct file *f, int fd, const struct sock_addr *a)
 	if (!libc.getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &v, &len) && v)
 		c.flags |= CALL_F_REUSEPORT;
 	c.local.family = AF_INET;
-	if (post_call_port(&proc.at, 0, &c))
-		return false;
-	if (!c.result)
-		sock_ep_release(c.endpoint, 0);
-	if (c.result != -EADDRINUSE)
+	for (uint32_t i = 0; i < service_count() && !is_taken; i++) {
+		struct call try = c;
+
+		if ((!route_is_any(a) && &services[i] != proc.local) || attach_is_dead(&services[i].at) ||
+		        post_call_port(&services[i].at, 0, &try))
+			continue;
+		if (!try.result)
+			sock_ep_release(handle_make(&services[i], try.endpoint), 0);
+		is_taken = try.result == -EADDRINUSE;
+	}
+	if (!is_taken)
 		return false;
 	len = sizeof(ss); /* a second bind is another error */
 	return !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
@@ -86,7 +92,7 @@ bool local_connect(struct file *f, int fd, struct sock_addr *to)
 	}
 	if (route_is_any(to)) /* ip(7): this host */
 		memcpy(to->ip, route_is_any(&from) ? (uint8_t[]){127, 0, 0, 1} : from.ip, 4);
-	if (!route_has_listener(to) && (!route_is_own(to) || kernel_has(to))) {
+	if (!route_has_listener(proc.local, to) && (!route_is_own(to) || kernel_has(to))) {
 		proc_fallback_add(
 		        fd, f->domain, f->type, "no program under Pronk listens at that local address");
 		return false;
@@ -96,8 +102,9 @@ bool local_connect(struct file *f, int fd, struct sock_addr *to)
 
 /* A stack asleep without a request has done everything. Awake, a request takes one turn, the packet it sends
  * comes in with the next, and the present one may be past all that. */
-static void stack_settle(const struct arena *a, uint32_t stack, uint64_t deadline)
+static void stack_settle(struct attach *at, uint32_t stack, uint64_t deadline)
 {
+	const struct arena *a = &at->arena;
 	const struct stack_shared *s = &a->stacks[stack];
 	uint32_t start = atomic_load_explicit(&s->turn, memory_order_acquire);
 	uint32_t words = (a->client_count + 63) / 64;
@@ -110,29 +117,30 @@ static void stack_settle(const struct arena *a, uint32_t stack, uint64_t deadlin
 		if (is_asleep || atomic_load_explicit(&s->turn, memory_order_acquire) - start >= SETTLE_TURNS)
 			return;
 		if (n % SETTLE_SPINS == SETTLE_SPINS - 1) {
-			if (clock_now_ns() >= deadline || proc_is_dead())
+			if (clock_now_ns() >= deadline || attach_is_dead(at))
 				return;
 			sched_yield(); /* it may want this very core */
 		}
-		attach_relax(&proc.at);
+		attach_relax(at);
 	}
 }
 
 bool local_settle(const struct endpoint *ep)
 {
-	const struct arena *a = &proc.at.arena;
+	struct attach *at;
 	uint64_t deadline;
 
-	if (likely(!proc_is_attached() || !a->hdr->loopback) || proc_is_dead())
+	if (likely(!proc.local) || attach_is_dead(&proc.local->at))
 		return false;
+	at = &proc.local->at;
 	if (ep && atomic_load(&ep->state) != EP_LISTEN && ep->kind != SOCK_DGRAM &&
 	        !route_is_loopback(&ep->remote) && !route_is_own(&ep->remote))
 		return false;
 	deadline = clock_now_ns() + SETTLE_MAX_NS;
 	/* between two stacks there is one more hand-over: whoever got something last is asked again */
-	for (uint32_t pass = 0; pass < (a->stack_count > 1 ? 2u : 1u); pass++)
-		for (uint32_t i = 0; i < a->stack_count; i++)
-			stack_settle(a, i, deadline);
+	for (uint32_t pass = 0; pass < (at->arena.stack_count > 1 ? 2u : 1u); pass++)
+		for (uint32_t i = 0; i < at->arena.stack_count; i++)
+			stack_settle(at, i, deadline);
 	/* also when all were asleep: they may have fallen asleep after the caller looked */
 	return true;
 }

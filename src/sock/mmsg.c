@@ -89,7 +89,7 @@ int sock_recvmmsg(
 		return -EFAULT;
 	if (count > MESSAGES_MAX)
 		count = MESSAGES_MAX;
-	if (!count && f->type == SOCK_DGRAM && !proc_is_dead()) { /* even then it tells */
+	if (!count && f->type == SOCK_DGRAM && !sock_is_dead(f)) { /* even then it tells */
 		if (!sock_is_ours(f))
 			return SOCK_LIBC;
 		n = error_take(ep_of(f));
@@ -117,9 +117,9 @@ int sock_recvmmsg(
 			break;
 	}
 	/* what went wrong after the first message is told by the next call, or SO_ERROR (do_recvmmsg) */
-	if (done && n < 0 && n != -EAGAIN && n != -EINTR && n != SOCK_LIBC && !proc_is_dead() &&
+	if (done && n < 0 && n != -EAGAIN && n != -EINTR && n != SOCK_LIBC && !sock_is_dead(f) &&
 	        atomic_load(&f->ep) != ENDPOINT_NONE)
 		atomic_compare_exchange_strong(
-		        &proc_ep(atomic_load(&f->ep))->error, &(int32_t){0}, (int32_t)-n);
+		        &handle_ep(atomic_load(&f->ep))->error, &(int32_t){0}, (int32_t)-n);
 	return done ? (int)done : (int)n;
 }

@@ -225,8 +225,8 @@ void opt_tell(struct file *f)
 {
 	uint32_t ep = atomic_load(&f->ep);
 
-	if (ep != ENDPOINT_NONE && !proc_is_dead())
-		post(&proc.at, proc_ep(ep)->stack_idx, POST_ENTRY(POST_OPTIONS, 0, ep));
+	if (ep != ENDPOINT_NONE && !handle_is_dead(ep))
+		handle_post(ep, POST_OPTIONS, 0);
 }
 
 static void row_store(struct file *f, const struct opt_row *r, int v)
@@ -239,19 +239,19 @@ static void row_store(struct file *f, const struct opt_row *r, int v)
 		opt_int_set(f, r->slot, v);
 	if (flag && ep != ENDPOINT_NONE) {
 		if (v)
-			atomic_fetch_or(&proc_ep(ep)->app_flags, flag);
+			atomic_fetch_or(&handle_ep(ep)->app_flags, flag);
 		else
-			atomic_fetch_and(&proc_ep(ep)->app_flags, ~flag);
+			atomic_fetch_and(&handle_ep(ep)->app_flags, ~flag);
 		/* both push out what MSG_MORE holds back. tcp(7) */
 		if (flag == (v ? APP_NODELAY : APP_CORK))
-			atomic_fetch_and(&proc_ep(ep)->app_flags, ~(uint32_t)APP_MORE);
+			atomic_fetch_and(&handle_ep(ep)->app_flags, ~(uint32_t)APP_MORE);
 	}
 }
 
 /* What the kernel takes of a socket that has no connection only; the fresh one that was asked has none. */
 static int state_error(struct file *f, const struct opt_row *r, socklen_t len, int rc)
 {
-	uint32_t state = atomic_load(&proc_ep(atomic_load(&f->ep))->state);
+	uint32_t state = atomic_load(&handle_ep(atomic_load(&f->ep))->state);
 
 	if (r->level == IPPROTO_IPV6 && r->name == IPV6_V6ONLY && !rc)
 		return -EINVAL; /* of a socket that has a port */
@@ -309,11 +309,13 @@ static int row_set(struct file *f, const struct opt_row *r, const void *value, s
  * zero, as an endpoint's are that nobody asked anything of. */
 static bool opts_begin(struct file *f)
 {
+	const struct arena_header *buffers = services[0].at.arena.hdr; /* whichever it will be */
+
 	if (!file_opts_take(f))
 		return false;
 	ep_opts_copy(f->opts, opt_defaults(f));
-	atomic_store(&f->opts->v[EPO_SNDBUF], (int)proc.at.arena.hdr->send_buffer);
-	atomic_store(&f->opts->v[EPO_RCVBUF], (int)proc.at.arena.hdr->receive_buffer);
+	atomic_store(&f->opts->v[EPO_SNDBUF], (int)buffers->send_buffer);
+	atomic_store(&f->opts->v[EPO_RCVBUF], (int)buffers->receive_buffer);
 	return true;
 }
 
@@ -327,6 +329,24 @@ static int fresh_set(struct file *f, const struct opt_row *r, const void *value,
 		rc = row_set(f, r, value, len);
 	spare_let_go();
 	return rc;
+}
+
+/* A listener's endpoints at other services have the options of the first. */
+static void others_follow(struct file *f)
+{
+	uint32_t all = APP_NODELAY | APP_CORK | APP_KEEPALIVE;
+	uint32_t flags = atomic_load(&handle_ep(atomic_load(&f->ep))->app_flags) & all;
+
+	for (uint32_t i = 1; i < file_ep_count(f); i++) {
+		uint32_t ep = file_ep(f, i);
+
+		if (ep == ENDPOINT_NONE || handle_is_dead(ep))
+			continue;
+		ep_opts_copy(&handle_ep(ep)->opts, opt_of(f));
+		atomic_fetch_and(&handle_ep(ep)->app_flags, ~all | flags);
+		atomic_fetch_or(&handle_ep(ep)->app_flags, flags);
+		handle_post(ep, POST_OPTIONS, 0);
+	}
 }
 
 int sock_setopt(struct file *f, int fd, int level, int name, const void *value, socklen_t len)
@@ -356,6 +376,8 @@ int sock_setopt(struct file *f, int fd, int level, int name, const void *value, 
 			return -errno;
 		if (r && value)
 			row_set(f, r, value, len);
+		if (unlikely(f->also != NULL))
+			others_follow(f);
 		return 0;
 	}
 	if ((int)len < 0)

@@ -28,7 +28,7 @@ static inline struct ep_opts *opt_of(struct file *f)
 {
 	uint32_t ep = atomic_load_explicit(&f->ep, memory_order_relaxed);
 
-	return ep == ENDPOINT_NONE ? f->opts : &proc_ep(ep)->opts;
+	return ep == ENDPOINT_NONE ? f->opts : &handle_ep(ep)->opts;
 }
 
 static inline int opt_int(struct file *f, enum ep_opt slot)
@@ -79,8 +79,9 @@ uint32_t opt_app_flags(struct file *f);
 /* The stack shall look at the options of f's endpoint again. */
 void opt_tell(struct file *f);
 
-/* A socket that is still the kernel's is bound to a device that is not Pronk's port (SO_BINDTODEVICE). */
-bool opt_device_is_other(struct file *f, int fd);
+/* A socket that is still the kernel's is bound to a device that is not the service's port (SO_BINDTODEVICE).
+ */
+bool opt_device_is_other(const struct service *s, struct file *f, int fd);
 
 /* Copies a value out, cut to the caller's room, as sk_getsockopt does. */
 int opt_give(void *value, socklen_t *len, const void *from, socklen_t size);

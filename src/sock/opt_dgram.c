@@ -141,41 +141,58 @@ void dgram_options_take(struct file *f, int fd)
 
 static struct endpoint *ep_of(const struct file *f)
 {
-	return proc_ep(atomic_load(&f->ep));
+	return handle_ep(atomic_load(&f->ep));
 }
 
-static int stack_call(struct file *f, struct call *c)
+static int stack_call(uint32_t handle, struct call *c)
 {
 	int rc;
 
-	if (proc_is_dead())
+	if (handle_is_dead(handle))
 		return 0;
-	c->endpoint = atomic_load(&f->ep);
-	rc = post_call(&proc.at, ep_of(f)->stack_idx, c);
+	c->endpoint = handle_index(handle);
+	rc = post_call(handle_at(handle), handle_ep(handle)->stack_idx, c);
 	return rc ? rc : c->result;
 }
 
 /* --- groups --- */
 
-static int group_call(struct file *f, const uint8_t ip[4], bool join)
+static int group_call(struct file *f, struct service *s, const uint8_t ip[4], bool join)
 {
+	uint32_t handle = atomic_load(&f->ep);
 	struct call c = {.op = CALL_GROUP, .value = join};
 
 	c.remote.family = c.local.family = AF_INET;
 	memcpy(c.remote.ip, ip, 4);
-	route_own(c.local.ip);
-	return stack_call(f, &c);
+	route_own(s, c.local.ip);
+	if (s != handle_service(handle))
+		handle = dgram_at(f, s);
+	return handle == ENDPOINT_NONE ? -ENODEV : stack_call(handle, &c);
 }
 
 void dgram_groups_tell(struct file *f)
 {
 	for (struct dgram_group *g = f->dg->groups; g; g = g->next)
-		if (!g->is_told && !group_call(f, g->ip, true))
+		if (!g->is_told && !group_call(f, g->service, g->ip, true))
 			g->is_told = true;
 }
 
+/* The service whose port has this number, or if that is 0 this address; may_any: without either the first. */
+static struct service *port_of(int index, const struct sock_addr *local, bool may_any)
+{
+	if (!index && may_any && route_is_any(local))
+		return service_first();
+	if (!index)
+		return route_owner(local);
+	for (uint32_t i = 0; i < service_count(); i++)
+		if ((unsigned)index == dgram_ifindex(&services[i]))
+			return &services[i];
+	return NULL;
+}
+
 /* Reads the group and the interface out of any of the forms. False: nothing for us. */
-static bool group_parse(int name, const void *value, socklen_t len, struct sock_addr *group, bool *is_port)
+static bool group_parse(
+        int name, const void *value, socklen_t len, struct sock_addr *group, struct service **port)
 {
 	struct sock_addr local = {.family = AF_INET};
 	int index = 0;
@@ -200,20 +217,21 @@ static bool group_parse(int name, const void *value, socklen_t len, struct sock_
 		group->family = AF_INET;
 		memcpy(group->ip, &req.imr_multiaddr, 4);
 	}
-	*is_port = index ? (unsigned)index == dgram_ifindex() : route_is_any(&local) || route_is_own(&local);
+	*port = port_of(index, &local, true);
 	return group->family == AF_INET && route_is_multicast(group);
 }
 
 static int group_set(struct file *f, int fd, int name, const void *value, socklen_t len)
 {
 	struct dgram *d = f->dg;
-	bool is_join = name == IP_ADD_MEMBERSHIP || name == MCAST_JOIN_GROUP, is_port;
+	bool is_join = name == IP_ADD_MEMBERSHIP || name == MCAST_JOIN_GROUP;
+	struct service *port = NULL;
 	struct sock_addr group = {0};
 	struct dgram_group **pp, *g;
 	int rc, err;
 
 	if (user_is_bad(value) || rule_of_all(1 << CFG_ROLE_UDP) || !proc_attach() || proc_is_dead() ||
-	        !group_parse(name, value, len, &group, &is_port) || !is_port)
+	        !group_parse(name, value, len, &group, &port) || !port)
 		return SOCK_LIBC;
 	rc = libc.setsockopt(fd, IPPROTO_IP, name, value, len) < 0 ? -errno : 0;
 	if (rc && rc != -ENODEV && rc != -EADDRNOTAVAIL && rc != -EADDRINUSE)
@@ -228,18 +246,19 @@ static int group_set(struct file *f, int fd, int name, const void *value, sockle
 		g = calloc(1, sizeof(*g));
 		err = g ? 0 : -ENOBUFS;
 		if (g && sock_is_ours(f)) {
-			err = group_call(f, group.ip, true);
+			err = group_call(f, port, group.ip, true);
 			g->is_told = !err;
 		}
 		if (err) {
 			free(g);
 		} else {
 			memcpy(g->ip, group.ip, 4);
+			g->service = port;
 			g->next = d->groups;
 			d->groups = g;
 		}
 	} else if (g) {
-		err = g->is_told ? group_call(f, group.ip, false) : 0;
+		err = g->is_told ? group_call(f, g->service, group.ip, false) : 0;
 		*pp = g->next;
 		free(g);
 	} else {
@@ -267,7 +286,7 @@ static int mcast_if_set(struct file *f, int fd, const void *value, socklen_t len
 		                (len >= sizeof(struct ip_mreq) ? offsetof(struct ip_mreq, imr_interface) : 0),
 		        sizeof(req.imr_address));
 	memcpy(local.ip, &req.imr_address, 4);
-	is_port = req.imr_ifindex ? (unsigned)req.imr_ifindex == dgram_ifindex() : route_is_own(&local);
+	is_port = port_of(req.imr_ifindex, &local, false) != NULL;
 	rc = libc.setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, value, len) < 0 ? -errno : 0;
 	if (rc && !(is_port && (rc == -EADDRNOTAVAIL || rc == -ENODEV)))
 		return rc;
@@ -315,13 +334,13 @@ int dgram_getopt(struct file *f, int fd, int level, int name, void *value, sockl
 		return SOCK_LIBC; /* the kernel's words */
 	ep = ep_of(f);
 	if (level == SOL_SOCKET && name == SO_ERROR) {
-		v = proc_is_dead() ? 0 : atomic_exchange(&ep->error, 0);
+		v = sock_is_dead(f) ? 0 : atomic_exchange(&ep->error, 0);
 		return v ? give(value, len, &v, sizeof(v)) : SOCK_LIBC;
 	}
 	if (level == SOL_SOCKET && name == SO_MEMINFO)
 		return meminfo_get(f, value, len);
 	if (level == IPPROTO_IP && name == IP_MTU && !f->dg->kernel_peer) {
-		v = (int)dgram_mtu(&ep->remote);
+		v = (int)dgram_mtu(f, &ep->remote);
 		return dgram_is_connected(f) ? give(value, len, &v, sizeof(v)) : -ENOTCONN;
 	}
 	if (level == IPPROTO_IP && name == IP_MULTICAST_IF)
@@ -340,18 +359,26 @@ static bool is_zero(const void *value, socklen_t len)
 /* What Pronk's half does with a new value of the kernel half. */
 static int follow_apply(struct file *f, int fd, int level, int name)
 {
-	struct endpoint *ep = ep_of(f);
-
 	if (level == IPPROTO_UDP && name == UDP_CORK && !f->dg->cork)
 		dgram_uncork(f, fd); /* the call never fails for what is sent: udp_lib_setsockopt */
 	if (!sock_is_ours(f))
 		return 0;
 	if (level == SOL_SOCKET && name == SO_SNDBUF)
-		atomic_store(&ep->tx_limit, (uint32_t)f->dg->sndbuf);
+		for (uint32_t i = 0; i < file_ep_count(f); i++)
+			if (handle_ep(file_ep(f, i)) != &service_no_ep)
+				atomic_store(&handle_ep(file_ep(f, i))->tx_limit, (uint32_t)f->dg->sndbuf);
 	if (level == SOL_SOCKET && name == SO_RCVBUF) {
 		opt_int_set(f, EPO_RCVBUF, f->dg->rcvbuf);
 		opt_flag_set(f, EPF_RCVBUF_SET, true);
 		opt_tell(f);
+		for (uint32_t i = 1; i < file_ep_count(f); i++) {
+			uint32_t handle = file_ep(f, i);
+
+			if (handle == ENDPOINT_NONE || handle_is_dead(handle))
+				continue;
+			ep_opts_copy(&handle_ep(handle)->opts, opt_of(f));
+			handle_post(handle, POST_OPTIONS, 0);
+		}
 	}
 	return 0;
 }

@@ -77,15 +77,15 @@ int opt_set_IP_TTL(struct file *f, const void *value, socklen_t len)
 
 int opt_get_IP_PROTOCOL(struct file *f, void *value, socklen_t *len)
 {
-	return give(value, len, proc_ep(atomic_load(&f->ep))->local.port);
+	return give(value, len, handle_ep(atomic_load(&f->ep))->local.port);
 }
 
 int opt_get_IP_MTU(struct file *f, void *value, socklen_t *len)
 {
-	uint32_t state = atomic_load(&proc_ep(atomic_load(&f->ep))->state);
+	uint32_t state = atomic_load(&handle_ep(atomic_load(&f->ep))->state);
 
 	if (state != EP_ESTABLISHED && state != EP_CONNECTING && state != EP_CLOSED &&
-	        !(state == EP_DGRAM && proc_ep(atomic_load(&f->ep))->remote.family))
+	        !(state == EP_DGRAM && handle_ep(atomic_load(&f->ep))->remote.family))
 		return -ENOTCONN;
-	return give(value, len, (int)dgram_mtu(&proc_ep(atomic_load(&f->ep))->remote));
+	return give(value, len, (int)dgram_mtu(f, &handle_ep(atomic_load(&f->ep))->remote));
 }

@@ -29,7 +29,7 @@ enum {
 
 static struct endpoint *ep_of(struct file *f)
 {
-	return proc_ep(atomic_load(&f->ep));
+	return handle_ep(atomic_load(&f->ep));
 }
 
 static int give_int(void *value, socklen_t *len, int v)
@@ -39,7 +39,7 @@ static int give_int(void *value, socklen_t *len, int v)
 
 int opt_get_SO_ERROR(struct file *f, void *value, socklen_t *len)
 {
-	return give_int(value, len, proc_is_dead() ? ECONNRESET : atomic_exchange(&ep_of(f)->error, 0));
+	return give_int(value, len, sock_is_dead(f) ? ECONNRESET : atomic_exchange(&ep_of(f)->error, 0));
 }
 
 int opt_get_SO_TYPE(struct file *f, void *value, socklen_t *len)
@@ -238,7 +238,7 @@ static void set_sndbuf(struct file *f, int v)
 	opt_flag_set(f, EPF_SNDBUF_SET, true);
 	opt_int_set(f, EPO_BUF_LOCK, opt_int(f, EPO_BUF_LOCK) | BUF_LOCK_SND);
 	if (ep != ENDPOINT_NONE)
-		atomic_store(&proc_ep(ep)->tx_limit, (uint32_t)v);
+		atomic_store(&handle_ep(ep)->tx_limit, (uint32_t)v);
 }
 
 static void set_rcvbuf(struct file *f, int v)
@@ -375,16 +375,16 @@ int opt_set_SO_CNX_ADVICE(struct file *f, const void *value, socklen_t len)
 /* --- the port's kernel interface --- */
 
 /* Its name behind the kind of device, when there is one. */
-static const char *port_device(void)
+static const char *port_device(const struct service *s)
 {
-	const char *dev = proc.at.arena.hdr->device, *name = strchr(dev, ':');
+	const char *dev = s->at.arena.hdr->device, *name = strchr(dev, ':');
 
 	if (strncmp(dev, "tap:", 4) && strncmp(dev, "afxdp:", 6) && strncmp(dev, "afpacket:", 9))
 		return "";
 	return name + 1;
 }
 
-bool opt_device_is_other(struct file *f, int fd)
+bool opt_device_is_other(const struct service *s, struct file *f, int fd)
 {
 	char name[IFNAMSIZ] = "";
 	socklen_t len = sizeof(name);
@@ -393,7 +393,12 @@ bool opt_device_is_other(struct file *f, int fd)
 		return false;
 	if (libc.getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &len) < 0 || !len)
 		return false;
-	return strncmp(name, port_device(), sizeof(name)) != 0;
+	return strncmp(name, port_device(s), sizeof(name)) != 0;
+}
+
+static const char *own_device(const struct file *f)
+{
+	return port_device(handle_service(atomic_load(&f->ep)));
 }
 
 int opt_get_SO_BINDTODEVICE(struct file *f, void *value, socklen_t *len)
@@ -406,7 +411,7 @@ int opt_get_SO_BINDTODEVICE(struct file *f, void *value, socklen_t *len)
 	}
 	if (*len < IFNAMSIZ)
 		return -EINVAL;
-	snprintf(name, sizeof(name), "%s", port_device());
+	snprintf(name, sizeof(name), "%s", own_device(f));
 	return opt_give(value, len, name, (socklen_t)strlen(name) + 1);
 }
 
@@ -420,7 +425,7 @@ int opt_set_SO_BINDTODEVICE(struct file *f, const void *value, socklen_t len)
 		opt_flag_set(f, EPF_BOUND_DEVICE, false);
 		return 0;
 	}
-	if (strcmp(name, port_device()) != 0)
+	if (strcmp(name, own_device(f)) != 0)
 		return -ENODEV;
 	opt_flag_set(f, EPF_BOUND_DEVICE, true);
 	return 0;
@@ -428,7 +433,7 @@ int opt_set_SO_BINDTODEVICE(struct file *f, const void *value, socklen_t len)
 
 int opt_get_SO_BINDTOIFINDEX(struct file *f, void *value, socklen_t *len)
 {
-	return give_int(value, len, opt_flag(f, EPF_BOUND_DEVICE) ? (int)if_nametoindex(port_device()) : 0);
+	return give_int(value, len, opt_flag(f, EPF_BOUND_DEVICE) ? (int)if_nametoindex(own_device(f)) : 0);
 }
 
 int opt_set_SO_BINDTOIFINDEX(struct file *f, const void *value, socklen_t len)
@@ -439,7 +444,7 @@ int opt_set_SO_BINDTOIFINDEX(struct file *f, const void *value, socklen_t len)
 		return rc;
 	if (v < 0)
 		return -EINVAL;
-	if (v && v != (int)if_nametoindex(port_device()))
+	if (v && v != (int)if_nametoindex(own_device(f)))
 		return -ENODEV;
 	opt_flag_set(f, EPF_BOUND_DEVICE, v != 0);
 	return 0;

@@ -26,7 +26,7 @@ enum {
 
 static struct endpoint *ep_of(struct file *f)
 {
-	return proc_ep(atomic_load(&f->ep));
+	return handle_ep(atomic_load(&f->ep));
 }
 
 static int give_int(void *value, socklen_t *len, int v)
@@ -196,10 +196,8 @@ static const uint8_t states[] = {STATE_CLOSE, STATE_LISTEN, 2, 3, 1, 4, 5, 8, 11
 enum { CA_OPEN, CA_RECOVERY = 3, CA_LOSS = 4, REORDERING = 3 };
 
 /* Adds what waits to be accepted. */
-static void info_queued(const struct endpoint *ep, struct tcp_info *ti)
+static void info_queued(const struct arena *a, const struct endpoint *ep, struct tcp_info *ti)
 {
-	const struct arena *a = &proc.at.arena;
-
 	for (uint32_t i = 0; i < a->stack_count && ep->listener < a->listener_count; i++) {
 		const struct accept_ring *r = &arena_listener(a, ep->listener)->ring[i];
 
@@ -207,11 +205,11 @@ static void info_queued(const struct endpoint *ep, struct tcp_info *ti)
 	}
 }
 
-static void info_listener(const struct endpoint *ep, struct tcp_info *ti)
+static void info_listener(const struct arena *a, const struct endpoint *ep, struct tcp_info *ti)
 {
 	ti->tcpi_state = STATE_LISTEN;
 	ti->tcpi_sacked = atomic_load(&ep->backlog);
-	info_queued(ep, ti);
+	info_queued(a, ep, ti);
 }
 
 int opt_info_dual(struct file *f, int fd, void *value, socklen_t *len)
@@ -224,7 +222,8 @@ int opt_info_dual(struct file *f, int fd, void *value, socklen_t *len)
 	if (*len < QUEUED_END || atomic_load(&ep_of(f)->state) != EP_LISTEN)
 		return 0;
 	memcpy(&ti, value, QUEUED_END);
-	info_queued(ep_of(f), &ti);
+	for (uint32_t i = 0; i < file_ep_count(f); i++)
+		info_queued(&handle_at(file_ep(f, i))->arena, handle_ep(file_ep(f, i)), &ti);
 	memcpy(value, &ti, QUEUED_END);
 	return 0;
 }
@@ -273,16 +272,17 @@ static void info_convert(const struct conn_info *in, struct tcp_info *ti)
 
 int opt_get_TCP_INFO(struct file *f, void *value, socklen_t *len)
 {
-	struct endpoint *ep = ep_of(f);
-	struct call c = {.op = CALL_INFO, .endpoint = atomic_load(&f->ep)};
+	uint32_t handle = atomic_load(&f->ep);
+	struct endpoint *ep = handle_ep(handle);
+	struct call c = {.op = CALL_INFO, .endpoint = handle_index(handle)};
 	uint32_t state = atomic_load(&ep->state), tcp_state = atomic_load(&ep->tcp_state);
 	struct tcp_info ti = {0};
 
 	if (state == EP_LISTEN) {
-		info_listener(ep, &ti);
+		info_listener(&handle_at(handle)->arena, ep, &ti);
 	} else {
-		if (!proc_is_dead() && state != EP_BOUND && !post_call(&proc.at, ep->stack_idx, &c) &&
-		        !c.result)
+		if (!handle_is_dead(handle) && state != EP_BOUND &&
+		        !post_call(handle_at(handle), ep->stack_idx, &c) && !c.result)
 			info_convert(&c.info, &ti);
 		ti.tcpi_state = state == EP_CLOSED || state == EP_BOUND || tcp_state >= sizeof(states)
 		                        ? STATE_CLOSE

@@ -8,7 +8,10 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-enum { PASS_MAX = 253 }; /* the kernel's SCM_MAX_FD */
+enum {
+	PASS_MAX = 253,   /* the kernel's SCM_MAX_FD */
+	PASS_TICKETS = 8, /* SERVICE_MAX */
+};
 
 /* A message whose descriptors were exchanged for tickets. */
 struct pass_message {
@@ -37,7 +40,7 @@ void pass_adopt_kernel(int fd);
 struct pass_exec {
 	char **env; /* for the new image; NULL: nothing is handed over, use the caller's */
 	size_t env_size;
-	int list_fd, ticket; /* without close-on-exec; -1 = none */
+	int list_fd, ticket[PASS_TICKETS]; /* one at each service; without close-on-exec; -1 = none */
 };
 
 /* One step of what happens to numbers between fork and exec in posix_spawn(3). */

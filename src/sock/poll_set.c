@@ -26,11 +26,29 @@
 #include <sys/resource.h>
 #include <sys/single_threaded.h>
 
-enum { ON_STACK = 64, ALWAYS = POLLERR | POLLHUP };
+enum {
+	ON_STACK = 64,
+	POLLERS = SERVICE_MAX + 1, /* and the port's descriptor */
+	ALWAYS = POLLERR | POLLHUP,
+};
 
 struct member {
 	struct file *file;  /* NULL: the kernel's alone */
-	uint32_t watch, ep; /* what is watched */
+	uint32_t watch, ep; /* what is watched; handles. Of a socket at several services: the first */
+};
+
+/* A watch of a socket that is at several services. */
+struct more_watch {
+	struct more_watch *next;
+	struct member *member;
+	uint32_t watch, ep;
+};
+
+/* Where the thread sleeps: its pollers at the services that members are at. */
+struct sleeper {
+	uint32_t count;
+	struct wait_poller poller[SERVICE_MAX];
+	struct more_watch *more;
 };
 
 /* A socket that is the kernel's so far, and that a send of another thread may make ours. */
@@ -122,24 +140,155 @@ static int wait_napping(struct pollfd *fds, nfds_t count, struct member *m, stru
 		n = kernel_part(fds, count, k, count, &nap, mask);
 		if (n || (!left && deadline != UINT64_MAX))
 			return n;
-		attach_check_dead(&proc.at);
+		for (uint32_t i = 0; i < service_count(); i++)
+			attach_check_dead(&services[i].at);
 	}
+}
+
+/* --- the thread's pollers --- */
+
+static struct wait_poller *poller_at(struct sleeper *sl, const struct service *s)
+{
+	for (uint32_t i = 0; i < sl->count; i++)
+		if (sl->poller[i].service == s)
+			return &sl->poller[i];
+	return NULL;
+}
+
+/* False: the thread cannot have one there. */
+static bool poller_join(struct sleeper *sl, struct service *s)
+{
+	if (likely(poller_at(sl, s) != NULL))
+		return true;
+	if (wait_poller(s, &sl->poller[sl->count]))
+		return false;
+	sl->count++;
+	return true;
+}
+
+static void pollers_sleep(const struct sleeper *sl)
+{
+	for (uint32_t i = 0; i < sl->count; i++)
+		poller_sleep(&sl->poller[i].service->at.arena, (uint32_t)sl->poller[i].number);
+}
+
+static void pollers_awake(const struct sleeper *sl)
+{
+	for (uint32_t i = 0; i < sl->count; i++)
+		poller_awake(&sl->poller[i].service->at.arena, (uint32_t)sl->poller[i].number);
+}
+
+static bool pollers_have_ready(const struct sleeper *sl)
+{
+	for (uint32_t i = 0; i < sl->count; i++)
+		if (poller_has_ready(&sl->poller[i].service->at.arena, (uint32_t)sl->poller[i].number))
+			return true;
+	return false;
+}
+
+static void pollers_drain(const struct sleeper *sl, bool is_all)
+{
+	for (uint32_t i = 0; i < sl->count; i++)
+		wait_drain(&sl->poller[i], is_all);
+}
+
+/* --- watches --- */
+
+static void watch_give_back(struct sleeper *sl, uint32_t *watch)
+{
+	const struct wait_poller *p = *watch == WATCH_NONE ? NULL : poller_at(sl, handle_service(*watch));
+
+	if (p)
+		wait_release(handle_index(*watch), p);
+	*watch = WATCH_NONE;
+}
+
+static void watches_give_back(struct sleeper *sl, struct member *m, nfds_t count)
+{
+	struct more_watch *w;
+
+	for (nfds_t i = 0; i < count; i++)
+		watch_give_back(sl, &m[i].watch);
+	while ((w = sl->more)) {
+		sl->more = w->next;
+		watch_give_back(sl, &w->watch);
+		free(w);
+	}
+}
+
+static bool file_has_ep(const struct file *f, uint32_t ep)
+{
+	for (uint32_t i = 0; i < file_ep_count(f); i++)
+		if (file_ep(f, i) == ep)
+			return true;
+	return false;
 }
 
 /* Gives back watches of endpoints that another thread has dissolved meanwhile. True when there were any: the
  * wait goes on by looks. */
-static bool watches_stale(struct member *m, nfds_t count, int poller)
+static bool watches_stale(struct sleeper *sl, struct member *m, nfds_t count)
 {
 	bool is_any = false;
 
 	for (nfds_t i = 0; i < count; i++) {
-		if (likely(m[i].watch == WATCH_NONE || atomic_load(&m[i].file->ep) == m[i].ep))
+		if (likely(m[i].watch == WATCH_NONE || file_has_ep(m[i].file, m[i].ep)))
 			continue;
-		wait_release(m[i].watch, poller);
-		m[i].watch = WATCH_NONE;
+		watch_give_back(sl, &m[i].watch);
 		is_any = true;
 	}
+	for (struct more_watch *w = sl->more; w; w = w->next)
+		if (w->watch != WATCH_NONE && !file_has_ep(w->member->file, w->ep)) {
+			watch_give_back(sl, &w->watch);
+			is_any = true;
+		}
 	return is_any;
+}
+
+static uint32_t watch_take(struct sleeper *sl, uint32_t ep, short events)
+{
+	const struct wait_poller *p = poller_at(sl, handle_service(ep));
+	uint32_t watch = watch_claim(&p->service->at.arena, handle_index(ep), (uint32_t)p->number,
+	        (uint32_t)(unsigned short)(events | ALWAYS | WATCH_THREAD |
+	                                   (events & POLLIN ? EPOLLRDHUP : 0)) &
+	                0xffff);
+
+	return watch == WATCH_NONE ? WATCH_NONE : handle_make(p->service, watch);
+}
+
+/* A watch at each service that the member is at. *is_sliced: it must be looked after, as there is none left.
+ * False: the thread cannot have a poller there. */
+static bool member_watch(struct sleeper *sl, struct member *m, short events, bool *is_sliced)
+{
+	bool is_all = true;
+
+	for (uint32_t i = 0; i < file_ep_count(m->file); i++) {
+		uint32_t ep = file_ep(m->file, i), watch;
+		struct more_watch *more;
+
+		if (ep == ENDPOINT_NONE)
+			is_all &= i != 0; /* another thread is about to change it */
+		if (ep == ENDPOINT_NONE || handle_is_dead(ep))
+			continue;
+		if (!poller_join(sl, handle_service(ep)))
+			return false;
+		watch = watch_take(sl, ep, events);
+		is_all &= watch != WATCH_NONE;
+		if (m->watch == WATCH_NONE) {
+			m->watch = watch;
+			m->ep = ep;
+			continue;
+		}
+		more = watch == WATCH_NONE ? NULL : malloc(sizeof(*more));
+		if (more) {
+			*more = (struct more_watch){sl->more, m, watch, ep};
+			sl->more = more;
+		} else {
+			watch_give_back(sl, &watch);
+			is_all = false;
+		}
+	}
+	*is_sliced |= !is_all;
+	return true;
 }
 
 /* Fills k for the kernel: its own members and the kernel's halves. How many there are. */
@@ -161,19 +310,54 @@ static nfds_t kernel_members(
 	return n;
 }
 
-static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct pollfd *k, uint64_t timeout_ns,
-        const sigset_t *mask, int *port)
+/* Where the thread's pollers are in the kernel's array: behind the members, and the port's descriptor behind
+ * them. */
+static nfds_t wake_members(const struct sleeper *sl, struct pollfd *k)
 {
-	const struct arena *a = &proc.at.arena;
+	for (uint32_t i = 0; i < sl->count; i++) {
+		const struct wait_poller *p = &sl->poller[i];
+
+		/* what hung up is readable for ever: from then on only others can tell */
+		k[i] = (struct pollfd){attach_is_dead(&p->service->at) ? -1 : p->wake_fd, POLLIN, 0};
+	}
+	return sl->count;
+}
+
+static void wake_members_done(const struct sleeper *sl, const struct pollfd *k)
+{
+	for (uint32_t i = 0; i < sl->count; i++) {
+		if (k[i].revents & (POLLHUP | POLLERR))
+			attach_check_dead(&sl->poller[i].service->at);
+		if (k[i].revents && !attach_is_dead(&sl->poller[i].service->at))
+			wait_drain(&sl->poller[i], true);
+	}
+}
+
+/* What poll(2) has under way; its end also where the thread was cancelled while it slept, or left it by
+ * longjmp(3). */
+struct poll_under_way {
+	struct member *m;
+	struct pollfd *k;
+	nfds_t count;
+	bool is_heap;
+	int port_fd; /* of attach_sleep, -EAGAIN: not asleep */
+	struct sleeper sleeper;
+};
+
+static int wait_all(struct pollfd *fds, struct poll_under_way *u, uint64_t timeout_ns, const sigset_t *mask)
+{
 	static const struct timespec zero;
+	struct sleeper *sl = &u->sleeper;
+	struct member *m = u->m;
+	struct pollfd *k = u->k;
 	struct wait_spin spin;
 	uint64_t now, deadline;
 	bool is_over;
-	nfds_t kernel_count;
+	nfds_t kernel_count, count = u->count, wake_count;
 	bool is_sliced = false, has_dgram = false;
-	int n, poller, wake_fd;
+	int n;
 
-	attach_drive(&proc.at);
+	attach_drive(proc.near);
 	kernel_count = kernel_members(fds, count, m, k, &has_dgram);
 	n = levels(fds, count, m);
 	if (!n && !timeout_ns && local_settle(NULL))
@@ -193,45 +377,28 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 			return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL)
 			                    : levels(fds, count, m);
 	}
-	poller = wait_poller(&wake_fd);
-	if (poller < 0)
-		return wait_napping(fds, count, m, k, deadline, mask);
-	for (nfds_t i = 0; i < count; i++) {
-		uint32_t ep;
-
-		if (!m[i].file || m[i].file->kind != FILE_SOCKET || proc_is_dead())
-			continue;
-		ep = atomic_load(&m[i].file->ep);
-		if (ep == ENDPOINT_NONE)
-			continue;
-		m[i].ep = ep;
-		m[i].watch = watch_claim(a, ep, (uint32_t)poller,
-		        (uint32_t)(unsigned short)(fds[i].events | ALWAYS | WATCH_THREAD |
-		                                   (fds[i].events & POLLIN ? EPOLLRDHUP : 0)) &
-		                0xffff);
-		if (m[i].watch == WATCH_NONE)
-			is_sliced = true;
-	}
-	k[count].fd = wake_fd;
-	k[count].events = POLLIN;
+	for (nfds_t i = 0; i < count; i++)
+		if (m[i].file && m[i].file->kind == FILE_SOCKET &&
+		        !member_watch(sl, &m[i], fds[i].events, &is_sliced))
+			return wait_napping(fds, count, m, k, deadline, mask);
 	for (;;) {
 		struct timespec ts, *tsp = NULL;
 		uint64_t left, limit;
 		int port_fd;
 
-		wait_drain(poller, -1);
-		port_fd = attach_sleep(&proc.at, &limit);
-		poller_sleep(a, (uint32_t)poller);
-		is_sliced |= watches_stale(m, count, poller);
+		pollers_drain(sl, false);
+		port_fd = attach_sleep(proc.near, &limit);
+		pollers_sleep(sl);
+		is_sliced |= watches_stale(sl, m, count);
 		if (unlikely(has_dgram)) /* one may have got a kernel half since */
 			kernel_count = kernel_members(fds, count, m, k, &has_dgram);
 		n = levels(fds, count, m);
-		if (n || poller_has_ready(a, (uint32_t)poller) || port_fd == -EAGAIN) {
-			poller_awake(a, (uint32_t)poller);
+		if (n || pollers_have_ready(sl) || port_fd == -EAGAIN) {
+			pollers_awake(sl);
 			if (port_fd != -EAGAIN)
-				attach_awake(&proc.at, port_fd);
+				attach_awake(proc.near, port_fd);
 			else
-				attach_drive(&proc.at);
+				attach_drive(proc.near);
 			if (!n) {
 				n = wait_signal(mask);
 				if (n)
@@ -254,69 +421,46 @@ static int wait_all(struct pollfd *fds, nfds_t count, struct member *m, struct p
 			ts.tv_nsec = (long)(left % 1000000000);
 			tsp = &ts;
 		}
-		k[count + 1] = (struct pollfd){.fd = port_fd, .events = POLLIN};
-		*port = port_fd;
-		n = kernel_part(fds, count, k, count + (port_fd < 0 ? 1 : 2), tsp, mask);
-		if (latency_is_on(a))
-			latency_awake();
-		poller_awake(a, (uint32_t)poller);
-		*port = -EAGAIN;
-		attach_awake(&proc.at, port_fd);
-		attach_drive(&proc.at);
+		wake_count = wake_members(sl, &k[count]);
+		if (port_fd >= 0)
+			k[count + wake_count] = (struct pollfd){.fd = port_fd, .events = POLLIN};
+		u->port_fd = port_fd;
+		n = kernel_part(fds, count, k, count + wake_count + (port_fd >= 0), tsp, mask);
+		wait_note_awake();
+		pollers_awake(sl);
+		u->port_fd = -EAGAIN;
+		attach_awake(proc.near, port_fd);
+		attach_drive(proc.near);
 		if (!n && port_fd >= 0)
 			n = wait_signal(mask);
 		if (n)
 			break;
-		if (k[count].revents & (POLLHUP | POLLERR))
-			attach_check_dead(&proc.at);
-		/* what hung up is readable for ever: from now on only the kernel's descriptors can tell */
-		if (k[count].revents && proc_is_dead())
-			k[count].fd = -1;
-		else if (k[count].revents)
-			wait_drain(poller, wake_fd);
+		wake_members_done(sl, &k[count]);
 		if (deadline != UINT64_MAX && clock_now_ns() >= deadline) {
 			n = levels(fds, count, m);
 			break;
 		}
 	}
-	for (nfds_t i = 0; i < count; i++)
-		if (m[i].watch != WATCH_NONE) {
-			wait_release(m[i].watch, poller);
-			m[i].watch = WATCH_NONE;
-		}
-	wait_drain(poller, wake_fd);
+	watches_give_back(sl, m, count);
+	pollers_drain(sl, true);
 	return n;
 }
-
-/* Ends a poll, also one whose thread was cancelled while it slept, or left it by longjmp(3). */
-struct poll_under_way {
-	struct member *m;
-	struct pollfd *k;
-	nfds_t count;
-	bool is_heap;
-	int port_fd; /* of attach_sleep, -EAGAIN: not asleep */
-};
 
 static void poll_over(void *arg)
 {
 	struct poll_under_way *u = arg;
-	int poller = -1, wake_fd = -1;
+	bool was_asleep = u->port_fd != -EAGAIN;
 
-	if (u->port_fd != -EAGAIN)
-		attach_awake(&proc.at, u->port_fd);
-	for (nfds_t i = 0; i < u->count; i++) {
-		if (!u->m[i].file)
-			continue;
-		if (u->m[i].watch != WATCH_NONE && !proc_is_dead()) { /* cancelled: still watching */
-			if (poller < 0)
-				poller = wait_poller(&wake_fd);
-			wait_release(u->m[i].watch, poller);
-		}
-		file_put(u->m[i].file);
-	}
-	if (poller >= 0) {
-		poller_awake(&proc.at.arena, (uint32_t)poller);
-		wait_drain(poller, wake_fd);
+	if (was_asleep)
+		attach_awake(proc.near, u->port_fd);
+	/* cancelled: still watching */
+	watches_give_back(&u->sleeper, u->m, u->count);
+	for (nfds_t i = 0; i < u->count; i++)
+		if (u->m[i].file)
+			file_put(u->m[i].file);
+	if (was_asleep) {
+		pollers_awake(&u->sleeper);
+		pollers_drain(&u->sleeper, true);
 	}
 	if (u->is_heap) {
 		free(u->m);
@@ -335,7 +479,7 @@ static int poll_once(
         struct pollfd *fds, nfds_t count, uint64_t timeout_ns, const sigset_t *mask, bool *may_any)
 {
 	struct member few[ON_STACK], *m = few;
-	struct pollfd few_k[ON_STACK + 2], *k = few_k;
+	struct pollfd few_k[ON_STACK + POLLERS], *k = few_k;
 	struct poll_under_way under_way;
 	int rc;
 
@@ -346,21 +490,22 @@ static int poll_once(
 		if (count > 1 << 20 || (!getrlimit(RLIMIT_NOFILE, &limit) && count > limit.rlim_cur))
 			return SOCK_LIBC;
 		m = calloc(count, sizeof(*m));
-		k = calloc(count + 2, sizeof(*k));
+		k = calloc(count + POLLERS, sizeof(*k));
 		if (!m || !k) {
 			free(m);
 			free(k);
 			return -ENOMEM;
 		}
 	}
-	under_way = (struct poll_under_way){m, k, count, m != few, -EAGAIN};
+	under_way = (struct poll_under_way){
+	        .m = m, .k = k, .count = count, .is_heap = m != few, .port_fd = -EAGAIN};
 	GUARD_BEGIN(poll_over, &under_way)
 	rc = members_get(fds, count, m, may_any) ? 0 : SOCK_LIBC;
 	*may_any &= !__libc_single_threaded && proc_may_serve();
 	if (unlikely(*may_any) && timeout_ns > WAIT_LOOK_NS)
 		timeout_ns = WAIT_LOOK_NS;
 	if (!rc)
-		rc = wait_all(fds, count, m, k, timeout_ns, mask, &under_way.port_fd);
+		rc = wait_all(fds, &under_way, timeout_ns, mask);
 	GUARD_END(1)
 	return rc;
 }

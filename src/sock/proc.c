@@ -24,8 +24,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-struct proc proc = {.base_fd = -1, .fork_slot = UINT32_MAX};
-struct endpoint proc_no_ep = {.state = EP_BOUND, .listener = UINT32_MAX, .parent = ENDPOINT_NONE};
+struct proc proc = {.base_fd = -1, .near = &services[0].at};
 int (*proc_starter)(const struct cfg *cfg, const char *config_path, char *err, size_t err_size);
 
 int (*proc_inline_starter)(const struct cfg *cfg, const struct driver_host *host, struct driver **out,
@@ -70,49 +69,6 @@ int proc_next_internal_fd(int first)
 		fd |= WORD - 1;
 	}
 	return -1;
-}
-
-static void internal_fds_join(bool add)
-{
-	void (*f)(int) = add ? proc_internal_fd_add : proc_internal_fd_remove;
-
-	f(proc.at.ctl_fd);
-	f(proc.at.arena.fd);
-	f(proc.at.stats_fd);
-	f(proc.base_fd);
-	for (uint32_t i = 0; i < proc.at.arena.stack_count; i++)
-		f(proc.at.stack_fd[i]);
-}
-
-/* Lets every stack know us, so that send blocks are granted before the first write. */
-static void proc_greet(void)
-{
-	for (uint32_t i = 0; i < proc.at.arena.stack_count; i++)
-		post(&proc.at, i, POST_ENTRY(POST_NONE, 0, 0));
-}
-
-static void socket_path_find(const struct cfg *cfg, char *buf, size_t size)
-{
-	const char *env = getenv("PRONK_SOCKET");
-
-	if (env && *env)
-		snprintf(buf, size, "%s", env);
-	else
-		cfg_socket_path(cfg, buf, size);
-}
-
-bool proc_is_service(const char *socket_path)
-{
-	char path[CFG_SOCKET_PATH_MAX];
-	const struct cfg *cfg;
-
-	if (proc_is_attached())
-		return !strcmp(socket_path, proc.socket_path);
-	cfg = atomic_load(&proc.state) == PROC_NEW ? proc_config() : NULL;
-	if (!cfg)
-		return false;
-	socket_path_find(cfg, path, sizeof(path));
-	return !strcmp(socket_path, path);
 }
 
 /* --- the engine in this process --- */
@@ -174,7 +130,7 @@ static void engine_close_fds(bool of_engine)
 	/* The copied table tells of the application's sockets. A number that is handed out here must not end
 	 * one of them, and a thread that does not exist here may have held a lock. */
 	file_forget_all();
-	proc.at.driver = NULL;
+	proc.near->driver = NULL;
 	atomic_store(&proc.state, PROC_KERNEL);
 	for (int i = 0; i <= STDERR_FILENO; i++) {
 		null = (int)RAW(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
@@ -195,7 +151,7 @@ static int engine_fork(void)
 	return pid;
 }
 
-static const struct driver_host driver_host = {
+const struct driver_host proc_driver_host = {
         .cfg_size = sizeof(struct cfg),
         .arena_version = ARENA_VERSION,
         .inside = inside,
@@ -207,15 +163,15 @@ void proc_leave(bool is_end)
 {
 	int saved = errno, cancel, rc;
 
-	if (likely(!proc.at.driver) || !proc_is_attached() || proc_is_dead())
+	if (likely(!proc.near->driver) || !proc_is_attached() || attach_is_dead(proc.near))
 		return;
-	if (attach_is_driving(&proc.at)) {
+	if (attach_is_driving(proc.near)) {
 		log_warning(
 		        "the program ends in a signal handler, in the middle of the stack's work: its connections end");
 		return;
 	}
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	rc = proc.at.driver->keep(is_end);
+	rc = proc.near->driver->keep(is_end);
 	if (rc)
 		log_warning("the stack ends with this program: %s", strerror(-rc));
 	pthread_setcancelstate(cancel, NULL);
@@ -233,6 +189,7 @@ static struct {
 	_Atomic bool is_read;
 	int rc;
 	char err[sizeof(proc.reason)]; /* when rc < 0 */
+	struct cfg_files files;
 } config;
 
 /* With the lock. */
@@ -240,7 +197,10 @@ static void config_read(void)
 {
 	if (atomic_load(&config.is_read))
 		return;
-	config.rc = cfg_load(&proc.cfg, cfg_default_path(), config.err, sizeof(config.err));
+	config.rc = cfg_files_find(&config.files, config.err, sizeof(config.err));
+	if (!config.rc)
+		config.rc = cfg_load(&proc.cfg, config.files.count ? config.files.path[0] : NULL, config.err,
+		        sizeof(config.err));
 	if (!config.rc) {
 		log_level_set((enum log_level)proc.cfg.log_level);
 		rule_prepare(&proc.cfg);
@@ -283,10 +243,52 @@ const struct cfg *proc_config(void)
 	return config.rc ? NULL : &proc.cfg;
 }
 
+/* Whether one of the program's other files leads to this control socket. Reads them each time: only sockets
+ * that come from somewhere else are asked about. */
+static bool others_name(const char *socket_path)
+{
+	struct cfg *cfg = config.files.count > 1 ? calloc(1, sizeof(*cfg)) : NULL;
+	char path[CFG_SOCKET_PATH_MAX], err[sizeof(proc.reason)];
+	bool is_found = false;
+
+	for (unsigned i = 1; cfg && i < config.files.count && !is_found; i++) {
+		if (cfg_load(cfg, config.files.path[i], err, sizeof(err)))
+			continue;
+		service_path_find(cfg, path, sizeof(path));
+		is_found = !strcmp(socket_path, path);
+	}
+	free(cfg);
+	return is_found;
+}
+
+bool proc_is_service(const char *socket_path)
+{
+	char path[CFG_SOCKET_PATH_MAX];
+	const struct cfg *cfg;
+
+	for (uint32_t i = 0; i < service_count(); i++)
+		if (!strcmp(socket_path, services[i].socket_path))
+			return true;
+	cfg = atomic_load(&proc.state) == PROC_NEW ? proc_config() : NULL;
+	if (!cfg)
+		return false;
+	service_path_find(cfg, path, sizeof(path));
+	return !strcmp(socket_path, path) || others_name(socket_path);
+}
+
 /* --- what the kernel serves --- */
 
 /* As struct client has them, until this process is a client. */
 static _Atomic(struct fallback *) early;
+
+/* The first service that lives shows them. */
+static struct fallback *fallbacks_shared(void)
+{
+	for (uint32_t i = 0; i < service_count(); i++)
+		if (!attach_is_dead(&services[i].at))
+			return services[i].at.client->fallback;
+	return NULL;
+}
 
 /* Where to remember; NULL: nowhere. make: also when nothing is remembered yet. */
 static struct fallback *fallbacks(bool make)
@@ -295,7 +297,7 @@ static struct fallback *fallbacks(bool make)
 	int state = atomic_load_explicit(&proc.state, memory_order_acquire);
 
 	if (state != PROC_NEW)
-		return state == PROC_ATTACHED && !proc_is_dead() ? proc.at.client->fallback : NULL;
+		return state == PROC_ATTACHED ? fallbacks_shared() : NULL;
 	list = atomic_load(&early);
 	if (list || !make)
 		return list;
@@ -352,25 +354,48 @@ void proc_fallback_remove(int fd)
 /* This process has joined. The early list stays: another thread may be looking at it. */
 static void fallbacks_hand_over(void)
 {
-	struct fallback *f = atomic_load(&early);
+	struct fallback *f = atomic_load(&early), *to = fallbacks_shared();
 
-	for (int i = 0; f && i < FALLBACK_COUNT; i++) {
+	for (int i = 0; f && to && i < FALLBACK_COUNT; i++) {
 		int fd = atomic_load(&f[i].fd);
 
 		if (fd >= 0)
-			fallback_put(proc.at.client->fallback, fd, f[i].family, f[i].type, f[i].reason);
+			fallback_put(to, fd, f[i].family, f[i].type, f[i].reason);
 	}
 }
 
 /* --- joining --- */
 
-enum { JOIN_TRIES = 10 };
+/* With the lock: the service of one more file. What is wrong with it, the kernel serves. */
+static void join_other(const struct cfg_files *files, unsigned i)
+{
+	uint32_t count = service_count();
+	char path[CFG_SOCKET_PATH_MAX], err[sizeof(proc.reason)];
+	struct cfg *cfg = calloc(1, sizeof(*cfg));
+	int rc = cfg ? cfg_load(cfg, files->path[i], err, sizeof(err)) : -ENOMEM;
+
+	if (!cfg)
+		snprintf(err, sizeof(err), "%s: no memory", files->path[i]);
+	if (!rc) {
+		service_path_find(cfg, path, sizeof(path));
+		for (uint32_t n = 0; n < count; n++)
+			if (!strcmp(path, services[n].socket_path)) {
+				snprintf(err, sizeof(err), "%s: another file has the name %s already",
+				        files->path[i], cfg->name);
+				rc = -EEXIST;
+			}
+	}
+	if (!rc)
+		rc = service_join(&services[count], cfg, files->path[i], err, sizeof(err));
+	if (!rc)
+		atomic_store(&services_joined, count + 1);
+	else
+		log_warning("%s; the kernel serves what would go there", err);
+	free(cfg);
+}
 
 static int join(char *err, size_t err_size)
 {
-	struct driver *driver = NULL;
-	const char *path = cfg_default_path();
-	const char *socket_path = getenv("PRONK_SOCKET");
 	int fd, rc;
 
 	config_read();
@@ -379,49 +404,37 @@ static int join(char *err, size_t err_size)
 		return config.rc;
 	}
 	proc.strict = proc.cfg.strict;
-	socket_path_find(&proc.cfg, proc.socket_path, sizeof(proc.socket_path));
-	for (int i = 0; i < JOIN_TRIES; i++) {
-		const struct timespec nap = {.tv_nsec = 1000000};
-
-		rc = attach_join(&proc.at, proc.socket_path, CTL_CLIENT, err, err_size);
-		if ((rc == -ENOENT || rc == -ECONNREFUSED) && proc.cfg.autostart && !socket_path) {
-			if (proc.cfg.mode == CFG_MODE_INLINE && proc_inline_starter)
-				rc = proc_inline_starter(&proc.cfg, &driver_host, &driver, err, err_size);
-			else if (proc_starter)
-				rc = proc_starter(&proc.cfg, path, err, err_size);
-			if (!rc || rc == -EALREADY)
-				rc = attach_join(&proc.at, proc.socket_path, CTL_CLIENT, err, err_size);
-		}
-		/* a service that had just decided to end: there will be another */
-		if (rc != -ECONNRESET && rc != -EPIPE)
-			break;
-		libc.ppoll(NULL, 0, &nap, NULL);
-	}
-	if (rc)
-		return rc;
-	proc.at.driver = driver;
-	if (driver) {
-		atexit(leave_at_exit);
-		at_quick_exit(leave_at_exit);
-	}
-	fd = libc.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0) {
-		proc.base_fd = libc.fcntl(fd, F_DUPFD_CLOEXEC, 100);
+	if (proc.base_fd < 0) {
+		fd = libc.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		proc.base_fd = fd < 0 ? -1 : libc.fcntl(fd, F_DUPFD_CLOEXEC, 100);
 		if (proc.base_fd >= 0)
 			libc.close(fd);
 		else
 			proc.base_fd = fd;
 	}
-	proc.watch_item = mmap(NULL, proc.at.arena.watch_count * sizeof(void *), PROT_READ | PROT_WRITE,
-	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (proc.base_fd < 0 || proc.watch_item == MAP_FAILED) {
+	if (proc.base_fd < 0) {
 		rc = -errno;
-		snprintf(err, err_size, "no memory or descriptors: %s", strerror(errno));
-		attach_leave(&proc.at);
+		snprintf(err, err_size, "no descriptors: %s", strerror(errno));
 		return rc;
 	}
-	internal_fds_join(true);
-	proc_greet();
+	rc = service_join(
+	        &services[0], &proc.cfg, config.files.count ? config.files.path[0] : NULL, err, err_size);
+	if (!rc) {
+		atomic_store(&services_joined, 1);
+		if (services[0].at.arena.hdr->loopback)
+			proc.local = &services[0];
+	} else if (config.files.count > 1) {
+		log_warning("%s; the kernel serves what would go there", err);
+	}
+	for (unsigned i = 1; i < config.files.count && !getenv("PRONK_SOCKET"); i++)
+		join_other(&config.files, i);
+	if (!service_count())
+		return rc;
+	proc_internal_fd_add(proc.base_fd);
+	if (proc.near->driver) {
+		atexit(leave_at_exit);
+		at_quick_exit(leave_at_exit);
+	}
 	return 0;
 }
 
@@ -461,21 +474,14 @@ bool proc_serves_loopback(void)
 		if (!cfg || cfg->loopback != CFG_LOOPBACK_PRONK || !proc_attach())
 			return false;
 	}
-	return state != PROC_KERNEL && !proc_is_dead() && proc.at.arena.hdr->loopback;
+	return state != PROC_KERNEL && proc.local && !attach_is_dead(&proc.local->at);
 }
 
 static __thread bool fork_locked; /* prepare took the locks. Another thread may be in its prepare meanwhile */
 
-static void fork_hold(uint32_t ep)
-{
-	hold_set(&proc.at.arena, proc.fork_slot, ep);
-}
-
-/* The child's references are counted before it runs: its slot and its holds are made here, in the parent. */
+/* The child's references are counted before it runs: its slots and its holds are made here, in the parent. */
 void proc_fork_prepare(void)
 {
-	const struct arena *a = &proc.at.arena;
-
 	if (is_engine_fork)
 		return;
 	fork_locked = proc_is_attached() && !proc_is_dead();
@@ -483,27 +489,17 @@ void proc_fork_prepare(void)
 		spare_fork_prepare();
 		return;
 	}
-	if (proc.at.driver)
-		proc.at.driver->fork_prepare();
+	if (proc.near->driver)
+		proc.near->driver->fork_prepare();
 	epoll_fork_prepare();
 	spare_fork_prepare();
 	spin_lock(&proc.lock);
 	file_fork_prepare();
-	proc.fork_slot = UINT32_MAX;
-	for (uint32_t i = 0; i < a->client_count; i++) {
-		struct client *c = arena_client(a, i);
-		uint32_t none = CLIENT_FREE;
-
-		if (!atomic_compare_exchange_strong(&c->state, &none, CLIENT_FORKING))
-			continue;
-		atomic_store(&c->pid,
-		        -1); /* not known yet: the service waits for the child to come, or reaps the slot */
-		client_seen(a, i);
-		proc.fork_slot = i;
-		/* what the table holds, not our bits: a socket closed a moment ago is not the child's */
-		file_each_ep(fork_hold);
-		break;
-	}
+	for (uint32_t i = 0; i < service_count(); i++)
+		if (!attach_is_dead(&services[i].at))
+			service_fork_prepare(&services[i]);
+	/* what the table holds, not our bits: a socket closed a moment ago is not the child's */
+	file_each_ep(service_fork_hold);
 }
 
 void proc_fork_parent(void)
@@ -518,32 +514,12 @@ void proc_fork_parent(void)
 	spin_unlock(&proc.lock);
 	spare_fork_done(false);
 	epoll_fork_parent();
-	if (proc.at.driver)
-		proc.at.driver->fork_parent();
-}
-
-/* The child has the descriptors that the kernel serves, too. */
-static void fallback_inherit(const struct client *parent)
-{
-	for (int i = 0; i < FALLBACK_COUNT; i++) {
-		const struct fallback *from = &parent->fallback[i];
-		struct fallback *to = &proc.at.client->fallback[i];
-		int fd = atomic_load(&from->fd);
-
-		if (fd < 0)
-			continue;
-		to->family = from->family;
-		to->type = from->type;
-		memcpy(to->reason, from->reason, sizeof(to->reason));
-		to->reason[sizeof(to->reason) - 1] = 0;
-		atomic_store(&to->fd, fd);
-	}
+	if (proc.near->driver)
+		proc.near->driver->fork_parent();
 }
 
 void proc_fork_child(void)
 {
-	const struct client *parent = proc.at.client;
-
 	if (is_engine_fork)
 		return;
 	spare_fork_done(true);
@@ -554,26 +530,12 @@ void proc_fork_child(void)
 	if (fork_locked) {
 		file_fork_done(true);
 		spin_unlock(&proc.lock);
-		if (proc.at.driver)
-			proc.at.driver->fork_child();
+		if (proc.near->driver)
+			proc.near->driver->fork_child();
 	}
-	proc.at.driver = NULL; /* the stack is the parent's */
+	proc.near->driver = NULL; /* the stack is the parent's */
 	wait_fork_child();
-	proc_internal_fd_remove(proc.at.ctl_fd);
 	epoll_fork_child();
-	if (proc_is_dead())
-		return;
-	if (!fork_locked || proc.fork_slot == UINT32_MAX) {
-		log_warning("no room for another process: the sockets of process %d end here", getpid());
-		libc.close(proc.at.ctl_fd);
-		atomic_store(&proc.at.is_dead, 1);
-		return;
-	}
-	if (attach_rejoin(&proc.at, proc.socket_path, proc.fork_slot))
-		log_warning("process %d cannot join the service after fork", getpid());
-	else {
-		proc_internal_fd_add(proc.at.ctl_fd);
-		fallback_inherit(parent);
-		proc_greet();
-	}
+	for (uint32_t i = 0; i < service_count(); i++)
+		service_fork_child(&services[i]);
 }

@@ -1,9 +1,10 @@
-/* proc.h - this process as a client of the service: joining on first use, forking, and noticing that the
- * service died. */
+/* proc.h - this process as a client of its services (service.h): joining on first use, forking, and noticing
+ * that they died. */
 #pragma once
 #include "attach.h"
 #include "cfg.h"
 #include "compiler.h"
+#include "service.h"
 
 enum proc_state {
 	PROC_NEW, /* nothing has been needed yet */
@@ -12,16 +13,14 @@ enum proc_state {
 };
 
 struct proc {
-	_Atomic int state; /* enum proc_state */
-	struct attach at;
-	struct cfg cfg;
-	char socket_path[CFG_SOCKET_PATH_MAX];
-	char reason[256]; /* why state is PROC_KERNEL */
-	bool strict;      /* until it joins; proc_is_strict */
-	int base_fd;      /* what the numbers of accepted sockets are duplicates of */
+	_Atomic int state;     /* enum proc_state; attached: to one of the services at least */
+	struct attach *near;   /* the service that is in this process, if one is (driver.h); else the first */
+	struct service *local; /* the one that serves loopback addresses, too (option loopback), or NULL */
+	struct cfg cfg;        /* of the program's first file */
+	char reason[256];      /* why state is PROC_KERNEL */
+	bool strict;           /* until it joins; proc_is_strict */
+	int base_fd;           /* what the numbers of accepted sockets are duplicates of */
 	_Atomic uint32_t lock;
-	uint32_t fork_slot;
-	void **watch_item; /* the epoll member that a watch belongs to, or NULL; by proc_watch_item */
 };
 
 extern struct proc proc;
@@ -34,16 +33,19 @@ extern int (*proc_starter)(const struct cfg *cfg, const char *config_path, char 
 extern int (*proc_inline_starter)(const struct cfg *cfg, const struct driver_host *host, struct driver **out,
         char *err, size_t err_size);
 
-/* This program's configuration, or NULL when there is a mistake in it, which proc_attach tells. Any thread;
- * reads it the first time. */
+/* What an engine in this process needs of it. */
+extern const struct driver_host proc_driver_host;
+
+/* This program's first configuration, or NULL when there is a mistake in it, which proc_attach tells. Any
+ * thread; reads it the first time. */
 const struct cfg *proc_config(void);
 
-/* Joins the service if that has not been tried; prints one line when it fails. Any thread; blocks the first
- * time. True when attached. */
+/* Joins the services if that has not been tried; prints a line for each where it fails. Any thread; blocks
+ * the first time. True when attached to one at least. */
 bool proc_attach(void);
 
-/* Whether this process's configuration has loopback = pronk, and the service's too: joins only then. Any
- * thread; blocks the first time. */
+/* Whether this process's first configuration has loopback = pronk, and its service's too: joins only then.
+ * Any thread; blocks the first time. */
 bool proc_serves_loopback(void);
 
 static inline bool proc_is_attached(void)
@@ -51,17 +53,23 @@ static inline bool proc_is_attached(void)
 	return atomic_load_explicit(&proc.state, memory_order_acquire) == PROC_ATTACHED;
 }
 
-/* Option strict: of the service, which may change it, or else of this program's configuration. */
+/* Option strict: of the first service, which may change it, or else of this program's configuration. */
 static inline bool proc_is_strict(void)
 {
 	return proc_is_attached()
-	               ? atomic_load_explicit(&proc.at.arena.hdr->strict, memory_order_relaxed) != 0
+	               ? atomic_load_explicit(&services[0].at.arena.hdr->strict, memory_order_relaxed) != 0
 	               : proc.strict;
 }
 
+/* All services that were joined have died. */
 static inline bool proc_is_dead(void)
 {
-	return attach_is_dead(&proc.at);
+	uint32_t count = service_count();
+
+	for (uint32_t i = 0; i < count; i++)
+		if (likely(!attach_is_dead(&services[i].at)))
+			return false;
+	return count != 0;
 }
 
 /* Whether a socket can still become ours: a service is there, or has not been asked for yet. */
@@ -70,26 +78,7 @@ static inline bool proc_may_serve(void)
 	return atomic_load_explicit(&proc.state, memory_order_acquire) != PROC_KERNEL && !proc_is_dead();
 }
 
-/* Stands for the endpoint of a socket that has just lost its own: not connected. */
-extern struct endpoint proc_no_ep;
-
-static inline struct endpoint *proc_ep(uint32_t idx)
-{
-	return likely(idx < proc.at.arena.endpoint_count) ? &proc.at.arena.endpoints[idx] : &proc_no_ep;
-}
-
-/* Where the member of a watch is kept: first the first watches of all endpoints, and so on, as most have one.
- */
-static inline void **proc_watch_item(uint32_t watch)
-{
-	const struct arena *a = &proc.at.arena;
-
-	return &proc.watch_item[watch < a->watch_inline_count
-	                                ? watch % WATCH_INLINE * a->endpoint_count + watch / WATCH_INLINE
-	                                : watch];
-}
-
-/* True when the path is that of the control socket this program would join, or has joined. Reads the
+/* True when the path is that of a control socket this program would join, or has joined. Reads the
  * configuration the first time. */
 bool proc_is_service(const char *socket_path);
 

@@ -1,7 +1,8 @@
-/* route.c - which addresses lead to Pronk: the port's facts, as the arena's header has them. Pure functions.
+/* route.c - which addresses lead to Pronk, and to which service: the facts of the ports, as the arenas'
+ * headers have them. Pure functions.
  */
 #include "route.h"
-#include "proc.h"
+#include "service.h"
 
 #include <string.h>
 
@@ -29,39 +30,59 @@ static uint32_t netmask(const struct arena_net *n)
 	return n->prefix ? htonl(~0u << (32 - n->prefix)) : 0;
 }
 
-void route_own(uint8_t ip[4])
+static struct arena_net net_of(const struct service *s)
 {
-	uint32_t own = arena_net(proc.at.arena.hdr).address;
+	return arena_net(s->at.arena.hdr);
+}
+
+void route_own(const struct service *s, uint8_t ip[4])
+{
+	uint32_t own = net_of(s).address;
 
 	memcpy(ip, &own, 4);
 }
 
-uint32_t route_mtu(void)
+uint32_t route_mtu(const struct service *s)
 {
-	return arena_net(proc.at.arena.hdr).mtu;
+	return net_of(s).mtu;
 }
 
-bool route_is_broadcast(const struct sock_addr *a)
+static bool is_broadcast_of(const struct arena_net *n, uint32_t ip)
 {
-	struct arena_net n = arena_net(proc.at.arena.hdr);
+	return n->prefix < 31 && n->address && ip == (n->address | ~netmask(n));
+}
+
+struct service *route_broadcaster(const struct sock_addr *a)
+{
 	uint32_t ip;
 
 	if (a->family != AF_INET)
-		return false;
+		return NULL;
 	memcpy(&ip, a->ip, 4);
-	return ip == INADDR_BROADCAST || (n.prefix < 31 && n.address && ip == (n.address | ~netmask(&n)));
+	for (uint32_t i = 0; i < service_count(); i++) {
+		struct arena_net n = net_of(&services[i]);
+
+		if (ip == INADDR_BROADCAST || is_broadcast_of(&n, ip))
+			return &services[i];
+	}
+	return NULL;
 }
 
-bool route_is_own(const struct sock_addr *a)
+struct service *route_owner(const struct sock_addr *a)
 {
-	uint32_t own = arena_net(proc.at.arena.hdr).address;
+	for (uint32_t i = 0; i < service_count(); i++) {
+		uint32_t own = net_of(&services[i]).address;
 
-	return a->family == AF_INET && own && !memcmp(a->ip, &own, 4);
+		if (a->family == AF_INET && own && !memcmp(a->ip, &own, 4) &&
+		        !attach_is_dead(&services[i].at))
+			return &services[i];
+	}
+	return NULL;
 }
 
-bool route_has_listener(const struct sock_addr *a)
+bool route_has_listener(const struct service *s, const struct sock_addr *a)
 {
-	const struct arena *ar = &proc.at.arena;
+	const struct arena *ar = &s->at.arena;
 
 	if (!(atomic_load_explicit(&ar->hdr->port_listen[a->port / 32], memory_order_relaxed) >>
 	                    (a->port % 32) &
@@ -73,7 +94,7 @@ bool route_has_listener(const struct sock_addr *a)
 
 		if (!atomic_load(&l->in_use))
 			continue;
-		ep = proc_ep(atomic_load(&l->endpoint));
+		ep = handle_ep(handle_make(s, atomic_load(&l->endpoint)));
 		if (atomic_load(&ep->state) == EP_LISTEN && ep->local.port == a->port &&
 		        (route_is_any(&ep->local) || !memcmp(ep->local.ip, a->ip, 4)))
 			return true;
@@ -81,13 +102,34 @@ bool route_has_listener(const struct sock_addr *a)
 	return false;
 }
 
-bool route_is_reachable(const struct sock_addr *a)
+struct service *route_to(const struct sock_addr *a)
 {
-	struct arena_net n = arena_net(proc.at.arena.hdr);
+	struct service *best = NULL;
+	int best_prefix = -1;
 	uint32_t ip;
 
-	if (a->family != AF_INET || !n.is_usable)
-		return false;
+	if (a->family != AF_INET)
+		return NULL;
 	memcpy(&ip, a->ip, 4);
-	return ip != n.address && (!((ip ^ n.address) & netmask(&n)) || n.has_gateway);
+	for (uint32_t i = 0; i < service_count(); i++) {
+		struct arena_net n = net_of(&services[i]);
+		int prefix = -1;
+
+		if (attach_is_dead(&services[i].at))
+			continue;
+		if (n.address && ip == n.address)
+			return NULL;
+		if (!n.is_usable)
+			continue;
+		/* a gateway is the shortest prefix of all, and several of them are taken in their order */
+		if (!((ip ^ n.address) & netmask(&n)))
+			prefix = (int)n.prefix + 1;
+		else if (n.has_gateway)
+			prefix = 0;
+		if (prefix > best_prefix) {
+			best_prefix = prefix;
+			best = &services[i];
+		}
+	}
+	return best;
 }

@@ -1,4 +1,5 @@
 /* sock.c - a TCP socket from socket() to close(): who serves it, and the calls that change its state.
+ * listen(2) is in listen.c, connect(2) in connect.c.
  *
  * Runs in application threads. A socket begins as a kernel socket and stays one until listen or connect (or a
  * bind to Pronk's address) shows that it is ours; so options set before that are the kernel's business, and
@@ -62,7 +63,7 @@ bool sock_is_nonblocking(struct file *f)
 
 	if (ep == ENDPOINT_NONE)
 		return atomic_load(&f->is_nonblocking);
-	return atomic_load_explicit(&proc_ep(ep)->app_flags, memory_order_relaxed) & APP_NONBLOCK;
+	return atomic_load_explicit(&handle_ep(ep)->app_flags, memory_order_relaxed) & APP_NONBLOCK;
 }
 
 void sock_set_nonblocking(struct file *f, bool on)
@@ -73,18 +74,12 @@ void sock_set_nonblocking(struct file *f, bool on)
 	if (ep == ENDPOINT_NONE)
 		return;
 	if (on)
-		atomic_fetch_or(&proc_ep(ep)->app_flags, APP_NONBLOCK);
+		atomic_fetch_or(&handle_ep(ep)->app_flags, APP_NONBLOCK);
 	else
-		atomic_fetch_and(&proc_ep(ep)->app_flags, ~(uint32_t)APP_NONBLOCK);
+		atomic_fetch_and(&handle_ep(ep)->app_flags, ~(uint32_t)APP_NONBLOCK);
 }
 
-static void stay_kernel(struct file *f, int fd, const char *reason)
-{
-	atomic_store(&f->mode, MODE_KERNEL);
-	proc_fallback_add(fd, f->domain, f->type, reason);
-}
-
-static uint32_t option_flags(struct file *f)
+uint32_t sock_call_flags(struct file *f)
 {
 	return (opt_flag(f, EPF_REUSEADDR) ? CALL_F_REUSEADDR : 0u) |
 	       (opt_flag(f, EPF_REUSEPORT) ? CALL_F_REUSEPORT : 0u);
@@ -94,31 +89,83 @@ void sock_ep_release(uint32_t ep, uint32_t how)
 {
 	bool is_listening;
 
-	if (ep == ENDPOINT_NONE || proc_is_dead())
+	if (ep == ENDPOINT_NONE || handle_is_dead(ep))
 		return;
-	is_listening = atomic_load_explicit(&proc_ep(ep)->state, memory_order_relaxed) == EP_LISTEN;
-	post(&proc.at, proc_ep(ep)->stack_idx, POST_ENTRY(POST_RELEASE, how, ep));
+	is_listening = atomic_load_explicit(&handle_ep(ep)->state, memory_order_relaxed) == EP_LISTEN;
+	handle_post(ep, POST_RELEASE, how);
 	/* a stack in this process, asked later, would first take in whom its peers have sent meanwhile; and
 	 * another thread may have it just now */
 	if (is_listening)
-		attach_settle(&proc.at, proc_ep(ep)->stack_idx);
+		attach_settle(handle_at(ep), handle_ep(ep)->stack_idx);
 }
 
-/* Reserves the address and port with the service. */
-int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags)
+void sock_ep_end(uint32_t ep, uint32_t how)
+{
+	bool is_listener = atomic_load(&handle_ep(ep)->state) == EP_LISTEN && !handle_is_shared(ep);
+	uint64_t deadline = clock_now_ns() + 20000000u;
+
+	sock_ep_release(ep, how);
+	while (is_listener && atomic_load(&handle_ep(ep)->state) == EP_LISTEN && !handle_is_dead(ep) &&
+	        clock_now_ns() < deadline)
+		attach_relax(handle_at(ep));
+	if (is_listener)
+		attach_settle(handle_at(ep), handle_ep(ep)->stack_idx);
+}
+
+bool sock_is_dead(const struct file *f)
+{
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t ep = file_ep(f, i);
+
+		if (!handle_is_dead(ep) && (!i || ep != ENDPOINT_NONE))
+			return false;
+	}
+	return true;
+}
+
+bool sock_check_dead(const struct file *f)
+{
+	for (uint32_t i = 0; i < file_ep_count(f); i++)
+		if (!i || file_ep(f, i) != ENDPOINT_NONE)
+			attach_check_dead(handle_at(file_ep(f, i)));
+	return sock_is_dead(f);
+}
+
+void sock_others_end(struct file *f, uint32_t how)
+{
+	for (uint32_t i = 1; i < file_ep_count(f); i++) {
+		uint32_t ep = atomic_exchange(&f->also->ep[i - 1], ENDPOINT_NONE);
+
+		if (ep != ENDPOINT_NONE)
+			sock_ep_end(ep, how);
+	}
+}
+
+int sock_bind_at(struct service *s, struct file *f, struct sock_addr *a, uint32_t flags, uint32_t *ep)
 {
 	struct call c = {
-	        .op = CALL_BIND, .endpoint = ENDPOINT_NONE, .local = *a, .flags = option_flags(f) | flags};
+	        .op = CALL_BIND, .endpoint = ENDPOINT_NONE, .local = *a, .flags = sock_call_flags(f) | flags};
 	int rc;
 
 	c.local.family = AF_INET;
 	c.uid = geteuid();
 	ep_opts_copy(&c.opts, opt_of(f));
-	rc = post_call_port(&proc.at, 0, &c);
+	rc = post_call_port(&s->at, 0, &c);
 	if (rc || (rc = c.result))
 		return rc;
 	a->port = c.local.port;
-	atomic_store(&f->ep, c.endpoint);
+	*ep = handle_make(s, c.endpoint);
+	return 0;
+}
+
+int sock_bind_here(struct service *s, struct file *f, struct sock_addr *a, uint32_t flags)
+{
+	uint32_t ep;
+	int rc = sock_bind_at(s, f, a, flags, &ep);
+
+	if (rc)
+		return rc;
+	atomic_store(&f->ep, ep);
 	file_opts_drop(f);
 	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
 	f->is_bound_here = true;
@@ -227,7 +274,7 @@ static int bind_let_go(struct file *f, int fd, const struct sockaddr *addr, sock
 		return rc;
 	spin_lock(&f->lock);
 	ep = atomic_load(&f->ep);
-	if (atomic_load(&f->mode) == MODE_PRONK && f->is_bound_here && !proc_is_dead()) {
+	if (atomic_load(&f->mode) == MODE_PRONK && f->is_bound_here && !sock_is_dead(f)) {
 		epoll_file_closed_ep(f);
 		opt_return(f, fd);
 		memset(&f->bound, 0, sizeof(f->bound));
@@ -263,6 +310,7 @@ static const char *bind_rule(const struct sock_addr *a)
 int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sock_addr a;
+	struct service *s;
 	bool is_fixed;
 	int rc;
 
@@ -290,7 +338,8 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 	if (route_is_any(&a) ||
 	        (a.family == AF_INET && route_is_loopback(&a))) /* decided at listen or connect */
 		return local_port_is_taken(f, fd, &a) ? -EADDRINUSE : bind_there(f, fd, addr, len);
-	if (a.family != AF_INET || bind_rule(&a) || !proc_attach() || proc_is_dead() || !route_is_own(&a))
+	s = a.family != AF_INET || bind_rule(&a) || !proc_attach() ? NULL : route_owner(&a);
+	if (!s)
 		return bind_there(f, fd, addr, len);
 	spin_lock(&f->lock);
 	if (f->is_bound_here) {
@@ -301,7 +350,7 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 	is_fixed = a.port != 0;
 	rc = sock_port_refused(f, addr, len);
 	if (!rc)
-		rc = sock_bind_here(f, &a, 0);
+		rc = sock_bind_here(s, f, &a, 0);
 	/* where the kernel has the address too, nobody there may take the port; last, as it cannot be undone
 	 */
 	if (!rc && is_fixed && libc.bind(fd, addr, len) < 0 && errno != EADDRNOTAVAIL) {
@@ -324,236 +373,29 @@ int sock_bind(struct file *f, int fd, const struct sockaddr *addr, socklen_t len
 
 void sock_publish(struct file *f)
 {
-	uint32_t ep = atomic_load(&f->ep);
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		struct endpoint *ep = handle_ep(file_ep(f, i));
 
-	if (ep == ENDPOINT_NONE)
-		return;
-	atomic_store_explicit(&proc_ep(ep)->app_fd, f->fd, memory_order_relaxed);
+		if (ep == &service_no_ep)
+			continue;
+		atomic_store_explicit(&ep->app_fd, f->fd, memory_order_relaxed);
+		if (opt_flag(f, EPF_SNDBUF_SET))
+			atomic_store_explicit(
+			        &ep->tx_limit, (uint32_t)opt_int(f, EPO_SNDBUF), memory_order_relaxed);
+	}
 	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
-	if (opt_flag(f, EPF_SNDBUF_SET))
-		atomic_store_explicit(
-		        &proc_ep(ep)->tx_limit, (uint32_t)opt_int(f, EPO_SNDBUF), memory_order_relaxed);
-}
-
-/* Makes the bound endpoint a listener on every stack. */
-static int pronk_listen(struct file *f, int backlog)
-{
-	struct call c = {.op = CALL_LISTEN,
-	        .endpoint = atomic_load(&f->ep),
-	        .value = backlog,
-	        .opt = opt_app_flags(f),
-	        .flags = option_flags(f)};
-	int rc = post_call_port(&proc.at, 0, &c);
-
-	if (!rc)
-		rc = c.result;
-	if (!rc) {
-		f->is_bound_here = false;
-		sock_publish(f);
-	}
-	return rc;
-}
-
-/* A listener that bind(2) gave a port of Pronk's when nothing told whether it is one. The kernel cannot have
- * it any more. */
-static int listen_by_rule(struct file *f, int fd, int backlog)
-{
-	const char *why = rule_of(CFG_ROLE_SERVER, &proc_ep(atomic_load(&f->ep))->local);
-
-	if (!why)
-		return pronk_listen(f, backlog);
-	log_limited_warning("fd %d is bound to Pronk's address and cannot listen: %s", fd, why);
-	return -EADDRNOTAVAIL;
-}
-
-static int strict_or_kernel(struct file *f, int fd, const char *reason)
-{
-	if (proc_is_strict()) {
-		log_limited_error("strict: fd %d is refused: %s", fd, reason);
-		return -ENETDOWN;
-	}
-	stay_kernel(f, fd, reason);
-	return 0;
-}
-
-static bool is_v6_only(const struct file *f, int fd)
-{
-	int v6only = 0;
-	socklen_t len = sizeof(v6only);
-
-	return f->domain == AF_INET6 &&
-	       (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only);
-}
-
-/* A listener at the wildcard, or at a loopback address that is ours as well: the kernel listens first, so
- * that its answer to a taken port or a missing bind is the kernel's own. */
-static int listen_dual(struct file *f, int fd, int backlog)
-{
-	struct sockaddr_storage ss;
-	struct sock_addr a;
-	socklen_t len = sizeof(ss);
-	const char *why = NULL;
-	bool is_loop, is_named;
-	int rc;
-
-	is_named = !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
-	           !addr_from_user(&a, (struct sockaddr *)&ss, len);
-	/* bound to our address by a bind that the service had no part in, as somebody listened there */
-	if (is_named)
-		why = a.port ? rule_of(CFG_ROLE_SERVER, &a) : rule_of_all(1 << CFG_ROLE_SERVER);
-	if (is_named && a.port && !route_is_any(&a) && !why && proc_attach() && !proc_is_dead() &&
-	        route_is_own(&a)) {
-		sock_options_take(f, fd);
-		rc = sock_bind_here(f, &a, 0);
-		if (rc)
-			return rc;
-		atomic_store(&f->mode, MODE_PRONK);
-		rc = pronk_listen(f, backlog);
-		epoll_file_changed(f);
-		return rc;
-	}
-	/* before the kernel answers anybody: a port that takes the interface over (AF_XDP) as it starts would
-	 * cut off who has connected by then */
-	if (is_named && route_is_any(&a) && !why && !is_v6_only(f, fd))
-		proc_attach();
-	len = sizeof(ss);
-	if (libc.listen(fd, backlog) < 0)
-		return -errno;
-	if (libc.getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
-	        addr_from_user(&a, (struct sockaddr *)&ss, len))
-		return 0;
-	why = rule_of(CFG_ROLE_SERVER, &a);
-	if (why) {
-		stay_kernel(f, fd, why);
-		return 0;
-	}
-	is_loop = a.family == AF_INET && route_is_loopback(&a) && proc_serves_loopback();
-	if (!route_is_any(&a) && !is_loop) {
-		stay_kernel(f, fd,
-		        route_is_loopback(&a) ? "bound to a loopback address"
-		                              : "bound to an address of the kernel");
-		return 0;
-	}
-	if (!is_loop && is_v6_only(f, fd)) {
-		stay_kernel(f, fd, "IPv6 is not accelerated");
-		return 0;
-	}
-	if (!proc_attach() || proc_is_dead())
-		return strict_or_kernel(f, fd, "no service");
-	if (opt_device_is_other(f, fd)) {
-		stay_kernel(f, fd, "bound to another device");
-		return 0;
-	}
-	sock_options_take(f, fd);
-	if (!is_loop)
-		memset(&a.ip, 0, sizeof(a.ip));
-	rc = sock_bind_here(f, &a, CALL_F_KERNEL_BOUND);
-	if (!rc) {
-		rc = pronk_listen(f, backlog);
-		if (rc) {
-			sock_ep_release(atomic_load(&f->ep), 0);
-			atomic_store(&f->ep, ENDPOINT_NONE);
-			f->is_bound_here = false;
-		}
-	}
-	if (rc) {
-		char why[80];
-
-		snprintf(why, sizeof(why), "the service could not listen on port %u: %s", a.port,
-		        strerror(-rc));
-		log_warning("%s; the kernel serves it", why);
-		return strict_or_kernel(f, fd, why);
-	}
-	/* we wait for both sides together, so the kernel's must never block */
-	libc.fcntl(fd, F_SETFL, libc.fcntl(fd, F_GETFL) | O_NONBLOCK);
-	atomic_store(&f->mode, MODE_DUAL);
-	epoll_file_changed(f);
-	return 0;
-}
-
-/* A listener that was shut down listens once more: on the same port, or on the one that its kernel half has
- * now. */
-static int listen_again(struct file *f, int fd, int backlog)
-{
-	uint32_t old = atomic_load(&f->ep);
-	struct sock_addr a = proc_ep(old)->local;
-	struct sockaddr_in6 in6;
-	socklen_t len = sizeof(in6);
-	int rc;
-
-	if (atomic_load(&f->mode) == MODE_DUAL && !libc.getsockname(fd, (struct sockaddr *)&in6, &len))
-		a.port = ntohs(in6.sin6_port); /* at the same place in both families */
-
-	epoll_file_closed_ep(f);
-	rc = sock_bind_here(f, &a, 0);
-	if (rc) {
-		epoll_file_changed(f);
-		return rc;
-	}
-	sock_ep_release(old, 0);
-	return pronk_listen(f, backlog);
-}
-
-int sock_listen(struct file *f, int fd, int backlog)
-{
-	struct endpoint *ep;
-	bool was_listener;
-	int rc = SOCK_LIBC;
-
-	if (f->type == SOCK_DGRAM)
-		return SOCK_LIBC; /* the kernel's error */
-	spin_lock(&f->lock);
-	switch (atomic_load(&f->mode)) {
-	case MODE_OPEN:
-		spare_own(f);
-		rc = listen_dual(f, fd, backlog);
-		break;
-	case MODE_DUAL:
-		if (libc.listen(fd, backlog) < 0) {
-			rc = -errno;
-			break;
-		}
-		ep = proc_ep(atomic_load(&f->ep));
-		if (atomic_load(&ep->state) == EP_CLOSED && !proc_is_dead()) {
-			rc = listen_again(f, fd, backlog);
-			epoll_file_changed(f);
-		} else {
-			rc = pronk_listen(f, backlog);
-		}
-		break;
-	case MODE_PRONK:
-		ep = proc_ep(atomic_load(&f->ep));
-		was_listener = !f->is_bound_here && atomic_load(&ep->state) == EP_LISTEN;
-		if (proc_is_dead())
-			rc = -ECONNRESET;
-		else if (!f->is_bound_here && !f->has_connected && atomic_load(&ep->state) == EP_CLOSED)
-			rc = listen_again(f, fd, backlog);
-		else if (!f->is_bound_here && atomic_load(&ep->state) != EP_LISTEN)
-			rc = -EINVAL;
-		else
-			rc = f->is_bound_here && f->port_is_chance ? listen_by_rule(f, fd, backlog)
-			                                           : pronk_listen(f, backlog);
-		/* another backlog is no edge */
-		if (!rc && !was_listener)
-			epoll_file_changed(f);
-		break;
-	default:
-		break;
-	}
-	if (!rc)
-		f->may_bind_again = false;
-	spin_unlock(&f->lock);
-	return rc;
 }
 
 /* Posts a shutdown and waits until the endpoint has left a state, at most a second: what the kernel has done
  * when its call returns. */
-static int shutdown_and_leave(struct file *f, struct endpoint *ep, int how, uint32_t state)
+static int shutdown_and_leave(struct file *f, uint32_t handle, int how, uint32_t state)
 {
 	uint64_t deadline = clock_now_ns() + 1000000000u;
-	int rc = post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+	const struct endpoint *ep = handle_ep(handle);
+	int rc = handle_post(handle, POST_SHUTDOWN, (uint32_t)how);
 
-	while (!rc && atomic_load(&ep->state) == state && !proc_is_dead() && clock_now_ns() < deadline)
+	while (!rc && atomic_load(&ep->state) == state && !handle_is_dead(handle) &&
+	        clock_now_ns() < deadline)
 		wait_for(f, 0, deadline, -1);
 	return rc;
 }
@@ -561,7 +403,7 @@ static int shutdown_and_leave(struct file *f, struct endpoint *ep, int how, uint
 int sock_shutdown(struct file *f, int fd, int how)
 {
 	struct endpoint *ep;
-	uint32_t state, bits;
+	uint32_t state, bits, handle;
 
 	if (f->type == SOCK_DGRAM)
 		return dgram_shutdown(f, fd, how);
@@ -569,9 +411,10 @@ int sock_shutdown(struct file *f, int fd, int how)
 		return SOCK_LIBC;
 	if (how < SHUT_RD || how > SHUT_RDWR)
 		return -EINVAL;
-	if (proc_is_dead())
+	if (sock_is_dead(f))
 		return -ENOTCONN;
-	ep = proc_ep(atomic_load(&f->ep));
+	handle = atomic_load(&f->ep);
+	ep = handle_ep(handle);
 	state = atomic_load(&ep->state);
 	if (state == EP_LISTEN) {
 		if (how == SHUT_WR) {
@@ -579,12 +422,15 @@ int sock_shutdown(struct file *f, int fd, int how)
 			return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : 0;
 		}
 		/* listening ends; whoever waits in accept gets EINVAL */
-		int rc = shutdown_and_leave(f, ep, how, EP_LISTEN);
+		int rc = shutdown_and_leave(f, handle, how, EP_LISTEN);
 
+		for (uint32_t i = 1; i < file_ep_count(f); i++)
+			if (file_ep(f, i) != ENDPOINT_NONE)
+				shutdown_and_leave(f, file_ep(f, i), how, EP_LISTEN);
 		return atomic_load(&f->mode) == MODE_DUAL ? SOCK_LIBC : rc;
 	}
 	if (state == EP_CONNECTING) /* ends the attempt */
-		return shutdown_and_leave(f, ep, how, EP_CONNECTING);
+		return shutdown_and_leave(f, handle, how, EP_CONNECTING);
 	if (state != EP_ESTABLISHED) {
 		if (f->has_connected && !atomic_load(&f->connect_reported))
 			atomic_store(&f->is_disconnecting, true);
@@ -595,14 +441,14 @@ int sock_shutdown(struct file *f, int fd, int how)
 	bits = (how != SHUT_WR ? APP_SHUT_RD : 0u) | (how != SHUT_RD ? APP_SHUT_WR : 0u);
 	if (bits & APP_SHUT_WR) {
 		/* no writer is in the middle of the ring when the end is announced */
-		if (ep_lock(&proc.at, &ep->tx_lock))
+		if (ep_lock(handle_at(handle), &ep->tx_lock))
 			return -EINTR;
 		atomic_fetch_or(&ep->app_flags, bits);
 		ep_unlock(&ep->tx_lock);
 	} else {
 		atomic_fetch_or(&ep->app_flags, bits);
 	}
-	return post(&proc.at, ep->stack_idx, POST_ENTRY(POST_SHUTDOWN, (uint32_t)how, atomic_load(&f->ep)));
+	return handle_post(handle, POST_SHUTDOWN, (uint32_t)how);
 }
 
 int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_peer)
@@ -614,7 +460,7 @@ int sock_name(struct file *f, struct sockaddr *addr, socklen_t *len, bool is_pee
 		return dgram_name(f, addr, len, is_peer);
 	if (!sock_is_ours_soon(f) || atomic_load(&f->mode) == MODE_DUAL)
 		return SOCK_LIBC;
-	ep = proc_ep(atomic_load(&f->ep));
+	ep = handle_ep(atomic_load(&f->ep));
 	if (!is_peer)
 		return addr_to_user(&ep->local, f->domain, addr, len);
 	state = atomic_load(&ep->state);
@@ -672,7 +518,7 @@ int sock_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 		}
 		return SOCK_LIBC;
 	}
-	ep = proc_ep(atomic_load(&f->ep));
+	ep = handle_ep(atomic_load(&f->ep));
 	switch (request) {
 	case FIONBIO:
 		if (user_is_bad(arg))
@@ -725,19 +571,19 @@ void sock_linger(struct file *f)
 
 	/* O_NONBLOCK makes no difference: the kernel lingers all the same */
 	if (f->type == SOCK_DGRAM || !sock_is_ours(f) || !opt_flag(f, EPF_LINGER) ||
-	        opt_int(f, EPO_LINGER_S) <= 0 || atomic_load(&f->fd_count) != 1 || proc_is_dead())
+	        opt_int(f, EPO_LINGER_S) <= 0 || atomic_load(&f->fd_count) != 1 || sock_is_dead(f))
 		return;
-	ep = proc_ep(atomic_load(&f->ep));
+	ep = handle_ep(atomic_load(&f->ep));
 	if (atomic_load(&ep->state) != EP_ESTABLISHED || ep_rx_pending(ep))
 		return;
 	/* another process has it open: this is not the last close */
-	if (hold_any(&proc.at.arena, atomic_load(&f->ep), proc.at.client_idx))
+	if (handle_is_shared(atomic_load(&f->ep)))
 		return;
 	if (sock_shutdown(f, -1, SHUT_WR))
 		return;
 	deadline = clock_now_ns() + (uint64_t)opt_int(f, EPO_LINGER_S) * 1000000000u;
 	while (!(atomic_load(&ep->flags) & EP_FIN_ACKED) && atomic_load(&ep->state) == EP_ESTABLISHED &&
-	        !proc_is_dead()) {
+	        !sock_is_dead(f)) {
 		/* SHUT_WR makes the level writable for good: wait for the acknowledgement in short naps of
 		 * the watch */
 		struct timespec nap = {.tv_nsec = 200000};
@@ -757,19 +603,8 @@ void sock_end(struct file *f)
 		return;
 	}
 	spare_back(f);
-	if (ep != ENDPOINT_NONE) {
-		bool is_listener = atomic_load(&proc_ep(ep)->state) == EP_LISTEN &&
-		                   !hold_any(&proc.at.arena, ep, proc.at.client_idx);
-		uint64_t deadline = clock_now_ns() + 20000000u;
-
-		sock_ep_release(
-		        ep, opt_flag(f, EPF_LINGER) && opt_int(f, EPO_LINGER_S) == 0 ? RELEASE_ABORT : 0);
-		/* nobody is let in once close has returned */
-		while (is_listener && atomic_load(&proc_ep(ep)->state) == EP_LISTEN && !proc_is_dead() &&
-		        clock_now_ns() < deadline)
-			attach_relax(&proc.at);
-		if (is_listener)
-			attach_settle(&proc.at, proc_ep(ep)->stack_idx);
-	}
+	if (ep != ENDPOINT_NONE) /* nobody is let in once close has returned */
+		sock_ep_end(ep, opt_flag(f, EPF_LINGER) && opt_int(f, EPO_LINGER_S) == 0 ? RELEASE_ABORT : 0);
+	sock_others_end(f, 0);
 	atomic_store(&f->ep, ENDPOINT_NONE);
 }

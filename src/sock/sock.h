@@ -80,10 +80,15 @@ bool sock_is_ours_soon(struct file *f);
 bool sock_is_nonblocking(struct file *f);
 void sock_set_nonblocking(struct file *f, bool on);
 
-/* Of sock.c, for connect.c. With the file's lock: reserves the address with the service, which may choose the
+/* Of sock.c, for connect.c. With the file's lock: reserves the address with a service, which may choose the
  * port (-E of bind(2)); takes over what the application has set on the kernel's socket; shows tools the
  * number. */
-int sock_bind_here(struct file *f, struct sock_addr *a, uint32_t flags);
+struct service;
+int sock_bind_here(struct service *s, struct file *f, struct sock_addr *a, uint32_t flags);
+/* The same without making the endpoint the socket's: *ep is its handle. */
+int sock_bind_at(struct service *s, struct file *f, struct sock_addr *a, uint32_t flags, uint32_t *ep);
+/* CALL_F_ flags of a bind or listen that follow from options. */
+uint32_t sock_call_flags(struct file *f);
 void sock_options_take(struct file *f, int fd);
 /* All numbers get a kernel socket of their own that is new, but for SO_REUSEADDR and, of
  * an undecided one, the options that are kept here. 0, or -E: nothing has
@@ -91,9 +96,19 @@ void sock_options_take(struct file *f, int fd);
 int sock_renew(struct file *f);
 void sock_publish(struct file *f);
 
-/* Tells the stack that this process no longer holds the endpoint (RELEASE_*). Nothing happens for
+/* Tells the stack that this process no longer holds the endpoint, a handle (RELEASE_*). Nothing happens for
  * ENDPOINT_NONE. */
 void sock_ep_release(uint32_t ep, uint32_t how);
+/* The same, and of a listener that nobody else holds waits (20 ms at most) until nobody is let in any more.
+ */
+void sock_ep_end(uint32_t ep, uint32_t how);
+/* Ends what a wildcard socket has at other services (struct file_also). */
+void sock_others_end(struct file *f, uint32_t how);
+
+/* The service that the socket is at has died: all of them, when it is at several. */
+bool sock_is_dead(const struct file *f);
+/* The same after a look at their control connections: a system call for each. */
+bool sock_check_dead(const struct file *f);
 
 /* 0 and the address (IPv4-mapped IPv6 as IPv4), or -EINVAL / -EAFNOSUPPORT. */
 int addr_from_user(struct sock_addr *a, const struct sockaddr *addr, socklen_t len);

@@ -99,8 +99,9 @@ static ssize_t from_pipe(struct file *f, int in, size_t count, bool is_dont, int
 		if (part > (size_t)have)
 			part = (size_t)have;
 		if (sock_is_nonblocking(f)) {
-			struct endpoint *ep = proc_ep(atomic_load(&f->ep));
-			uint32_t room = post_is_starved(&proc.at, ep) ? 0 : ep_tx_room(ep);
+			uint32_t handle = atomic_load(&f->ep);
+			struct endpoint *ep = handle_ep(handle);
+			uint32_t room = post_is_starved(handle_at(handle), ep) ? 0 : ep_tx_room(ep);
 
 			/* a connection that has ended says so by itself */
 			if (!room && atomic_load(&ep->state) == EP_ESTABLISHED &&

@@ -27,8 +27,7 @@
 enum { WAIT_NO_POLLER = 2 }; /* this thread cannot have one */
 
 struct waiter {
-	int poller;
-	int wake_fd;
+	struct wait_poller poller[SERVICE_MAX]; /* number -1: none yet */
 	int half_fd; /* an epoll set for the kernel's half of a socket, see half_begin; -1: none yet */
 	int half;    /* the number that is in there while the thread sleeps, or -1 */
 };
@@ -41,7 +40,8 @@ static __thread struct spin spin_state;
 
 bool wait_spin_start(struct wait_spin *w, uint64_t now_ns, uint64_t deadline_ns)
 {
-	const struct arena_header *h = proc.at.arena.hdr; /* NULL: not joined, and nothing to spin for */
+	const struct arena_header *h =
+	        services[0].at.arena.hdr; /* NULL: not joined, and nothing to spin for */
 	uint64_t end_ns = now_ns + (h ? atomic_load_explicit(&h->app_spin_us, memory_order_relaxed) : 0) *
 	                                   CLOCK_NS_PER_US;
 
@@ -54,7 +54,7 @@ bool wait_spin_turn(struct wait_spin *w)
 {
 	uint64_t before = w->now_ns;
 
-	if (proc.at.driver && attach_spin(&proc.at)) {
+	if (proc.near->driver && attach_spin(proc.near)) {
 		w->now_ns = clock_now_ns();
 		return w->now_ns < w->end_ns;
 	}
@@ -94,7 +94,9 @@ static void half_drop(void)
 static void waiter_free(void)
 {
 	half_drop();
-	internal_close(waiter->wake_fd);
+	for (int i = 0; i < SERVICE_MAX; i++)
+		if (waiter->poller[i].number >= 0)
+			internal_close(waiter->poller[i].wake_fd);
 	free(waiter);
 	waiter = NULL;
 }
@@ -102,8 +104,9 @@ static void waiter_free(void)
 static void waiter_end(void *arg)
 {
 	waiter = arg;
-	if (proc_is_attached() && !proc_is_dead())
-		attach_poller_free(&proc.at, (uint32_t)waiter->poller);
+	for (int i = 0; i < SERVICE_MAX; i++)
+		if (waiter->poller[i].number >= 0 && !attach_is_dead(&services[i].at))
+			attach_poller_free(&services[i].at, (uint32_t)waiter->poller[i].number);
 	waiter_free();
 }
 
@@ -112,42 +115,52 @@ static void key_make(void)
 	pthread_key_create(&waiter_key, waiter_end);
 }
 
-int wait_poller(int *wake_fd)
+static int waiter_make(void)
 {
+	pthread_once(&waiter_once, key_make);
+	waiter = malloc(sizeof(*waiter));
+	if (!waiter)
+		return -ENOMEM;
+	waiter->half_fd = waiter->half = -1;
+	for (int i = 0; i < SERVICE_MAX; i++)
+		waiter->poller[i] = (struct wait_poller){&services[i], -1, -1};
+	pthread_setspecific(waiter_key, waiter);
+	return 0;
+}
+
+int wait_poller(struct service *s, struct wait_poller *out)
+{
+	struct wait_poller *p;
 	int fds[2], rc, poller;
 
 	if (unlikely(attach_is_sandboxed()))
 		return -ENFILE;
-	if (likely(waiter != NULL)) {
-		*wake_fd = waiter->wake_fd;
-		return waiter->poller;
+	if (unlikely(!waiter) && (rc = waiter_make()))
+		return rc;
+	p = &waiter->poller[s - services];
+	if (likely(p->number >= 0)) {
+		*out = *p;
+		return 0;
 	}
-	pthread_once(&waiter_once, key_make);
-	poller = poller_claim(&proc.at.arena, proc.at.client_idx);
+	poller = poller_claim(&s->at.arena, s->at.client_idx);
 	if (poller < 0)
 		return poller;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0) {
 		rc = -errno;
 		goto free_poller;
 	}
-	rc = attach_poller(&proc.at, (uint32_t)poller, fds[1]);
+	rc = attach_poller(&s->at, (uint32_t)poller, fds[1]);
 	libc.close(fds[1]);
 	if (rc) {
 		libc.close(fds[0]);
 		goto free_poller;
 	}
-	waiter = malloc(sizeof(*waiter));
-	if (!waiter) {
-		libc.close(fds[0]);
-		rc = -ENOMEM;
-		goto free_poller;
-	}
-	*waiter = (struct waiter){poller, internal_keep(fds[0]), -1, -1};
-	pthread_setspecific(waiter_key, waiter);
-	*wake_fd = waiter->wake_fd;
-	return poller;
+	p->wake_fd = internal_keep(fds[0]);
+	p->number = poller;
+	*out = *p;
+	return 0;
 free_poller:
-	poller_free(&proc.at.arena, (uint32_t)poller);
+	poller_free(&s->at.arena, (uint32_t)poller);
 	return rc;
 }
 
@@ -159,10 +172,10 @@ void wait_fork_child(void)
 	pthread_setspecific(waiter_key, NULL);
 }
 
-void wait_drain(int poller, int wake_fd)
+void wait_drain(const struct wait_poller *p, bool is_all)
 {
-	const struct arena *a = &proc.at.arena;
-	uint32_t idx = poller_drain(a, (uint32_t)poller);
+	const struct arena *a = &p->service->at.arena;
+	uint32_t idx = poller_drain(a, (uint32_t)p->number);
 	char buf[64];
 
 	while (idx && idx <= a->watch_count) {
@@ -171,58 +184,89 @@ void wait_drain(int poller, int wake_fd)
 		watch_unqueue(a, idx - 1);
 		idx = next;
 	}
-	if (wake_fd >= 0)
-		while (RAW(SYS_recvfrom, wake_fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+	if (is_all)
+		while (RAW(SYS_recvfrom, p->wake_fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
 			;
 }
 
-void wait_release(uint32_t watch, int poller)
+void wait_release(uint32_t watch, const struct wait_poller *p)
 {
-	const struct arena *a = &proc.at.arena;
+	const struct arena *a = &p->service->at.arena;
 
-	if (watch_release(a, watch, (uint32_t)poller))
+	if (watch_release(a, watch, (uint32_t)p->number))
 		return;
 	/* queued, or about to be: it is free once drained */
 	while ((atomic_load(&watch_at(a, watch)->word) & WATCH_QUEUED) &&
-	        WATCH_POLLER(atomic_load(&watch_at(a, watch)->word)) == (uint32_t)poller + 1 &&
-	        !proc_is_dead()) {
-		wait_drain(poller, -1);
+	        WATCH_POLLER(atomic_load(&watch_at(a, watch)->word)) == (uint32_t)p->number + 1 &&
+	        !attach_is_dead(&p->service->at)) {
+		wait_drain(p, false);
 		cpu_relax();
 	}
 }
 
+/* Present events of one endpoint of a socket, whose service lives. */
+static uint32_t level_of(uint32_t handle, uint32_t want)
+{
+	struct attach *at = handle_at(handle);
+	struct endpoint *ep = handle_ep(handle);
+	uint32_t ev = ep_level(&at->arena, ep), state;
+
+	state = atomic_load_explicit(&ep->state, memory_order_relaxed);
+	if ((want & EPOLLOUT) && !(ev & EPOLLOUT) && (state == EP_ESTABLISHED || state == EP_DGRAM)) {
+		atomic_store(&ep->tx_want, 1);
+		atomic_thread_fence(memory_order_seq_cst);
+		ev = ep_level(&at->arena, ep);
+	}
+	/* Room in the ring, but no block to put under it: writable once the stack has granted some. A socket
+	 * with nothing under way is writable on the kernel whatever happens, so that the stack's answer is
+	 * worth the wait for its turn. */
+	if ((want & ev & EPOLLOUT) && unlikely(post_is_starved(at, ep)) &&
+	        (ep_tx_used(ep) || !grant_await(at, ep)))
+		ev &= ~(uint32_t)(EPOLLOUT | EPOLLWRNORM);
+	return ev;
+}
+
+/* A socket that is at several services: of those that live. Room to send is the first's to tell. */
+static uint32_t level_of_all(const struct file *f, uint32_t want)
+{
+	uint32_t ev = 0, first = ENDPOINT_NONE;
+
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t ep = file_ep(f, i);
+
+		if (ep == ENDPOINT_NONE || handle_is_dead(ep))
+			continue;
+		if (first == ENDPOINT_NONE)
+			first = ep;
+		ev |= level_of(ep, ep == first ? want : want & ~(uint32_t)EPOLLOUT) &
+		      (ep == first ? UINT32_MAX : ~(uint32_t)(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND));
+	}
+	return ev;
+}
+
 uint32_t wait_level(struct file *f, uint32_t want)
 {
-	const struct arena *a = &proc.at.arena;
-	uint32_t idx = atomic_load_explicit(&f->ep, memory_order_acquire), ev, state;
-	struct endpoint *ep;
+	uint32_t ep = atomic_load_explicit(&f->ep, memory_order_acquire);
+	bool is_dead;
 
-	if (unlikely(idx == ENDPOINT_NONE))
+	if (unlikely(ep == ENDPOINT_NONE))
 		return EPOLLOUT | (f->type == SOCK_DGRAM ? 0 : EPOLLHUP);
+	is_dead = handle_is_dead(ep);
+	if (unlikely(f->also != NULL)) {
+		if (!sock_is_dead(f))
+			return level_of_all(f, want);
+		is_dead = true;
+	}
 	/* a datagram socket tells once; its kernel half, if it has one, goes on */
-	if (unlikely(proc_is_dead()) && f->type == SOCK_DGRAM)
+	if (unlikely(is_dead) && f->type == SOCK_DGRAM)
 		return atomic_load(&f->mode) == MODE_DUAL || atomic_load(&f->death_told)
 		               ? EPOLLOUT
 		               : EPOLLIN | EPOLLOUT | EPOLLERR;
 	/* A dead service ends connections. A listener just has no more guests: an event that accept cannot
 	 * take away would make event loops spin. */
-	if (unlikely(proc_is_dead()))
+	if (unlikely(is_dead))
 		return f->has_connected ? EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP : 0;
-	ep = &a->endpoints[idx];
-	ev = ep_level(a, ep);
-	state = atomic_load_explicit(&ep->state, memory_order_relaxed);
-	if ((want & EPOLLOUT) && !(ev & EPOLLOUT) && (state == EP_ESTABLISHED || state == EP_DGRAM)) {
-		atomic_store(&ep->tx_want, 1);
-		atomic_thread_fence(memory_order_seq_cst);
-		ev = ep_level(a, ep);
-	}
-	/* Room in the ring, but no block to put under it: writable once the stack has granted some. A socket
-	 * with nothing under way is writable on the kernel whatever happens, so that the stack's answer is
-	 * worth the wait for its turn. */
-	if ((want & ev & EPOLLOUT) && unlikely(post_is_starved(&proc.at, ep)) &&
-	        (ep_tx_used(ep) || !grant_await(&proc.at, ep)))
-		ev &= ~(uint32_t)(EPOLLOUT | EPOLLWRNORM);
-	return ev;
+	return level_of(ep, want);
 }
 
 /* Whether every handler that this process has was installed with SA_RESTART: then the one that interrupted us
@@ -282,29 +326,59 @@ static void half_end(int fd, int kernel_fd)
 	waiter->half = -1;
 }
 
-/* is_dual: kernel_fd is or was one, of f. port_fd: what attach_sleep gave, and limit_ns with it. -ERESTART:
- * the kernel would begin the call anew. */
-static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_dual, int port_fd,
-        uint64_t deadline_ns, uint64_t limit_ns)
+/* One endpoint of a socket, at its service, with the thread's poller there. */
+struct wait_part {
+	uint32_t ep;    /* what is watched */
+	uint32_t watch; /* WATCH_NONE: none */
+	struct wait_poller poller;
+};
+
+/* What a waiting thread leaves behind when it is cancelled, or its call left by longjmp(3): its watches, and
+ * the reference of the call that it was in. */
+struct wait_under_way {
+	struct file *f;
+	uint32_t part_count;
+	int port_fd;  /* of attach_sleep, -EAGAIN: not asleep */
+	bool is_dual; /* waits for the kernel's half, too, or did until its number was closed */
+	struct wait_part part[SERVICE_MAX];
+};
+
+static void check_dead(const struct wait_under_way *w)
+{
+	for (uint32_t i = 0; i < w->part_count; i++)
+		attach_check_dead(&w->part[i].poller.service->at);
+}
+
+/* kernel_fd is or was a half of the socket, if is_dual. limit_ns: of attach_sleep. -ERESTART: the kernel
+ * would begin the call anew. */
+static int sleep_on(const struct wait_under_way *w, int kernel_fd, uint64_t deadline_ns, uint64_t limit_ns)
 {
 	char buf[64];
-	struct pollfd p[3] = {
-	        {.fd = wake_fd, .events = POLLIN}, {.events = POLLIN}, {.fd = port_fd, .events = POLLIN}};
+	struct pollfd p[2 + SERVICE_MAX] = {
+	        {.fd = -1, .events = POLLIN}, {.fd = w->port_fd < 0 ? -1 : w->port_fd, .events = POLLIN}};
 	struct timespec ts, *tsp = NULL;
+	bool is_dual = w->is_dual;
 	int half_fd, err;
 	ssize_t n;
 
-	if (deadline_ns == WAIT_FOREVER && !is_dual && limit_ns == UINT64_MAX) {
-		n = libc.recv(wake_fd, buf, sizeof(buf), 0);
+	if (deadline_ns == WAIT_FOREVER && !is_dual && limit_ns == UINT64_MAX && w->part_count == 1) {
+		n = libc.recv(w->part[0].poller.wake_fd, buf, sizeof(buf), 0);
 		if (n > 0)
 			return 0;
 		if (n == 0) {
-			attach_check_dead(&proc.at);
+			check_dead(w);
 			return 0;
 		}
 		return -errno;
 	}
-	half_fd = p[1].fd = kernel_fd >= 0 ? half_begin(f, kernel_fd) : -1;
+	for (uint32_t i = 0; i < w->part_count; i++) {
+		const struct wait_poller *poller = &w->part[i].poller;
+
+		/* what hung up is readable for ever */
+		p[2 + i] = (struct pollfd){
+		        attach_is_dead(&poller->service->at) ? -1 : poller->wake_fd, POLLIN, 0};
+	}
+	half_fd = p[0].fd = kernel_fd >= 0 ? half_begin(w->f, kernel_fd) : -1;
 	if (deadline_ns != WAIT_FOREVER || limit_ns != UINT64_MAX) {
 		uint64_t now = clock_now_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
 
@@ -314,45 +388,72 @@ static int sleep_on(const struct file *f, int wake_fd, int kernel_fd, bool is_du
 		ts.tv_nsec = (long)(left % 1000000000);
 		tsp = &ts;
 	}
-	err = libc.ppoll(p, port_fd >= 0 ? 3 : 2, tsp, NULL) < 0 ? errno : 0;
+	err = libc.ppoll(p, 2 + w->part_count, tsp, NULL) < 0 ? errno : 0;
 	half_end(half_fd, kernel_fd);
 	if (err) {
-		if (err != EINTR || deadline_ns != WAIT_FOREVER || (!is_dual && port_fd < 0) ||
-		        !wait_restarts())
+		if (err != EINTR || deadline_ns != WAIT_FOREVER ||
+		        (!is_dual && w->port_fd < 0 && w->part_count == 1) || !wait_restarts())
 			return -err;
 		return -ERESTART;
 	}
-	if (p[0].revents & (POLLHUP | POLLERR))
-		attach_check_dead(&proc.at);
-	else if (p[0].revents) /* or the next sleep would be none */
-		RAW(SYS_recvfrom, wake_fd, buf, sizeof(buf), MSG_DONTWAIT);
+	for (uint32_t i = 0; i < w->part_count; i++) {
+		if (p[2 + i].revents & (POLLHUP | POLLERR))
+			attach_check_dead(&w->part[i].poller.service->at);
+		else if (p[2 + i].revents) /* or the next sleep would be none */
+			RAW(SYS_recvfrom, p[2 + i].fd, buf, sizeof(buf), MSG_DONTWAIT);
+	}
 	/* a number that was closed meanwhile, or made another file's, has nothing to tell */
-	return p[1].revents && !(p[1].revents & POLLNVAL) && file_has(f, kernel_fd);
+	return p[0].revents && !(p[0].revents & POLLNVAL) && file_has(w->f, kernel_fd);
 }
 
-/* What a waiting thread leaves behind when it is cancelled, or its call left by longjmp(3): its watch, and
- * the reference of the call that it was in. */
-struct wait_under_way {
-	struct file *f;
-	uint32_t watch;
-	int poller, wake_fd; /* poller -1: none */
-	int port_fd;         /* of attach_sleep, -EAGAIN: not asleep */
-	bool is_dual;        /* waits for the kernel's half, too, or did until its number was closed */
-};
+static void parts_sleep(const struct wait_under_way *w)
+{
+	for (uint32_t i = 0; i < w->part_count; i++)
+		poller_sleep(&w->part[i].poller.service->at.arena, (uint32_t)w->part[i].poller.number);
+}
+
+static void parts_awake(const struct wait_under_way *w)
+{
+	for (uint32_t i = 0; i < w->part_count; i++)
+		poller_awake(&w->part[i].poller.service->at.arena, (uint32_t)w->part[i].poller.number);
+}
+
+static bool parts_have_ready(const struct wait_under_way *w)
+{
+	for (uint32_t i = 0; i < w->part_count; i++)
+		if (poller_has_ready(
+		            &w->part[i].poller.service->at.arena, (uint32_t)w->part[i].poller.number))
+			return true;
+	return false;
+}
+
+static void parts_drain(const struct wait_under_way *w, bool is_all)
+{
+	for (uint32_t i = 0; i < w->part_count; i++)
+		wait_drain(&w->part[i].poller, is_all);
+}
+
+static void parts_release(struct wait_under_way *w)
+{
+	for (uint32_t i = 0; i < w->part_count; i++) {
+		if (w->part[i].watch != WATCH_NONE)
+			wait_release(w->part[i].watch, &w->part[i].poller);
+		w->part[i].watch = WATCH_NONE;
+	}
+}
 
 static void wait_cancelled(void *arg)
 {
 	struct wait_under_way *w = arg;
 
 	if (w->port_fd != -EAGAIN)
-		attach_awake(&proc.at, w->port_fd);
-	if (w->poller >= 0) {
-		poller_awake(&proc.at.arena, (uint32_t)w->poller);
+		attach_awake(proc.near, w->port_fd);
+	if (w->part_count) {
+		parts_awake(w);
 		if (waiter && waiter->half >= 0)
 			half_drop();
-		if (w->watch != WATCH_NONE)
-			wait_release(w->watch, w->poller);
-		wait_drain(w->poller, w->wake_fd);
+		parts_release(w);
+		parts_drain(w, true);
 		wait_nudge(w->f); /* the wake-up may have been for this thread alone */
 	}
 	file_put(w->f);
@@ -368,10 +469,10 @@ int wait_signal(const sigset_t *mask)
 int wait_nap(struct file *f, uint64_t nap_ns)
 {
 	const struct timespec nap = {(time_t)(nap_ns / 1000000000), (long)(nap_ns % 1000000000)};
-	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	struct wait_under_way w = {.f = f, .port_fd = -EAGAIN};
 	int rc;
 
-	if (attach_drive(&proc.at))
+	if (attach_drive(proc.near))
 		return 0;
 	GUARD_BEGIN(wait_cancelled, &w)
 	rc = libc.ppoll(NULL, 0, &nap, NULL) < 0 ? -errno : 0;
@@ -381,7 +482,7 @@ int wait_nap(struct file *f, uint64_t nap_ns)
 
 int wait_kernel(struct file *f, int fd, short events, uint64_t deadline_ns)
 {
-	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	struct wait_under_way w = {.f = f, .port_fd = -EAGAIN};
 	struct pollfd p = {.fd = fd, .events = events};
 	struct timespec ts, *tsp = NULL;
 	int rc;
@@ -402,7 +503,7 @@ int wait_kernel(struct file *f, int fd, short events, uint64_t deadline_ns)
 
 ssize_t wait_recvmsg(struct file *f, int fd, struct msghdr *msg, int flags)
 {
-	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	struct wait_under_way w = {.f = f, .port_fd = -EAGAIN};
 	ssize_t n;
 
 	if (flags & MSG_DONTWAIT)
@@ -415,7 +516,7 @@ ssize_t wait_recvmsg(struct file *f, int fd, struct msghdr *msg, int flags)
 
 ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags)
 {
-	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	struct wait_under_way w = {.f = f, .port_fd = -EAGAIN};
 	ssize_t n;
 
 	if (flags & MSG_DONTWAIT)
@@ -440,7 +541,7 @@ static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, i
 	struct pollfd p = {.fd = kernel_fd, .events = POLLIN};
 	struct timespec zero;
 
-	while (!attach_check_dead(&proc.at) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP)) &&
+	while (!sock_check_dead(f) && !(wait_level(f, events) & (events | EPOLLERR | EPOLLHUP)) &&
 	        !half_is_missed(f, events, kernel_fd)) {
 		int n = wait_nap(f, 1000000);
 
@@ -457,22 +558,64 @@ static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, i
 
 void wait_nudge(struct file *f)
 {
-	uint32_t idx = atomic_load(&f->ep);
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t ep = file_ep(f, i);
 
-	if (idx != ENDPOINT_NONE && !proc_is_dead() && accept_ready(&proc.at.arena, proc_ep(idx)))
-		post(&proc.at, proc_ep(idx)->stack_idx, POST_ENTRY(POST_NUDGE, 0, idx));
+		if (ep != ENDPOINT_NONE && !handle_is_dead(ep) &&
+		        accept_ready(&handle_at(ep)->arena, handle_ep(ep)))
+			handle_post(ep, POST_NUDGE, 0);
+	}
+}
+
+/* A watch and a poller at each service that the socket is at. False: the thread cannot have them. */
+static bool parts_begin(struct wait_under_way *w, uint32_t mask)
+{
+	for (uint32_t i = 0; i < file_ep_count(w->f); i++) {
+		uint32_t ep = file_ep(w->f, i);
+		struct wait_part *part = &w->part[w->part_count];
+
+		if ((i && ep == ENDPOINT_NONE) || handle_is_dead(ep))
+			continue;
+		if (w->part_count == SERVICE_MAX || wait_poller(handle_service(ep), &part->poller))
+			return false;
+		part->ep = ep;
+		part->watch = watch_claim(
+		        &handle_at(ep)->arena, handle_index(ep), (uint32_t)part->poller.number, mask);
+		w->part_count++;
+	}
+	return w->part_count > 0;
+}
+
+/* Gives back watches of endpoints that another thread has dissolved meanwhile. False when a part goes by
+ * looks from here, until the wait is over. */
+static bool parts_are_watched(struct wait_under_way *w)
+{
+	bool is_all = true;
+
+	for (uint32_t i = 0; i < w->part_count; i++) {
+		struct wait_part *part = &w->part[i];
+		bool is_there = atomic_load(&w->f->ep) == part->ep;
+
+		if (unlikely(w->f->also != NULL))
+			is_there |= atomic_load(&w->f->also->ep[part->poller.service - services]) == part->ep;
+		if (unlikely(!is_there) && part->watch != WATCH_NONE) {
+			wait_release(part->watch, &part->poller);
+			part->watch = WATCH_NONE;
+		}
+		is_all &= part->watch != WATCH_NONE;
+	}
+	return is_all;
 }
 
 /* wait_for with all that w tells given back at the end. Or WAIT_NO_POLLER. */
 static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
-	const struct arena *a = &proc.at.arena;
-	uint32_t watch, ep, want = events | EPOLLERR | EPOLLHUP;
+	uint32_t want = events | EPOLLERR | EPOLLHUP;
 	struct file *f = w->f;
 	struct wait_spin spin;
 	uint64_t limit_ns;
-	int poller, wake_fd, port_fd, number = kernel_fd, rc = 0;
-	bool is_over;
+	int port_fd, number = kernel_fd, rc = 0;
+	bool is_over, is_watched;
 
 	if (wait_spin_start(&spin, clock_now_ns(), deadline_ns)) {
 		do {
@@ -481,30 +624,25 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 				return 0;
 		} while (!is_over);
 	}
-	poller = wait_poller(&wake_fd);
-	if (poller < 0)
+	w->is_dual = kernel_fd >= 0;
+	if (!parts_begin(w, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP | WATCH_THREAD)) {
+		parts_release(w);
+		parts_drain(w, true);
+		w->part_count = 0;
 		return WAIT_NO_POLLER;
-	ep = atomic_load(&f->ep);
-	watch = watch_claim(
-	        a, ep, (uint32_t)poller, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP | WATCH_THREAD);
-	*w = (struct wait_under_way){f, watch, poller, wake_fd, -EAGAIN, kernel_fd >= 0};
+	}
 	for (;;) {
-		wait_drain(poller, -1);
-		port_fd = attach_sleep(&proc.at, &limit_ns);
-		poller_sleep(a, (uint32_t)poller);
-		/* another thread has dissolved what we waited for: by looks from here, until the wait is over
-		 */
-		if (unlikely(atomic_load(&f->ep) != ep) && watch != WATCH_NONE) {
-			wait_release(watch, poller);
-			w->watch = watch = WATCH_NONE;
-		}
-		if ((wait_level(f, events) & want) || poller_has_ready(a, (uint32_t)poller) ||
-		        port_fd == -EAGAIN || half_is_missed(f, events, number)) {
-			poller_awake(a, (uint32_t)poller);
+		parts_drain(w, false);
+		port_fd = attach_sleep(proc.near, &limit_ns);
+		parts_sleep(w);
+		is_watched = parts_are_watched(w);
+		if ((wait_level(f, events) & want) || parts_have_ready(w) || port_fd == -EAGAIN ||
+		        half_is_missed(f, events, number)) {
+			parts_awake(w);
 			if (port_fd != -EAGAIN)
-				attach_awake(&proc.at, port_fd);
+				attach_awake(proc.near, port_fd);
 			else
-				attach_drive(&proc.at);
+				attach_drive(proc.near);
 			if ((wait_level(f, events) & want) || half_is_missed(f, events, number))
 				break;
 			if (likely(port_fd != -EAGAIN || clock_now_ns() < deadline_ns))
@@ -513,8 +651,8 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 			break;
 		}
 		if (deadline_ns != WAIT_FOREVER && clock_now_ns() >= deadline_ns) {
-			poller_awake(a, (uint32_t)poller);
-			attach_awake(&proc.at, port_fd);
+			parts_awake(w);
+			attach_awake(proc.near, port_fd);
 			rc = -EAGAIN;
 			break;
 		}
@@ -524,16 +662,15 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 		if (kernel_fd >= 0 && !file_has(f, kernel_fd))
 			kernel_fd = -1;
 		/* without a watch by looks */
-		if (watch == WATCH_NONE && limit_ns > 1000000)
+		if (!is_watched && limit_ns > 1000000)
 			limit_ns = 1000000;
-		rc = sleep_on(f, wake_fd, kernel_fd, w->is_dual, port_fd, deadline_ns, limit_ns);
-		if (latency_is_on(a))
-			latency_awake();
-		poller_awake(a, (uint32_t)poller);
-		attach_awake(&proc.at, port_fd);
+		rc = sleep_on(w, kernel_fd, deadline_ns, limit_ns);
+		wait_note_awake();
+		parts_awake(w);
+		attach_awake(proc.near, port_fd);
 		w->port_fd = -EAGAIN;
-		attach_drive(&proc.at);
-		if (proc_is_dead()) {
+		attach_drive(proc.near);
+		if (sock_is_dead(f)) {
 			rc = 0;
 			break;
 		}
@@ -553,9 +690,8 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 		}
 		rc = 0;
 	}
-	if (watch != WATCH_NONE)
-		wait_release(watch, poller);
-	wait_drain(poller, wake_fd);
+	parts_release(w);
+	parts_drain(w, true);
 	/* woken alone, and going away without the connection: somebody else shall have it */
 	if (rc && (events & EPOLLEXCLUSIVE))
 		wait_nudge(f);
@@ -564,7 +700,7 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 
 int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
-	struct wait_under_way w = {f, WATCH_NONE, -1, -1, -EAGAIN, false};
+	struct wait_under_way w = {.f = f, .port_fd = -EAGAIN};
 	int rc;
 
 	if (wait_level(f, events) & (events | EPOLLERR | EPOLLHUP))

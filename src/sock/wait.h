@@ -3,6 +3,8 @@
 #include <sys/socket.h>
 
 #include "file.h"
+#include "latency.h"
+#include "service.h"
 
 /* A spin loop of this thread before it sleeps: for app_spin_us, but not while that only costs it the core
  * (spin.h). Inside, nothing may be held. */
@@ -13,6 +15,16 @@ struct wait_spin {
 bool wait_spin_start(struct wait_spin *w, uint64_t now_ns, uint64_t deadline_ns);
 /* One pause. False: it has been long enough. */
 bool wait_spin_turn(struct wait_spin *w);
+
+/* For the latency histograms: a thread has slept for something of ours. */
+static inline void wait_note_awake(void)
+{
+	for (uint32_t i = 0; i < service_count(); i++)
+		if (latency_is_on(&services[i].at.arena)) {
+			latency_awake();
+			return;
+		}
+}
 
 #define WAIT_FOREVER UINT64_MAX
 /* How often a thread that sleeps in the kernel for a datagram socket looks whether it has become ours. */
@@ -46,12 +58,17 @@ int wait_kernel(struct file *f, int fd, short events, uint64_t deadline_ns);
 ssize_t wait_recvmsg(struct file *f, int fd, struct msghdr *msg, int flags);
 ssize_t wait_sendmsg(struct file *f, int fd, const struct msghdr *msg, int flags);
 
-/* This thread's poller and the descriptor that becomes readable when it is woken, or -E. */
-int wait_poller(int *wake_fd);
-/* Empties the poller's ready list and its descriptor. */
-void wait_drain(int poller, int wake_fd);
+/* A thread's poller at a service, and the descriptor that becomes readable when it is woken. */
+struct wait_poller {
+	struct service *service;
+	int number, wake_fd;
+};
+/* The calling thread's, made at its first use; 0, or -E: it cannot have one. */
+int wait_poller(struct service *s, struct wait_poller *out);
+/* Empties the poller's ready list, and with is_all its descriptor, too. */
+void wait_drain(const struct wait_poller *p, bool is_all);
 /* Gives a watch back and waits (a few instructions) until it is free. */
-void wait_release(uint32_t watch, int poller);
+void wait_release(uint32_t watch, const struct wait_poller *p);
 
 /* In a forked child: the parent's poller is not ours. */
 /* A call with a signal mask goes on after a look at something of ours: a signal that the mask lets through

@@ -134,10 +134,9 @@ static size_t cursor_next(struct cursor *c, uint8_t **p, size_t max)
 
 /* Copies what is there, at most max bytes. Called with rx_lock. is_peek leaves it there; no_copy (MSG_TRUNC)
  * throws it away. */
-static size_t take(
-        struct file *f, struct endpoint *ep, struct cursor *cur, size_t max, bool is_peek, bool no_copy)
+static size_t take(struct file *f, const struct arena *a, struct endpoint *ep, struct cursor *cur, size_t max,
+        bool is_peek, bool no_copy)
 {
-	const struct arena *a = &proc.at.arena;
 	uint32_t head = atomic_load_explicit(&ep->rx_head, memory_order_acquire);
 	const struct rx_desc *ring = arena_rx_ring(a, ep);
 	uint32_t tail = atomic_load_explicit(&ep->rx_tail, memory_order_relaxed);
@@ -193,6 +192,8 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 	uint64_t deadline = 0;
 	bool is_settled = false;
 	struct endpoint *ep;
+	struct attach *at;
+	uint32_t handle;
 
 	if (unlikely(!sock_is_ours(f)) && !sock_is_ours_soon(f))
 		return SOCK_LIBC;
@@ -201,22 +202,24 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 	if (flags & MSG_ERRQUEUE)
 		return -EAGAIN;
 	if (flags & MSG_OOB)
-		return atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_LISTEN ? -ENOTCONN : -EINVAL;
-	ep = proc_ep(atomic_load(&f->ep));
+		return atomic_load(&handle_ep(atomic_load(&f->ep))->state) == EP_LISTEN ? -ENOTCONN : -EINVAL;
+	handle = atomic_load(&f->ep);
+	ep = handle_ep(handle);
+	at = handle_at(handle);
 	target = flags & MSG_WAITALL ? want : (size_t)opt_int(f, EPO_RCVLOWAT); /* sock_rcvlowat */
 	for (;;) {
 		uint32_t state, fl, bell = 0;
 		int err, rc;
 		size_t n;
 
-		if (unlikely(proc_is_dead()))
+		if (unlikely(attach_is_dead(at)))
 			return done ? (ssize_t)done : atomic_exchange(&f->death_told, true) ? 0 : -ECONNRESET;
 		state = atomic_load_explicit(&ep->state, memory_order_acquire);
 		fl = atomic_load_explicit(&ep->flags, memory_order_acquire);
 		if (unlikely(state == EP_LISTEN || state == EP_BOUND))
 			return -ENOTCONN;
 		if (ep_rx_ready(ep)) {
-			rc = ep_lock(&proc.at, &ep->rx_lock);
+			rc = ep_lock(at, &ep->rx_lock);
 			if (rc == -ECONNRESET)
 				continue;
 			if (rc)
@@ -224,11 +227,11 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 			if (is_peek) {
 				struct cursor again = {.iov = iov, .count = count};
 
-				n = take(f, ep, &again, want, true, flags & MSG_TRUNC);
+				n = take(f, &at->arena, ep, &again, want, true, flags & MSG_TRUNC);
 				done = n;
 				cur.is_bad = again.is_bad;
 			} else {
-				n = take(f, ep, &cur, want - done, false, flags & MSG_TRUNC);
+				n = take(f, &at->arena, ep, &cur, want - done, false, flags & MSG_TRUNC);
 				done += n;
 			}
 			if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES ||
@@ -240,7 +243,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 			if (unlikely(cur.is_bad) && !done)
 				return -EFAULT;
 			if (bell)
-				post_doorbell(&proc.at, ep, bell);
+				post_doorbell(at, ep, bell);
 		}
 		if (done == want &&
 		        (done || ep_rx_ready(ep) ||
@@ -277,10 +280,10 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 
 			if (!done && !is_settled && (is_settled = true) && local_settle(ep))
 				continue;
-			if (!done && attach_drive_seldom(&proc.at))
+			if (!done && attach_drive_seldom(at))
 				continue;
 			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255 &&
-			        attach_check_dead(&proc.at))
+			        attach_check_dead(at))
 				continue;
 			return done ? (ssize_t)done : -EAGAIN;
 		}
@@ -288,7 +291,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 			deadline = deadline_after(opt_rcvtimeo(f));
 		if (is_peek && done) { /* more than is there: wait for the level to grow is not to be had by
 			                  readiness alone */
-			if (wait_nap(f, 1000000) < 0 || attach_check_dead(&proc.at))
+			if (wait_nap(f, 1000000) < 0 || attach_check_dead(at))
 				return (ssize_t)done;
 			if (clock_now_ns() >= deadline)
 				return (ssize_t)done;
@@ -301,27 +304,27 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 }
 
 /* Room for one more byte at tx_head: a block under it. Called with tx_lock. */
-static bool block_ready(struct endpoint *ep, uint32_t head)
+static bool block_ready(struct attach *at, struct endpoint *ep, uint32_t head)
 {
-	_Atomic uint32_t *lock = &proc.at.grant_lock[ep->stack_idx];
+	_Atomic uint32_t *lock = &at->grant_lock[ep->stack_idx];
 	uint32_t block;
 
 	if (head % TX_BLOCK_SIZE)
 		return true;
 	spin_lock(lock);
-	block = grant_peek(&proc.at, ep->stack_idx);
+	block = grant_peek(at, ep->stack_idx);
 	if (block != BLOCK_NONE) {
-		ep_tx_block_set(&proc.at.arena, ep, head, block);
-		grant_take(&proc.at, ep->stack_idx);
+		ep_tx_block_set(&at->arena, ep, head, block);
+		grant_take(at, ep->stack_idx);
 	}
 	spin_unlock(lock);
 	return block != BLOCK_NONE;
 }
 
 /* Copies as much as fits. Called with tx_lock. */
-static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is_starved)
+static size_t put(struct attach *at, struct endpoint *ep, struct cursor *cur, size_t left, bool *is_starved)
 {
-	const struct arena *a = &proc.at.arena;
+	const struct arena *a = &at->arena;
 	uint32_t limit = ep_tx_limit(ep), lowat = (uint32_t)ep_opt(ep, EPO_NOTSENT_LOWAT);
 	uint32_t head = atomic_load_explicit(&ep->tx_head, memory_order_relaxed);
 	size_t done = 0, published = 0;
@@ -341,7 +344,7 @@ static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is
 			n = limit - used;
 		if (n > left)
 			n = left;
-		if (!block_ready(ep, head)) {
+		if (!block_ready(at, ep, head)) {
 			*is_starved = true;
 			break;
 		}
@@ -356,7 +359,7 @@ static size_t put(struct endpoint *ep, struct cursor *cur, size_t left, bool *is
 		atomic_store_explicit(&ep->tx_head, head, memory_order_release);
 		if (done - published >= TX_PUBLISH_BYTES && left) {
 			published = done;
-			post_doorbell(&proc.at, ep, DOORBELL_TX);
+			post_doorbell(at, ep, DOORBELL_TX);
 		}
 	}
 	return done;
@@ -377,6 +380,8 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 	uint64_t deadline = 0;
 	bool is_settled = false, is_driven = false;
 	struct endpoint *ep;
+	struct attach *at;
+	uint32_t handle;
 
 	if (unlikely(!sock_is_ours(f)) && !sock_is_ours_soon(f))
 		return SOCK_LIBC;
@@ -385,16 +390,18 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 	if (unlikely(flags & (MSG_OOB | MSG_FASTOPEN))) {
 		if (flags & MSG_OOB)
 			return -EOPNOTSUPP;
-		if (atomic_load(&proc_ep(atomic_load(&f->ep))->state) == EP_ESTABLISHED)
+		if (atomic_load(&handle_ep(atomic_load(&f->ep))->state) == EP_ESTABLISHED)
 			return -EISCONN;
 	}
-	ep = proc_ep(atomic_load(&f->ep));
+	handle = atomic_load(&f->ep);
+	ep = handle_ep(handle);
+	at = handle_at(handle);
 	for (;;) {
 		uint32_t state;
 		bool is_starved = false;
 		int err, rc;
 
-		if (unlikely(proc_is_dead()))
+		if (unlikely(attach_is_dead(at)))
 			return done ? (ssize_t)done : broken_pipe(flags);
 		state = atomic_load_explicit(&ep->state, memory_order_acquire);
 		if (state == EP_LISTEN || state == EP_BOUND)
@@ -411,7 +418,7 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 				return done ? (ssize_t)done : broken_pipe(flags);
 			if (!want)
 				return 0;
-			rc = ep_lock(&proc.at, &ep->tx_lock);
+			rc = ep_lock(at, &ep->tx_lock);
 			if (rc == -ECONNRESET)
 				continue;
 			if (rc)
@@ -423,9 +430,9 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 				if (is_more != ((atomic_load_explicit(&ep->app_flags, memory_order_relaxed) &
 				                        APP_MORE) != 0))
 					atomic_fetch_xor(&ep->app_flags, APP_MORE);
-				n = put(ep, &cur, want - done, &is_starved);
-				if (n && latency_is_on(&proc.at.arena))
-					latency_written(&proc.at.arena, ep,
+				n = put(at, ep, &cur, want - done, &is_starved);
+				if (n && latency_is_on(&at->arena))
+					latency_written(&at->arena, ep,
 					        atomic_load_explicit(&ep->tx_head, memory_order_relaxed));
 
 				done += n;
@@ -433,14 +440,14 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 					/* announce before the doorbell: the stack answers with an event once
 					 * there is room again */
 					atomic_store(&ep->tx_want, 1);
-					post_doorbell(&proc.at, ep, DOORBELL_TX);
+					post_doorbell(at, ep, DOORBELL_TX);
 				} else if (n) {
-					post_doorbell(&proc.at, ep, DOORBELL_TX);
+					post_doorbell(at, ep, DOORBELL_TX);
 				}
 			}
 			ep_unlock(&ep->tx_lock);
 			if (done == want) {
-				attach_push(&proc.at, done);
+				attach_push(at, done);
 				return (ssize_t)done;
 			}
 			if (unlikely(cur.is_bad))
@@ -452,14 +459,14 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 			/* The kernel takes what there is for a socket that has nothing else under way, and
 			 * programs count on it. Most often it is a child that was forked a moment ago and has
 			 * not been granted blocks yet. */
-			if (is_starved && ep_tx_used(ep) <= done && grant_await(&proc.at, ep))
+			if (is_starved && ep_tx_used(ep) <= done && grant_await(at, ep))
 				continue;
 			if (!done && !is_settled && (is_settled = true) && local_settle(ep))
 				continue;
-			if (!done && !is_driven && (is_driven = true) && attach_drive(&proc.at))
+			if (!done && !is_driven && (is_driven = true) && attach_drive(at))
 				continue;
 			if (atomic_fetch_add_explicit(&misses, 1, memory_order_relaxed) % 256 == 255)
-				attach_check_dead(&proc.at);
+				attach_check_dead(at);
 			return done ? (ssize_t)done : -EAGAIN;
 		}
 		if (!deadline)
@@ -472,7 +479,7 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 				return done ? (ssize_t)done : rc;
 			if (clock_now_ns() >= deadline)
 				return done ? (ssize_t)done : -EAGAIN;
-			attach_check_dead(&proc.at);
+			attach_check_dead(at);
 			continue;
 		}
 		rc = wait_for(f, EPOLLOUT, deadline, -1);
@@ -506,7 +513,7 @@ ssize_t sock_sendfile(struct file *f, int fd, int in, off64_t *offset, size_t co
 		return -ENOMEM;
 	while (done < count) {
 		size_t part = count - done < SENDFILE_PART ? count - done : SENDFILE_PART;
-		struct endpoint *ep = proc_ep(atomic_load(&f->ep));
+		struct endpoint *ep = handle_ep(atomic_load(&f->ep));
 		uint32_t room = ep_tx_room(ep);
 		struct iovec iov = {buf, 0};
 		ssize_t n, sent;
