@@ -7,6 +7,7 @@
  * "References".
  */
 #include "pass_int.h"
+#include "epoll_set.h"
 #include "file.h"
 #include "libc.h"
 #include "log.h"
@@ -144,25 +145,44 @@ static bool peer_is_foreign(int fd)
 	return !is_found;
 }
 
-/* One ticket, so one service: a socket that is at several arrives at its first. */
-static int ticket_for(struct file *f, int fd)
+/* A ticket at one service. inner_fd waits in it. */
+static int ticket_at(const struct file *f, uint32_t handle, int fd, int inner_fd)
 {
-	uint32_t handle = atomic_load(&f->ep);
 	struct service *s = handle_service(handle);
 	int slot = pass_slot_prepare(s, TICKET_PASSED);
 	struct pass_ticket *t;
 
 	if (slot < 0)
 		return -ETOOMANYREFS;
-	if (f->also)
-		log_limited_warning("fd %d is at several services: whoever gets it has it at %s alone", fd,
-		        s->socket_path);
 	t = (struct pass_ticket *)(void *)arena_client(&s->at.arena, (uint32_t)slot)->ticket;
 	t->head = pass_head_make(1);
 	t->entry = (struct pass_entry){.fd = fd, .same_as = -1};
 	pass_entry_fill(&t->entry, f);
+	atomic_store(&t->entry.file.ep, handle);
 	hold_set(&s->at.arena, (uint32_t)slot, handle_index(handle));
-	return pass_ticket_open(s, (uint32_t)slot, fd);
+	return pass_ticket_open(s, (uint32_t)slot, inner_fd);
+}
+
+/* The ticket for a socket. One that is at several services has a ticket at each, and each waits in the next;
+ * in the last waits the kernel's socket. */
+static int ticket_for(const struct file *f, int fd)
+{
+	int inner = fd;
+
+	for (uint32_t i = file_ep_count(f); i-- > 0;) {
+		uint32_t handle = file_ep(f, i);
+		int ticket;
+
+		if (handle == ENDPOINT_NONE || (i && handle_is_dead(handle)))
+			continue;
+		ticket = ticket_at(f, handle, fd, inner);
+		if (inner != fd)
+			libc.close(inner);
+		if (ticket < 0)
+			return ticket;
+		inner = ticket;
+	}
+	return inner;
 }
 
 static bool is_rights(const struct cmsghdr *c)
@@ -324,41 +344,103 @@ struct file *pass_entry_take(const struct file *saved, uint32_t ep, int fd)
 	return f;
 }
 
+/* A ticket that is being cashed. */
+struct cashed {
+	struct service *service; /* NULL: this process is not there */
+	uint32_t slot, ep;
+	struct pass_ticket ticket;
+	int fd;
+};
+
+/* Reads the ticket and makes the endpoint ours as well, so that it may be closed. False: there is nothing
+ * behind it for this process. */
+static bool cash(struct cashed *c, int fd)
+{
+	struct call last = {.op = CALL_BARRIER, .endpoint = ENDPOINT_NONE};
+	int slot;
+
+	*c = (struct cashed){.fd = fd};
+	slot = ticket_slot(fd, &c->service);
+	if (slot < 0)
+		return false;
+	c->slot = (uint32_t)slot;
+	memcpy(&c->ticket, arena_client(&c->service->at.arena, c->slot)->ticket, sizeof(c->ticket));
+	c->ep = handle_make(c->service, handle_index(atomic_load(&c->ticket.entry.file.ep)));
+	if (!pass_head_is_good(&c->ticket.head) || handle_ep(c->ep) == &service_no_ep ||
+	        !hold_test(&c->service->at.arena, c->slot, handle_index(c->ep))) {
+		c->service = NULL;
+		return false;
+	}
+	/* A release that we posted a moment ago, of the same socket, would take the new bit away: let it
+	 * pass. Our own bit comes before the ticket is closed. */
+	post_call(&c->service->at, handle_ep(c->ep)->stack_idx, &last);
+	pass_hold_own(c->ep);
+	return true;
+}
+
+/* What the hang-up would bring about a moment later; unless there may be another copy of the ticket. */
+static void cashed_end(const struct cashed *c, bool is_last)
+{
+	if (c->service && is_last)
+		hold_clear(&c->service->at.arena, c->slot, handle_index(c->ep));
+}
+
+static bool is_unix(int fd)
+{
+	int domain = 0;
+	socklen_t len = sizeof(domain);
+
+	return !libc.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX;
+}
+
+/* An endpoint at another service than the first. */
+static void also_add(struct file *f, const struct cashed *c)
+{
+	_Atomic uint32_t *at = file_also_take(f) ? &f->also->ep[c->service - services] : NULL;
+	uint32_t none = ENDPOINT_NONE;
+
+	if (handle_service(atomic_load(&f->ep)) != c->service && at &&
+	        (atomic_compare_exchange_strong(at, &none, c->ep) || none == c->ep))
+		return;
+	sock_ep_release(c->ep, 0);
+}
+
 static void ticket_cash(int fd, bool is_last)
 {
-	struct service *s = NULL;
-	int slot = ticket_slot(fd, &s), flags, kernel_fd;
-	struct call last = {.op = CALL_BARRIER, .endpoint = ENDPOINT_NONE};
-	struct pass_ticket t;
-	struct file *f;
-	uint32_t ep;
+	struct cashed first, inner[SERVICE_MAX];
+	int flags, in_fd, count = 0;
+	struct file *f = NULL;
 
-	if (slot < 0) {
+	if (!is_unix(fd) || !cash(&first, fd)) {
 		pass_adopt_kernel(fd);
 		return;
 	}
-	memcpy(&t, arena_client(&s->at.arena, (uint32_t)slot)->ticket, sizeof(t));
-	ep = handle_make(s, handle_index(atomic_load(&t.entry.file.ep)));
 	flags = libc.fcntl(fd, F_GETFD);
-	if (!pass_head_is_good(&t.head) || handle_ep(ep) == &service_no_ep ||
-	        !hold_test(&s->at.arena, (uint32_t)slot, handle_index(ep)))
+	in_fd = attach_stashed(fd);
+	for (; in_fd >= 0 && is_unix(in_fd) && count < SERVICE_MAX; count++) {
+		cash(&inner[count], in_fd);
+		in_fd = attach_stashed(in_fd);
+	}
+	if (in_fd >= 0) {
+		libc.dup3(in_fd, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+		libc.close(in_fd);
+		f = pass_entry_take(&first.ticket.entry.file, first.ep, fd);
+	}
+	if (in_fd < 0)
+		sock_ep_release(first.ep, 0);
+	for (int i = 0; i < count; i++) {
+		if (f && inner[i].service)
+			also_add(f, &inner[i]);
+		else if (inner[i].service)
+			sock_ep_release(inner[i].ep, 0);
+		cashed_end(&inner[i], f && is_last);
+		libc.close(inner[i].fd);
+	}
+	cashed_end(&first, f && is_last);
+	if (!f)
 		return;
-	kernel_fd = attach_stashed(fd);
-	if (kernel_fd < 0)
-		return;
-	/* A release that we posted a moment ago, of the same socket, would take the new bit away: let it
-	 * pass. Our own bit comes before the ticket is closed. */
-	post_call(&s->at, handle_ep(ep)->stack_idx, &last);
-	pass_hold_own(ep);
-	libc.dup3(kernel_fd, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0);
-	libc.close(kernel_fd);
-	f = pass_entry_take(&t.entry.file, ep, fd);
-	/* what the hang-up would bring about a moment later; unless there may be another copy of the ticket
-	 */
-	if (f && is_last)
-		hold_clear(&s->at.arena, (uint32_t)slot, handle_index(ep));
-	if (f)
-		log_debug("fd %d came from another process", fd);
+	epoll_file_changed(f);
+	log_debug("fd %d came from another process", fd);
 }
 
 void pass_received(const struct msghdr *msg, int flags)
