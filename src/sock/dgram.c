@@ -124,7 +124,8 @@ static void kernel_filter(struct file *f, int fd, bool is_off)
 
 	f->dg->is_off = is_off;
 	for (uint32_t i = 0; i < service_count() && !is_off; i++)
-		if (!strncmp(services[i].at.arena.hdr->device, "afpacket:", 9)) {
+		if (!attach_is_dead(&services[i].at) &&
+		        !strncmp(services[i].at.arena.hdr->device, "afpacket:", 9)) {
 			filter_part(&other[len], &services[i]);
 			len += FILTER_PART;
 		}
@@ -148,8 +149,8 @@ static void mode_set(struct file *f, int mode)
 	atomic_store(&f->mode, (uint8_t)mode);
 	epoll_file_changed(f);
 	/* threads that sleep for Pronk's half alone look again */
-	if (old == MODE_PRONK && mode == MODE_DUAL && !sock_is_dead(f))
-		handle_post(atomic_load(&f->ep), POST_NUDGE, 0);
+	if (old == MODE_PRONK && mode == MODE_DUAL)
+		dgram_nudge(f);
 }
 
 /* With the file's lock: Pronk's half goes, the kernel has the socket as it was at first, with the flags that
@@ -193,7 +194,7 @@ static struct service *bind_service(const struct sock_addr *a)
 
 	if (!s)
 		s = route_broadcaster(a);
-	if (!s)
+	if (!s || attach_is_dead(&s->at))
 		s = service_first();
 	return s ? s : &services[0];
 }
@@ -214,7 +215,7 @@ static int bind_both(struct service *s, struct file *f, int fd, struct sock_addr
 		rc = half_bind(s, f, a);
 		if (rc)
 			return rc;
-		if (unlikely(service_count() > 1) && route_is_any(a) && (rc = half_bind_others(f))) {
+		if (unlikely(service_count() > 1) && !half_is_one(f) && (rc = half_bind_others(f))) {
 			half_release(f);
 			if (port || rc != -EADDRINUSE || i == PORT_TRIES)
 				return rc;
