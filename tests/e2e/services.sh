@@ -163,20 +163,22 @@ one_dies() {
 	rc=$?
 	[ $rc = 0 ] && grep -q '^survived' "$work/victim.out" || because "$(grep -v '^pronk' "$work/victim.log" | tail -1), exit status $rc" || return
 	[ "$(lines_of_pronk "$work/victim.log")" = 1 ] || because "$(lines_of_pronk "$work/victim.log") lines speak of it: $(head -2 "$work/victim.log" | tr '\n' '|')" || return
-	remark "$(grep -m1 '^pronk' "$work/victim.log")"
+	remark "$(grep -m1 '^pronk' "$work/victim.log" | sed "s|$work/||g")"
 }
 
-# alone PATTERN: with the second of $configs, which cannot be used, the first serves; the one line of it is like PATTERN
-alone() {
+# with_one_line PATTERN CASE: the case passes, and one line like PATTERN is said
+with_one_line() {
 	local rc
-	: >"$work/alone.log"
-	both timeout 60 "$python" "$e2e_dir/services.py" case "$work/world.json" only_a >"$work/alone.out" 2>"$work/alone.log"
+	: >"$work/line.log"
+	both timeout 60 "$python" "$e2e_dir/services.py" case "$work/world.json" "$2" >"$work/line.out" 2>"$work/line.log"
 	rc=$?
-	[ $rc = 0 ] || because "exit status $rc: $(grep -v '^pronk' "$work/alone.log" | head -1)" || return
-	[ "$(lines_of_pronk "$work/alone.log")" = 1 ] || because "$(lines_of_pronk "$work/alone.log") lines: $(head -3 "$work/alone.log" | tr '\n' '|')" || return
-	grep -qE "^pronk: .*$1" "$work/alone.log" || because "it says: $(head -1 "$work/alone.log")" || return
-	remark "$(head -1 "$work/alone.log")"
+	[ $rc = 0 ] || because "exit status $rc: $(grep -v '^pronk' "$work/line.log" | head -1)" || return
+	[ "$(lines_of_pronk "$work/line.log")" = 1 ] || because "$(lines_of_pronk "$work/line.log") lines: $(head -3 "$work/line.log" | tr '\n' '|')" || return
+	grep -qE "^pronk: .*$1" "$work/line.log" || because "it says: $(head -1 "$work/line.log")" || return
+	remark "$(head -1 "$work/line.log" | sed "s|$work/||g" | cut -c1-120)"
 }
+# alone PATTERN: with the second of $configs, which cannot be used, the first serves
+alone() { with_one_line "$1" only_a; }
 
 not_running() {
 	b_stop
@@ -198,10 +200,10 @@ two_inline() {
 	alone "b-inline\.conf.*inline"
 }
 
-is_running() { "$pronk" status -c "$1" >/dev/null 2>&1; }
+services_gone() { ! ip netns pids "$ns_p" | xargs -I{} cat /proc/{}/comm 2>/dev/null | grep -qx pronkd; }
 # with the preload library alone, nothing runs before; both services end after their last program
 autostarted() {
-	local file rc
+	local rc
 	service_stop
 	b_stop
 	sed -i '/^autostart = /d' "$conf_b"
@@ -211,9 +213,7 @@ autostarted() {
 	rc=$?
 	[ $rc = 0 ] || because "exit status $rc: $(tail -1 "$work/preload.log")" || return
 	[ ! -s "$work/preload.log" ] || because "it says: $(head -1 "$work/preload.log")" || return
-	for file in "$conf" "$conf_b"; do
-		wait_until 20 eval "! is_running '$file'" || because "the service of $file does not end after its last program" || return
-	done
+	wait_until 20 services_gone || because "the services do not end after their last program"
 }
 
 # check_says: pronk check about both, and pronk run of a list that is none
@@ -258,6 +258,7 @@ for kind in "${@:-afpacket}"; do
 	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process
 	scenario "$link: redis-server" redis_everywhere
 	if [ "$link" != kernel ]; then
+		scenario "$link: a listener at both is passed on" with_one_line "several services.*p\.sock" listener_travels
 		scenario "$link: the files in the other order" other_order
 		scenario "$link: all memory comes back" memories_back
 		scenario "$link: one service dies" one_dies

@@ -182,12 +182,15 @@ def child_opens_its_own():
 	child(body)()
 
 
+ACCEPTS = 3
+
+
 def upper_server(listen_fd, *fds):
-	"""What a program does that has got all this from another one: serves these connections, and three more."""
+	"""What a program does that has got all this from another one: serves these connections, and ACCEPTS more."""
 	s = socket.socket(fileno=int(listen_fd))
 	s.setblocking(True)  # O_NONBLOCK is of the file, and whoever had it used time limits
 	threads = []
-	for fd in list(fds) + [None] * 3:
+	for fd in list(fds) + [None] * ACCEPTS:
 		got = socket.socket(fileno=int(fd)) if fd is not None else s.accept()[0]
 		got.setblocking(True)
 		threads.append(threading.Thread(target=serve_bytes, args=(got,)))
@@ -227,33 +230,24 @@ def listener_and_connections_survive_exec():
 	wait()
 
 
-@case
-def connections_travel_to_another_process():
+def receiver():
+	"""Another process: (what to send descriptors with, what ends when it has served them)."""
 	left, right = socket.socketpair()
 	left.settimeout(LIMIT_S)
-	text = [sys.executable, os.path.abspath(sys.argv[0]), 'receive', str(right.fileno())]
-	other = subprocess.Popen(text, pass_fds=[right.fileno()])
+	other = subprocess.Popen([sys.executable, os.path.abspath(sys.argv[0]), 'receive', str(right.fileno())], pass_fds=[right.fileno()])
 	right.close()
-	s, port = listener()
-	ends = []
-	for place in each():
-		link = place.connect(port)
-		ends.append((s.accept()[0], link))
-		ends.append(connected(place))
-	fds = [s.fileno()] + [got.fileno() for got, _ in ends]
-	same('sendmsg', left.sendmsg([b'%d' % len(fds)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))]), 1)
-	same('the receiver has them', left.recv(4), b'have')
-	for got, _ in ends:
-		got.close()
-	s.close()
-	for _, link in ends:
-		upper(link, 'passed on')
-		link.close()
-	for place in each():
-		link = place.connect(port)
-		upper(link, 'listener passed on')
-		link.close()
-	same('the receiver ends with', other.wait(LIMIT_S), 0)
+
+	def send(*sockets):
+		fds = array.array('i', [s.fileno() for s in sockets])
+		left.sendmsg([b'%d' % len(fds)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+		same('the receiver has them', left.recv(4), b'have')
+		for s in sockets:
+			s.close()
+
+	def end():
+		left.close()  # which it waits for
+		same('the receiver ends with', other.wait(LIMIT_S), 0)
+	return send, end
 
 
 def receive(fd):
@@ -262,8 +256,40 @@ def receive(fd):
 	fds = array.array('i')
 	fds.frombytes(control[0][2])
 	same('descriptors', len(fds), int(data))
+	threading.Thread(target=upper_server, args=fds, daemon=True).start()
 	pipe.sendall(b'have')
-	upper_server(fds[0], *fds[1:])
+	same('the end', pipe.recv(1), b'')
+	os._exit(0)
+
+
+@case
+def connections_travel_to_another_process():
+	send, end = receiver()
+	s, port = listener()
+	ends = []
+	for place in each():
+		link = place.connect(port)
+		ends.append((s.accept()[0], link))
+		ends.append(connected(place))
+	send(listener('127.0.0.1')[0], *[got for got, _ in ends])
+	for _, link in ends:
+		upper(link, 'passed on')
+		link.close()
+	end()
+
+
+def listener_travels():
+	"""It arrives at the first of its services, and at the kernel; a line says so."""
+	send, end = receiver()
+	s, port = listener()
+	send(s)
+	for place in (places['a'], places['kernel'], places['a']):  # ACCEPTS
+		link = place.connect(port)
+		upper(link, 'listener passed on')
+		link.close()
+		if place.name == 'kernel':
+			same('b', places['b'].ask('connect', places['b'].addr, port), 'error ECONNREFUSED')
+	end()
 
 
 # --- a service that dies ---
