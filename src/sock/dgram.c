@@ -300,7 +300,8 @@ static int port_let_go(struct file *f, int fd)
 		d->has_kernel = kernel_name(fd, &a, false);
 		kernel_filter(f, fd, d->has_kernel);
 	}
-	if (d->has_kernel || d->is_specific || rx_is_ready(f) || atomic_load(&ep_of(f)->error)) {
+	if (d->has_kernel || d->is_specific ||
+	        (!sock_is_dead(f) && (rx_is_ready(f) || atomic_load(&ep_of(f)->error)))) {
 		d->is_parked = true;
 		mode_set(f, d->has_kernel ? MODE_DUAL : MODE_PRONK);
 		return half_deafen(f);
@@ -591,6 +592,12 @@ static int dissolve(struct file *f, int fd)
 	return rc;
 }
 
+/* Its services have died, but others live: a socket with a port that nobody asked for can begin anew. */
+static bool half_may_go(const struct file *f)
+{
+	return f->dg->is_auto && !f->dg->has_kernel && !f->dg->is_specific && service_first();
+}
+
 /* The address of connect(2), or the kernel's words for it: inet_dgram_connect, __ip4_datagram_connect,
  * __ip6_datagram_connect. */
 static int connect_addr(
@@ -622,7 +629,7 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 		return SOCK_LIBC;
 	if (!user_is_bad(addr) && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
 		spin_lock(&f->lock);
-		if (sock_is_ours(f) && !sock_is_dead(f)) {
+		if (sock_is_ours(f) && (!sock_is_dead(f) || half_may_go(f))) {
 			rc = dissolve(f, fd);
 		} else {
 			rc = SOCK_LIBC;

@@ -395,6 +395,17 @@ static void turn_to_living(struct file *f)
 	}
 }
 
+/* One whose service has died can still be let go of its peer: nobody else writes there any more. */
+static int first_connect(struct file *f, const struct sock_addr *to)
+{
+	uint32_t own = atomic_load(&f->ep);
+
+	if (likely(!handle_is_dead(own)) || (to->family && to != &nowhere))
+		return connect_at(own, to);
+	memset(&handle_ep(own)->remote, 0, sizeof(handle_ep(own)->remote));
+	return 0;
+}
+
 int half_connect(struct file *f, const struct sock_addr *to)
 {
 	static const struct sock_addr none;
@@ -406,7 +417,7 @@ int half_connect(struct file *f, const struct sock_addr *to)
 	else
 		turn_to_living(f);
 	if (!rc)
-		rc = connect_at(atomic_load(&f->ep), to);
+		rc = first_connect(f, to);
 	if (!rc)
 		others_connect(f, to->family ? &nowhere : &none);
 	else if (old != ENDPOINT_NONE)
