@@ -238,7 +238,8 @@ static uint32_t level_of_all(const struct file *f, uint32_t want)
 
 		if (ep == ENDPOINT_NONE || handle_is_dead(ep))
 			continue;
-		ev = level_of(ep, want);
+		/* one that sends nothing has room: no answer of a stack that may be stopped is waited for */
+		ev = level_of(ep, !i || ep_tx_used(handle_ep(ep)) ? want : want & ~(uint32_t)EPOLLOUT);
 		any |= ev;
 		all &= ev;
 	}
