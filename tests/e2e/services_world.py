@@ -108,6 +108,29 @@ class Hand:
 			left -= len(data)
 		return size - left
 
+	def burst(self, addr, port, threads, count):
+		"""So many threads, each so many connections one after the other, with a question and its answer in capital letters."""
+		wrong = []
+
+		def body(number):
+			try:
+				for i in range(count):
+					text = b'letters %d %d' % (number, i)
+					with socket.create_connection((addr, port), LIMIT_S) as s:
+						s.sendall(text)
+						got = recv_all(s, len(text))
+						if got != text.upper():
+							wrong.append('%r for %r' % (got, text))
+			except OSError as e:
+				wrong.append('%s in connection %d of thread %d' % (name_of(e), i, number))
+
+		all_threads = [threading.Thread(target=body, args=(number,), daemon=True) for number in range(threads)]
+		for t in all_threads:
+			t.start()
+		for t in all_threads:
+			t.join()
+		return wrong[:3]
+
 	def sendto(self, i, data, addr, port):
 		self.sockets[i].sendto(data, (addr, port))
 
