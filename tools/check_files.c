@@ -6,6 +6,9 @@
 
 #include <string.h>
 
+#include "arena.h"
+#include "pages.h"
+
 /* Two files, in their order. False when one of them could not be read: nothing is known of it then. */
 static bool pair_next(const struct checked *files, uint32_t count, uint32_t *a, uint32_t *b)
 {
@@ -224,11 +227,9 @@ static void cores_check(const struct checked *files, uint32_t count, struct repo
 static void pages_check(const struct checked *files, uint32_t count, struct report *r)
 {
 	static const char dir[] = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-	const struct machine *m = &files[0].m;
-	long total = machine_number(m, "%s/nr_hugepages", dir),
-	     left = machine_number(m, "%s/free_hugepages", dir),
-	     promised = machine_number(m, "%s/resv_hugepages", dir), need = 0;
+	uint32_t need = 0;
 	bool is_must = false;
+	struct pages pages;
 	struct finding *f;
 
 	for (uint32_t i = 0; i < count; i++) {
@@ -237,23 +238,22 @@ static void pages_check(const struct checked *files, uint32_t count, struct repo
 		/* one that runs has its share */
 		if (!files[i].is_good || c->hugepages == CFG_HUGEPAGES_OFF || !files[i].m.service)
 			continue;
-		need += machine_pages(c, files[i].m.iface_rc ? 0 : files[i].m.iface.mtu);
+		need += arena_pages(c, files[i].m.iface_rc ? 0 : files[i].m.iface.mtu);
 		is_must |= c->hugepages == CFG_HUGEPAGES_ON;
 	}
-	left -= promised > 0 ? promised : 0;
-	left = left < 0 ? 0 : left;
-	if (left >= need) {
-		report_add(r, LEVEL_OK, "files.hugepages",
-		        "2 MB: %ld free, together they want about %ld more", left, need);
+	pages_read(&pages, files[0].m.root, -1);
+	if (pages.left >= (long)need) {
+		report_add(r, LEVEL_OK, "files.hugepages", "2 MB: %ld free, together they want about %u more",
+		        pages.left, need);
 		return;
 	}
 	f = report_add(r, is_must ? LEVEL_MISSING : LEVEL_NOTE, "files.hugepages",
-	        "2 MB: %ld free, together they want about %ld more", left, need);
+	        "2 MB: %ld free, together they want about %u more", pages.left, need);
 	finding_means(
 	        f, is_must ? "hugepages = \"on\" does not start with fewer."
 	                   : "Plain pages serve, a little slower. Nothing has to be done for a first try.");
-	if (total >= 0)
-		finding_fix(f, "echo %ld | sudo tee %s/nr_hugepages", total + need - left, dir);
+	if (pages.has_any)
+		finding_fix(f, "echo %ld | sudo tee %s/nr_hugepages", pages_want(&pages, need), dir);
 }
 
 void check_files(const struct checked *files, uint32_t count, struct report *r)

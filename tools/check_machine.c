@@ -13,6 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "arena.h"
+#include "pages.h"
+
 enum {
 	KERNEL_MAJOR = 5, /* epoll_pwait2(2) */
 	KERNEL_MINOR = 11,
@@ -267,17 +270,17 @@ void check_rights(const struct machine *m, const struct cfg *cfg, struct report 
 static void pages_check(const struct machine *m, const struct cfg *cfg, struct report *r)
 {
 	static const char dir[] = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-	long total = machine_number(m, "%s/nr_hugepages", dir),
-	     left = machine_number(m, "%s/free_hugepages", dir),
-	     promised = machine_number(m, "%s/resv_hugepages", dir);
-	unsigned need = machine_pages(cfg, m->iface_rc ? 0 : m->iface.mtu);
+	uint32_t need = arena_pages(cfg, m->iface_rc ? 0 : m->iface.mtu);
 	int node = machine_device_node(m, cfg), nodes = machine_nodes(m);
 	char nodes_text[256] = "";
-	size_t n = 0;
+	struct pages pages;
 	struct finding *f;
 	bool is_enough;
+	size_t n = 0;
+	long total;
 
-	if (total < 0) {
+	pages_read(&pages, m->root, nodes > 1 ? node : -1);
+	if (!pages.has_any) {
 		f = report_add(r, cfg->hugepages == CFG_HUGEPAGES_ON ? LEVEL_MISSING : LEVEL_NOTE,
 		        "hugepages.reserved", "this kernel, or this container, has no 2 MB hugepages");
 		finding_means(f, cfg->hugepages == CFG_HUGEPAGES_ON
@@ -285,7 +288,6 @@ static void pages_check(const struct machine *m, const struct cfg *cfg, struct r
 		                         : "Plain pages serve, a little slower.");
 		return;
 	}
-	left -= promised > 0 ? promised : 0;
 	for (int i = 0; nodes > 1 && i < NODE_MAX; i++) {
 		long on_node = machine_number(
 		        m, "/sys/devices/system/node/node%d/hugepages/hugepages-2048kB/free_hugepages", i);
@@ -293,20 +295,18 @@ static void pages_check(const struct machine *m, const struct cfg *cfg, struct r
 		if (on_node >= 0 && n < sizeof(nodes_text))
 			n += (size_t)snprintf(
 			        nodes_text + n, sizeof(nodes_text) - n, ", node %d: %ld", i, on_node);
-		if (on_node >= 0 && i == node && on_node < left)
-			left = on_node;
 	}
-	is_enough = left >= (long)need || cfg->hugepages == CFG_HUGEPAGES_OFF || !m->service;
+	is_enough = pages.left >= (long)need || cfg->hugepages == CFG_HUGEPAGES_OFF || !m->service;
 	f = report_add(r,
 	        is_enough                            ? LEVEL_OK
 	        : cfg->hugepages == CFG_HUGEPAGES_ON ? LEVEL_MISSING
 	                                             : LEVEL_NOTE,
-	        "hugepages.reserved", "2 MB: %ld reserved, %ld free%s; the service wants about %u", total,
-	        left < 0 ? 0 : left, nodes_text, need);
+	        "hugepages.reserved", "2 MB: %ld reserved, %ld free%s; the service wants about %u",
+	        pages.total, pages.left, nodes_text, need);
 	if (!m->service) {
 		finding_means(f, "A service runs and has its share.");
 	} else if (!is_enough) {
-		long want = total + (long)need - (left < 0 ? 0 : left);
+		long want = pages_want(&pages, need);
 
 		finding_means(f,
 		        cfg->hugepages == CFG_HUGEPAGES_ON

@@ -184,6 +184,8 @@ static int archive_open(struct dump *d, int fd)
 		return -ENOMEM;
 	if (archive_write_set_format_pax_restricted(d->archive) != ARCHIVE_OK ||
 	        archive_write_add_filter_gzip(d->archive) != ARCHIVE_OK ||
+	        /* into a pipe, too, it ends where it ends */
+	        archive_write_set_bytes_in_last_block(d->archive, 1) != ARCHIVE_OK ||
 	        archive_write_open_fd(d->archive, fd) != ARCHIVE_OK)
 		return archive_errno(d->archive) ? -archive_errno(d->archive) : -EIO;
 	return 0;
@@ -212,13 +214,24 @@ int dump_write(struct attach *at, const char *path)
 	char own[PATH_SIZE], when[32], *text;
 	struct tm tm;
 	size_t size;
+	bool is_stdout = path && !strcmp(path, "-");
+	FILE *told = is_stdout ? stderr : stdout;
 	int fd, rc;
 
+	if (is_stdout && isatty(STDOUT_FILENO)) {
+		fprintf(stderr,
+		        "pronkctl: dump: an archive is nothing for a terminal; send it to a file or a pipe\n");
+		return -EINVAL;
+	}
 	strftime(when, sizeof(when), "%Y%m%d-%H%M%S", gmtime_r(&d.now, &tm));
 	snprintf(own, sizeof(own), "pronk-dump-%s.tar.gz", when);
 	snprintf(d.folder, sizeof(d.folder), "pronk-dump-%s", when);
 	path = path ? path : own;
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	/* its own descriptor: while a command's output is taken, number 1 leads there */
+	fd = is_stdout ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)
+	               : open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (is_stdout)
+		path = "the archive";
 	if (fd < 0) {
 		rc = -errno;
 		fprintf(stderr, "pronkctl: dump: %s%s%s\n", path, rc == -EEXIST ? " exists already" : ": ",
@@ -231,12 +244,13 @@ int dump_write(struct attach *at, const char *path)
 		rc = dump_fill(&d, at);
 	if (rc) {
 		fprintf(stderr, "pronkctl: dump: %s cannot be written: %s\n", path, strerror(-rc));
-		unlink(path);
+		if (!is_stdout)
+			unlink(path);
 	} else {
-		printf("%s: %u files\n", path, d.files);
+		fprintf(told, "%s: %u files\n", path, d.files);
 		text = d.missing_count ? stream_take(d.missing, &size) : NULL;
 		if (text)
-			printf("Not in it:\n%s", text);
+			fprintf(told, "Not in it:\n%s", text);
 		free(text);
 	}
 	if (d.archive)

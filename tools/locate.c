@@ -239,8 +239,11 @@ uint32_t instances_find(struct instance *list, uint32_t max, const struct where 
 	char folder[CFG_PATH_MAX];
 
 	proc_memfds(0, "pronk-arena", arena_seen, &s);
-	for (uint32_t i = 0; i < s.count; i++)
+	for (uint32_t i = 0; i < s.count; i++) {
 		list[i].is_gone = !list[i].pid && !list[i].is_foreign;
+		if (list[i].is_gone)
+			proc_program(list[i].holder, list[i].program, sizeof(list[i].program));
+	}
 	runtime_dir(where, folder, sizeof(folder));
 	if (folder[0])
 		folder_scan(&s, folder);
@@ -280,7 +283,7 @@ static void instance_json(const struct instance *one, const char *before)
 int show_instances(const struct where *where, bool json)
 {
 	struct instance *list = calloc(LOCATE_MAX, sizeof(*list));
-	uint32_t count;
+	uint32_t count, gone = 0;
 
 	if (!list)
 		return -ENOMEM;
@@ -295,6 +298,7 @@ int show_instances(const struct where *where, bool json)
 		const char *mode = one->is_foreign ? "-" : one->is_inline ? "inline" : "dedicated";
 		pid_t pid = one->pid ? one->pid : one->holder;
 
+		gone += one->is_gone;
 		if (json)
 			instance_json(one, i ? ",\n" : "\n");
 		else
@@ -307,6 +311,8 @@ int show_instances(const struct where *where, bool json)
 		printf("\n  ]\n}\n");
 	else if (!count)
 		printf("no service runs that this user may see\n");
+	else if (gone)
+		printf("\nended: the service is gone; the program in the line, and others, have its memory until they end\n");
 	free(list);
 	return 0;
 }

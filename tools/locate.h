@@ -22,7 +22,7 @@ extern const struct argp locate_argp; /* input: struct where */
 /* A service of this machine. */
 struct instance {
 	char name[LOCATE_NAME_SIZE], socket[LOCATE_PATH_SIZE], device[LOCATE_DEVICE_SIZE];
-	char program[32];  /* of its process */
+	char program[32];  /* of its process, or of holder where it has ended */
 	pid_t pid;         /* as this pid namespace sees it; 0: not seen */
 	uint64_t dev, ino; /* of its arena */
 	pid_t holder;      /* a process that has the arena open */

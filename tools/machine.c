@@ -26,17 +26,11 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "arena.h"
 #include "autostart.h"
 #include "libc.h"
 #include "lock.h"
 
 enum {
-	BUFFER_PLAIN = 2560, /* a packet buffer with what is in front of it */
-	BUFFER_AFXDP = 4608,
-	BUFFER_MEMIF = 61952,
-	LIBRARY_MB = 48, /* the driver library's own */
-	HUGE_SIZE = 2 << 20,
 	PARENTS_MAX = 256,
 };
 
@@ -256,29 +250,6 @@ int machine_stack_cores(const struct machine *m, const struct cfg *cfg, uint16_t
 	for (unsigned i = 0; i < want; i++)
 		cores[i] = m->allowed[(unsigned)m->allowed_count - want + i];
 	return (int)want;
-}
-
-unsigned machine_pages(const struct cfg *cfg, uint32_t mtu)
-{
-	uint32_t stacks = cfg->mode == CFG_MODE_INLINE ? 1 : cfg->stacks;
-	struct arena_spec spec = {.stack_count = stacks,
-	        .endpoint_count = cfg->max_sockets,
-	        .client_count = cfg->max_clients,
-	        .block_memory = (uint64_t)cfg->send_memory_mb << 20,
-	        .rx_ring_count = cfg->packet_buffers * stacks};
-	uint64_t each = BUFFER_PLAIN, size;
-	enum cfg_device kind;
-	const char *arg;
-
-	if (mtu > 2022)
-		each += mtu - 2022;
-	if (!cfg_parse_device(cfg->device, &kind, &arg) && kind == CFG_DEVICE_AFXDP)
-		each = BUFFER_AFXDP;
-	else if (kind == CFG_DEVICE_MEMIF)
-		each = BUFFER_MEMIF;
-	size = cfg->packet_buffers * each + ((uint64_t)LIBRARY_MB << 20);
-	return (unsigned)((arena_size(&spec) + HUGE_SIZE - 1) / HUGE_SIZE +
-	                  (size + HUGE_SIZE - 1) / HUGE_SIZE);
 }
 
 char machine_config(const struct machine *m, const char *option)

@@ -95,8 +95,6 @@ int machine_device_node(const struct machine *m, const struct cfg *cfg);
 const char *machine_virtual(const struct machine *m);
 /* The cores that the stack threads will have, as pronkd chooses them. How many. */
 int machine_stack_cores(const struct machine *m, const struct cfg *cfg, uint16_t *cores, unsigned max);
-/* Hugepages of 2 MB that a service with this configuration takes, about. */
-unsigned machine_pages(const struct cfg *cfg, uint32_t mtu);
 /* A value of the kernel's configuration: 'y', 'm', 'n', or 0 when it cannot be read. */
 char machine_config(const struct machine *m, const char *option);
 

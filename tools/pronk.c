@@ -7,6 +7,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,14 +21,19 @@
 #include "attach.h"
 #include "autostart.h"
 #include "cfg.h"
+#include "clock.h"
 #include "configs.h"
 #include "libc.h"
 #include "lock.h"
+#include "proc_fs.h"
 
 enum {
 	EXIT_OWN = 125, /* as env(1), timeout(1) and others do: it was the launcher that failed */
 	EXIT_NO_EXEC = 126,
 	EXIT_NO_PROGRAM = 127,
+	ANSWER_TOLD_MS = 500,  /* when it is told that a service which cannot answer is waited for, */
+	ANSWER_SLOW_MS = 2000, /* and one of which nothing is known */
+	ANSWER_LIMIT_MS = 5000,
 	STOP_LIMIT_MS = 15000,
 	NEXT_LIMIT_MS = 3000,
 	NEXT_STEP_MS = 20,
@@ -50,6 +56,35 @@ static const char usage[] =
         "  # pronk check -c /etc/pronk/eth1.conf\n"
         "  # pronk run -c /etc/pronk/eth1.conf -c /etc/pronk/eth2.conf nginx     # two NICs, a service each\n"
         "`pronk check --help` and `pronk setup --help` have their options, pronk(1) the rest.\n";
+
+/* --- who runs --- */
+
+/* Who listens at the socket; 0 when the kernel cannot name it here, or -E. */
+static int service_pid(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct ucred cred = {0};
+	socklen_t size = sizeof(cred);
+	/* who is stopped for long accepts nobody, and a blocking call would wait for that */
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), rc = 0;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+		rc = -errno;
+	close(fd);
+	return rc ? rc : cred.pid;
+}
+
+static bool is_nobody(int rc)
+{
+	return rc == -ENOENT || rc == -ECONNREFUSED;
+}
+
+/* Takes the process's number twice. */
+#define STOPPED_TEXT "process %d is stopped by a signal or a debugger; `kill -CONT %d` undoes the signal"
 
 /* --- pronk run --- */
 
@@ -108,23 +143,115 @@ static const char *line_of(const char *text, const char *line)
 	return text && *text ? text : NULL;
 }
 
+/* A question to the service, in a thread of its own: where nobody takes what is sent, even connecting may
+ * wait for ever. */
+struct question {
+	char path[CFG_SOCKET_PATH_MAX];
+	char theirs[CTL_TEXT_MAX]; /* out: its configuration, "" when it does not tell */
+	char err[ERR_SIZE];
+	int rc; /* out: of attach_join, which waits ANSWER_LIMIT_MS */
+	bool is_answered;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+};
+
+static void *question_ask(void *arg)
+{
+	struct question *q = arg;
+	struct attach at;
+	int rc = attach_join(&at, q->path, CTL_OBSERVER, q->err, sizeof(q->err));
+
+	if (!rc && attach_config_text(&at, false, q->theirs, sizeof(q->theirs)) < 0)
+		q->theirs[0] = 0;
+	if (!rc)
+		attach_leave(&at);
+	pthread_mutex_lock(&q->lock);
+	q->rc = rc;
+	q->is_answered = true;
+	pthread_cond_signal(&q->cond);
+	pthread_mutex_unlock(&q->lock);
+	return NULL;
+}
+
+static bool question_wait(struct question *q, uint64_t until_ns)
+{
+	struct timespec t = {(time_t)(until_ns / CLOCK_NS_PER_S), (long)(until_ns % CLOCK_NS_PER_S)};
+	bool is_answered;
+
+	pthread_mutex_lock(&q->lock);
+	while (!q->is_answered && pthread_cond_timedwait(&q->cond, &q->lock, &t) != ETIMEDOUT)
+		;
+	is_answered = q->is_answered;
+	pthread_mutex_unlock(&q->lock);
+	return is_answered;
+}
+
+static void wait_tell(const struct cfg *cfg, int pid)
+{
+	fprintf(stderr, "pronk: service \"%s\" does not answer: waiting for it, %d s at most", cfg->name,
+	        ANSWER_LIMIT_MS / 1000);
+	if (pid > 0 && proc_is_stopped(pid))
+		fprintf(stderr, " (" STOPPED_TEXT ")", pid, pid);
+	fputc('\n', stderr);
+}
+
+/* Asks the service for its configuration. *out is the caller's to free; NULL when there was nobody to ask, or
+ * no memory. Without an answer the thread stays, and what it writes to. -ETIMEDOUT, with err filled, when the
+ * service does not answer; else 0. */
+static int service_ask(const struct cfg *cfg, struct question **out, char *err, size_t err_size)
+{
+	struct question *q = calloc(1, sizeof(*q));
+	uint64_t start_ns = clock_now_ns();
+	pthread_condattr_t attr;
+	pthread_t thread;
+	int pid, rc;
+
+	*out = NULL;
+	if (!q)
+		return 0;
+	cfg_socket_path(cfg, q->path, sizeof(q->path));
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&q->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	if (pthread_create(&thread, NULL, question_ask, q)) {
+		free(q);
+		return 0;
+	}
+	if (!question_wait(q, start_ns + ANSWER_TOLD_MS * CLOCK_NS_PER_MS)) {
+		pid = service_pid(q->path);
+		/* one that is merely slow may answer any moment */
+		if (pid == -EAGAIN || (pid > 0 && proc_is_stopped(pid)) ||
+		        !question_wait(q, start_ns + ANSWER_SLOW_MS * CLOCK_NS_PER_MS))
+			wait_tell(cfg, pid);
+		if (!question_wait(q, start_ns + (ANSWER_LIMIT_MS + ANSWER_TOLD_MS) * CLOCK_NS_PER_MS)) {
+			snprintf(err, err_size, "the service at %s does not answer", q->path);
+			return -ETIMEDOUT;
+		}
+	}
+	pthread_join(thread, NULL);
+	rc = q->rc == -ETIMEDOUT ? -ETIMEDOUT : 0;
+	if (rc)
+		snprintf(err, err_size, "%s", q->err);
+	if (q->rc)
+		free(q);
+	else
+		*out = q;
+	return rc;
+}
+
 /* Says which options of ours the running service does not have: it was started with others, and keeps them.
  */
-static void differences_tell(const struct cfg *cfg)
+static void differences_tell(const struct cfg *cfg, const char *theirs)
 {
 	/* matters of this side, or of the start only */
 	static const char *const own[] = {"autostart ", "strict ", "log_", "rules ", "  { "};
-	char socket_path[CFG_SOCKET_PATH_MAX], err[ERR_SIZE], *theirs = malloc(CTL_TEXT_MAX), *text = NULL;
+	char *text = NULL;
 	size_t size = 0;
-	struct attach at;
 	FILE *file = open_memstream(&text, &size);
-	bool is_joined = false;
 
-	cfg_socket_path(cfg, socket_path, sizeof(socket_path));
-	if (!theirs || !file || cfg_dump(cfg, file, false) || fflush(file))
-		goto out;
-	is_joined = !attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err));
-	if (!is_joined || attach_config_text(&at, false, theirs, CTL_TEXT_MAX) < 0)
+	if (!file || cfg_dump(cfg, file, false) || fflush(file))
 		goto out;
 	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
 		const char *origin = strstr(line, "; # "), *other = line_of(theirs, line);
@@ -142,12 +269,9 @@ static void differences_tell(const struct cfg *cfg)
 			        (int)strcspn(other, ";\n"), other, (int)n, line);
 	}
 out:
-	if (is_joined)
-		attach_leave(&at);
 	if (file)
 		fclose(file);
 	free(text);
-	free(theirs);
 }
 
 /* The rule that leaves everything a program could open to the kernel, or 0. */
@@ -184,6 +308,7 @@ static unsigned services_ensure(
 
 	for (unsigned i = 0; i < count; i++) {
 		const char *path = files->count ? files->path[i] : NULL;
+		struct question *question = NULL;
 		char reason[ERR_SIZE] = "";
 		int rc = 0;
 
@@ -193,8 +318,11 @@ static unsigned services_ensure(
 		if (cfgs[i].mode != CFG_MODE_INLINE)
 			rc = service_ensure(&cfgs[i], path, reason, sizeof(reason));
 		if (!rc)
-			differences_tell(&cfgs[i]);
-		else if (!bad++)
+			rc = service_ask(&cfgs[i], &question, reason, sizeof(reason));
+		if (question)
+			differences_tell(&cfgs[i], question->theirs);
+		free(question);
+		if (rc && !bad++)
 			snprintf(err, err_size, "%s%s%s", count > 1 ? path : "", count > 1 ? ": " : "",
 			        reason);
 	}
@@ -253,39 +381,26 @@ static uint32_t sockets_count(const struct arena *a)
 	return n;
 }
 
-/* Who listens at the socket; 0 when the kernel cannot name it here, or -E. */
-static int service_pid(const char *path)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct ucred cred = {0};
-	socklen_t size = sizeof(cred);
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), rc = 0;
-
-	if (fd < 0)
-		return -errno;
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
-		rc = -errno;
-	close(fd);
-	return rc ? rc : cred.pid;
-}
-
-static bool is_nobody(int rc)
-{
-	return rc == -ENOENT || rc == -ECONNREFUSED;
-}
-
 static int status(const char *socket_path)
 {
 	char err[ERR_SIZE] = "";
 	struct attach at;
 	const struct arena_header *h;
 	struct timespec now;
-	int rc = attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err));
+	int pid = service_pid(socket_path), rc = -ETIMEDOUT;
 
+	/* where no more callers are let in, one more would wait for ever */
+	if (pid == -EAGAIN)
+		snprintf(err, sizeof(err), "the service at %s has not answered for long", socket_path);
+	else
+		rc = attach_join(&at, socket_path, CTL_OBSERVER, err, sizeof(err));
 	if (rc == -ETIMEDOUT) {
-		printf("running, but not answering: %s (pid %d)\n", err, service_pid(socket_path));
+		printf("running, but not answering: %s", err);
+		if (pid > 0 && proc_is_stopped(pid))
+			printf(" (" STOPPED_TEXT ")", pid, pid);
+		else if (pid > 0)
+			printf(" (pid %d)", pid);
+		putchar('\n');
 		return 1;
 	}
 	if (rc) {
@@ -337,9 +452,23 @@ static int programs_count(const char *path)
 	return n;
 }
 
+/* False when the time is over first. */
+static bool end_await(struct pollfd *p, uint64_t until_ns)
+{
+	for (;;) {
+		uint64_t now_ns = clock_now_ns();
+		int n = poll(p, 1, now_ns < until_ns ? (int)((until_ns - now_ns) / CLOCK_NS_PER_MS) + 1 : 0);
+
+		if (n > 0 || (n < 0 && errno != EINTR))
+			return n > 0;
+		if (now_ns >= until_ns)
+			return false;
+	}
+}
+
 /* Ends the process with the stack, which was found to be pid a moment ago, and says so when its name is that
- * of a program. 0 when it has ended, 1 with a line on stderr. */
-static int process_stop(const char *path, int pid, const char *name)
+ * of a program. Waits for its end until the time given. 0 when it has ended, 1 with a line on stderr. */
+static int process_stop(const char *path, int pid, const char *name, uint64_t until_ns)
 {
 	struct pollfd p = {.events = POLLIN};
 	int now, rc = 1;
@@ -367,11 +496,16 @@ static int process_stop(const char *path, int pid, const char *name)
 		fflush(stdout);
 		if (syscall(SYS_pidfd_send_signal, p.fd, SIGTERM, NULL, 0) < 0 && errno != ESRCH)
 			fprintf(stderr, "pronk: cannot end the service (pid %d): %s\n", pid, strerror(errno));
-		else if (poll(&p, 1, STOP_LIMIT_MS) != 1)
+		else if (end_await(&p, until_ns))
+			rc = 0;
+		else if (proc_is_stopped(pid))
+			fprintf(stderr,
+			        "pronk: the service has not ended after %d s, and will when it goes on: " STOPPED_TEXT
+			        "\n",
+			        STOP_LIMIT_MS / 1000, pid, pid);
+		else
 			fprintf(stderr, "pronk: the service (pid %d) has not ended after %d s\n", pid,
 			        STOP_LIMIT_MS / 1000);
-		else
-			rc = 0;
 	}
 	if (p.fd >= 0)
 		close(p.fd);
@@ -401,7 +535,8 @@ static int next_await(const char *path, int pid)
 
 static int stop(const char *path)
 {
-	int pid = service_pid(path), first = pid, programs, rc, next;
+	uint64_t until_ns = clock_now_ns() + STOP_LIMIT_MS * CLOCK_NS_PER_MS;
+	int pid = service_pid(path), first = pid, programs = -ETIMEDOUT, rc, next;
 	char name[PROCESS_NAME_SIZE];
 
 	if (is_nobody(pid)) {
@@ -410,13 +545,19 @@ static int stop(const char *path)
 	}
 	if (pid <= 0) {
 		fprintf(stderr, "pronk: cannot find the service's process: %s\n",
-		        pid ? strerror(-pid) : "it lives in another pid namespace");
+		        pid == -EAGAIN ? "it has not answered for long, and no more callers are let in"
+		        : pid          ? strerror(-pid)
+		                       : "it lives in another pid namespace");
 		return 1;
 	}
-	programs = programs_count(path);
+	if (proc_is_stopped(pid))
+		fprintf(stderr, "pronk: the service ends when it goes on, waiting %d s: " STOPPED_TEXT "\n",
+		        STOP_LIMIT_MS / 1000, pid, pid);
+	else
+		programs = programs_count(path);
 	process_name(pid, name, sizeof(name));
 	for (;; pid = next) {
-		rc = process_stop(path, pid, pid == first ? name : "");
+		rc = process_stop(path, pid, pid == first ? name : "", until_ns);
 		if (rc)
 			return rc;
 		next = next_await(path, pid);

@@ -11,6 +11,7 @@
 
 #include <time.h>
 
+#include "cfg.h"
 #include "dump.h"
 #include "libc.h"
 #include "locate.h"
@@ -171,7 +172,7 @@ static const struct ctl_command commands[] = {
         {"nic", 0, 0, "", IS_REPEATED, ask},
         {"interrupts", 0, 0, "", IS_REPEATED, run_interrupts},
         {"config", 0, 0, "", 0, run_config},
-        {"set", 2, 2, "OPTION VALUE", 0, ask},
+        {"set", 2, 2, "KEY VALUE", 0, ask},
         {"latency", 0, 1, "[on|off|reset]", TAKES_INTERVAL | TAKES_COUNT | TAKES_PLOT, run_latency},
         {"inject", 0, WORD_MAX - 1, "[off|rx FAULT VALUE... tx FAULT VALUE... seed NUMBER]", 0, ask},
         {"reset", 1, 1, "the word peaks", 0, ask},
@@ -327,19 +328,43 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 	}
 }
 
+/* Adds to what stands below the options which of the service's can be set. */
+static char *help_filter(int key, const char *text, void *input)
+{
+	char *list = NULL, *all = NULL;
+	const char *before = "";
+	size_t size;
+	FILE *file;
+
+	(void)input;
+	if (key != ARGP_KEY_HELP_POST_DOC || !text || !(file = open_memstream(&list, &size)))
+		return (char *)(uintptr_t)text;
+	for (int i = 0; i < OPTION_COUNT; i++)
+		if (cfg_option_live((enum option_id)i)) {
+			fprintf(file, "%s%s", before, cfg_options[i].key);
+			before = ", ";
+		}
+	if (fclose(file) || asprintf(&all, "KEY is one of: %s. pronk.conf(5) says what VALUE may be.\n\n%s",
+	                            list, text) < 0)
+		all = NULL;
+	free(list);
+	return all ? all : (char *)(uintptr_t)text;
+}
+
 static const struct argp_child children[] = {
         {&locate_argp, 0, NULL, 1}, {&show_sockets_argp, 0, NULL, 2}, {0}};
 
 static const struct argp argp = {options, option_parse,
         "stats [NAME...]\nproto [PROTOCOL|NAME...]\ntop\nexport\nsockets [FILTER...]\narp\nroutes\nports\nnic\n"
-        "interrupts\nconfig\nset OPTION VALUE\nlatency [on|off|reset]\n"
-        "inject [off|[rx FAULT VALUE...] [tx FAULT VALUE...] [seed NUMBER]]\nreset peaks\ninstances\ndump [FILE]",
+        "interrupts\nconfig\nset KEY VALUE\nlatency [on|off|reset]\n"
+        "inject [off|[rx FAULT VALUE...] [tx FAULT VALUE...] [seed NUMBER]]\nreset peaks\ninstances\ndump [FILE|-]",
         "Shows what a running Pronk service does: its statistics, its sockets, its port, its configuration; and "
         "changes what may change while it runs. A service that is stopped in a debugger is shown from its "
         "memory.\v"
         "FILTER is one or more of: state STATE, sport [OP] PORT, dport [OP] PORT, src ADDRESS[/PREFIX], "
         "dst ADDRESS[/PREFIX], pid N, fd N, program NAME, stack N. All must hold; OP is = != < <= > >=.\n\n"
-        "FAULT is loss, dup, reorder or corrupt with a share (1%, 0.05%), delay or jitter with a time (200us, 5ms, 1s).\n\n"
+        "FAULT is one of: loss, dup, reorder, corrupt (with a share as 1% or 0.05%), delay, jitter (with a time as 200us, "
+        "5ms or 1s).\n\n"
         "Examples:\n"
         "  pronkctl sockets --wide state established dport = 6379\n"
         "  pronkctl sockets --kernel program redis-server\n"
@@ -350,7 +375,7 @@ static const struct argp argp = {options, option_parse,
         "  pronkctl inject off\n"
         "  pronkctl set delayed_ack_ms 0\n"
         "  pronkctl dump /tmp/pronk.tar.gz",
-        children, NULL, NULL};
+        children, help_filter, NULL};
 
 /* The command, once or again and again. */
 static int command_repeat(struct attach *at, const struct args *args)

@@ -234,7 +234,8 @@ static uint64_t linger_left(
 	return now_ns - idle_since_ns >= limit_ns ? 0 : limit_ns - (now_ns - idle_since_ns);
 }
 
-static bool is_journal; /* messages go to the journal */
+static bool is_journal;    /* messages go to the journal */
+static bool is_log_remote; /* whoever started the service in the foreground does not see them */
 
 /* Where messages go: a file's path in path, or NULL. Tells when that is not what was asked for. */
 static const char *log_start(const struct args *args, const struct cfg *cfg, char *path, size_t size)
@@ -252,10 +253,22 @@ static const char *log_start(const struct args *args, const struct cfg *cfg, cha
 	log_rate_set(cfg->log_rate);
 	rc = log_open((enum log_level)cfg->log_level, path);
 	is_journal = !rc && !strcmp(path, "journal");
+	is_log_remote = !rc && (path[0] == '/' || (is_journal && !systemd_is_stderr_journal()));
 	if (rc)
 		log_warning("cannot write the log %s%s (%s): messages go to stderr",
 		        path[0] == '/' ? "file " : "", path, strerror(-rc));
 	return path[0] == '/' ? path : NULL;
+}
+
+/* The start has failed: the log has it, and so has whoever waits for the service, or looks at its terminal.
+ */
+static void failure_tell(int *report_fd, const char *err)
+{
+	if (*report_fd < 0 || is_log_remote || is_journal)
+		log_error("%s", err);
+	if (*report_fd < 0 && is_log_remote)
+		fprintf(stderr, "pronkd: %s\n", err);
+	daemon_report(report_fd, err);
 }
 
 /* True when the signal asks to end. */
@@ -361,18 +374,14 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (rc) {
-		if (report_fd < 0 || log_path || is_journal)
-			log_error("%s", err);
-		daemon_report(&report_fd, err);
+		failure_tell(&report_fd, err);
 		return 1;
 	}
 	segment = engine_stats(engine, &segment_size);
 	rc = metrics_start(&metrics, &cfg, segment, segment_size, err, sizeof(err));
 	if (rc) {
-		if (report_fd < 0 || log_path)
-			log_error("%s", err);
 		engine_stop(engine);
-		daemon_report(&report_fd, err);
+		failure_tell(&report_fd, err);
 		return 1;
 	}
 	engine_describe(engine, text, sizeof(text));

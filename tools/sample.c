@@ -161,14 +161,19 @@ bool words_take(const char *const *word, int word_count, const char *name)
 	return !word_count;
 }
 
-void span_title(const struct span *span, FILE *out)
+void interval_title(uint64_t wall_ns, double seconds, FILE *out)
 {
-	time_t t = (time_t)(span->now->wall_ns / CLOCK_NS_PER_S);
+	time_t t = (time_t)(wall_ns / CLOCK_NS_PER_S);
 	char text[32];
 	struct tm tm;
 
 	strftime(text, sizeof(text), "%F %T", localtime_r(&t, &tm));
-	fprintf(out, "--- %s, %.3f s\n", text, span->seconds);
+	fprintf(out, "--- %s, %.3f s\n", text, seconds);
+}
+
+void span_title(const struct span *span, FILE *out)
+{
+	interval_title(span->now->wall_ns, span->seconds, out);
 }
 
 /* The next span of a series. */

@@ -66,7 +66,8 @@ struct span {
 int span_show(const struct attach *at, const struct show *show,
         int (*check)(const struct source *src, const struct show *show),
         int (*print)(const struct span *span));
-/* The line above the table of an interval. */
+/* The line above the table of an interval, which has ended at that time (CLOCK_REALTIME). */
+void interval_title(uint64_t wall_ns, double seconds, FILE *out);
 void span_title(const struct span *span, FILE *out);
 
 /* Whether a name begins with one of the words; without words, all do. */

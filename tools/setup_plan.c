@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arena.h"
+
 enum { XDP_MTU_MOST = 3498 };
 
 static int refuse(char *err, size_t size, int code, const char *fmt, ...) PRINTF_LIKE(4, 5);
@@ -402,7 +404,7 @@ int plan_make(struct plan *p, struct machine *m, char *err, size_t err_size)
 	if (!rc)
 		rc = config_check(p, &cfg, err, err_size);
 	if (!rc && p->pages == -2)
-		p->pages = (long)machine_pages(&cfg, p->has_iface ? p->iface.mtu : 0);
+		p->pages = (long)arena_pages(&cfg, p->has_iface ? p->iface.mtu : 0);
 	if (p->node >= 0 && machine_nodes(m) > 1)
 		snprintf(p->pages_path, sizeof(p->pages_path),
 		        "/sys/devices/system/node/node%d/hugepages/hugepages-2048kB/nr_hugepages", p->node);

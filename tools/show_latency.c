@@ -13,7 +13,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
 #include "latency.h"
+#include "sample.h"
 
 enum { BAR_WIDTH = 50 };
 
@@ -34,6 +36,8 @@ static void copy_take(const struct arena *a, struct latency_copy *c)
 	c->is_on = atomic_load(&a->hdr->latency) != 0;
 	c->since_ns = atomic_load(&a->hdr->latency_since_ns);
 	c->stack_count = a->stack_count;
+	c->now_ns = clock_now_ns();
+	c->wall_ns = clock_wall_ns();
 	for (uint32_t i = 0; i < c->stack_count; i++)
 		for (uint32_t k = 0; k < LATENCY_STAGES; k++)
 			hist_take(&a->latency[i].stage[k], stage_at(c, i, k));
@@ -77,7 +81,7 @@ static void rows_print(struct latency_copy *c, uint32_t stack, bool all)
 	}
 }
 
-static void table_print(struct latency_copy *c, bool all)
+static void table_print(struct latency_copy *c, bool all, bool is_interval)
 {
 	char since[64] = "never";
 	time_t s = (time_t)(c->since_ns / 1000000000);
@@ -85,8 +89,10 @@ static void table_print(struct latency_copy *c, bool all)
 
 	if (c->since_ns && localtime_r(&s, &tm))
 		strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S", &tm);
-	printf("Times are %s; counted since %s. Microseconds:\n\n",
-	        c->is_on ? "taken" : "not taken now (pronkctl latency on)", since);
+	printf("Times are %s", c->is_on ? "taken" : "not taken now (pronkctl latency on)");
+	if (!is_interval)
+		printf("; counted since %s", since);
+	printf(". Microseconds:\n\n");
 	printf("%-9s %10s %10s %10s %10s %10s %10s %10s  %s\n", "STAGE", "COUNT", "MEAN", "P50", "P90", "P99",
 	        "P99.9", "MAX", "FROM -> TO");
 	rows_print(c, c->stack_count, true);
@@ -111,9 +117,11 @@ static void json_print(FILE *f, struct latency_copy *c, bool one_line)
 {
 	const char *line = one_line ? " " : "\n  ", *deep = one_line ? "" : "\n    ";
 
-	fprintf(f, "{%s\"is_on\": %s,%s\"since_ns\": %" PRIu64 ",%s\"stack_count\": %u,%s\"stages\": [",
-	        one_line ? "" : line, c->is_on ? "true" : "false", line, c->since_ns, line, c->stack_count,
-	        line);
+	fprintf(f, "{%s\"is_on\": %s,%s\"since_ns\": %" PRIu64, one_line ? "" : line,
+	        c->is_on ? "true" : "false", line, c->since_ns);
+	if (one_line)
+		fprintf(f, ", \"time_ns\": %" PRIu64 ", \"interval_s\": %.6f", c->wall_ns, c->seconds);
+	fprintf(f, ",%s\"stack_count\": %u,%s\"stages\": [", line, c->stack_count, line);
 	for (uint32_t k = 0; k < LATENCY_STAGES; k++) {
 		fprintf(f, "%s%s{\"name\": \"%s\", \"text\": ", k ? "," : "", k && one_line ? " " : deep,
 		        latency_name(k));
@@ -214,7 +222,7 @@ static int show(struct latency_copy *c, const struct show *how)
 	else if (how->plot)
 		bars_print(c);
 	else
-		table_print(c, how->all);
+		table_print(c, how->all, how->interval_s > 0);
 	return fflush(stdout) ? -EIO : 0;
 }
 
@@ -256,8 +264,9 @@ int show_latency(const struct attach *at, const struct show *how)
 		copy_take(&at->arena, now);
 		memcpy(shown, now, size);
 		since(shown, before);
-		if (n && !how->json && !how->svg)
-			putchar('\n');
+		shown->seconds = (double)(now->now_ns - before->now_ns) / 1e9;
+		if (!how->json && !how->svg)
+			interval_title(now->wall_ns, shown->seconds, stdout);
 		rc = show(shown, how);
 		if (rc)
 			break;

@@ -6,7 +6,9 @@
 /* What was counted at some moment, or in an interval. */
 struct latency_copy {
 	bool is_on;
-	uint64_t since_ns; /* CLOCK_REALTIME; 0: never */
+	uint64_t since_ns;        /* CLOCK_REALTIME; 0: never */
+	uint64_t now_ns, wall_ns; /* when it was looked at, CLOCK_MONOTONIC and CLOCK_REALTIME */
+	double seconds;           /* of an interval: its length */
 	uint32_t stack_count;
 	struct hist_copy stage[]; /* LATENCY_STAGES for each stack, then for all of them together */
 };

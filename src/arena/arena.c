@@ -5,6 +5,8 @@
  * is told in layout.h.
  */
 #include "arena.h"
+#include "cfg.h"
+#include "pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -107,6 +109,25 @@ static struct arena_header header_of(const struct arena_spec *spec)
 	return h;
 }
 
+void arena_spec_of(struct arena_spec *spec, const struct cfg *cfg)
+{
+	spec->stack_count = cfg->mode == CFG_MODE_INLINE ? 1 : cfg->stacks;
+	spec->endpoint_count = cfg->max_sockets;
+	spec->client_count = cfg->max_clients;
+	spec->block_memory = (uint64_t)cfg->send_memory_mb << 20;
+	/* one for each packet buffer: a ring in use has at least one in it, on whatever stack */
+	spec->rx_ring_count = cfg->packet_buffers * spec->stack_count;
+}
+
+uint32_t arena_pages(const struct cfg *cfg, uint32_t mtu)
+{
+	struct arena_spec spec = {.name = NULL};
+
+	arena_spec_of(&spec, cfg);
+	return (uint32_t)((arena_size(&spec) + PAGE_HUGE - 1) / PAGE_HUGE +
+	                  (pages_packet_bytes(cfg, mtu) + PAGE_HUGE - 1) / PAGE_HUGE);
+}
+
 uint64_t arena_size(const struct arena_spec *spec)
 {
 	return header_of(spec).size;
@@ -133,7 +154,8 @@ int arena_create(struct arena *a, const struct arena_spec *spec, bool *is_huge, 
 	}
 	if (a->fd < 0) {
 		if (spec->huge > 0) {
-			snprintf(err, err_size, "not enough free 2 MB hugepages for %llu MB of socket memory",
+			snprintf(err, err_size,
+			        "not enough free 2 MB hugepages for %llu MB of socket memory (`pronk check` says how many)",
 			        (unsigned long long)(h.size >> 20));
 			return -ENOMEM;
 		}

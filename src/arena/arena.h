@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+struct cfg;
+
 struct arena_region {
 	const uint8_t *base; /* read-only in clients */
 	uint64_t size;
@@ -45,6 +47,13 @@ struct arena_spec {
 	uint32_t rx_ring_count; /* rings for received data; 0: one for each endpoint */
 	int huge;               /* 1: hugepages or fail, 0: try, then plain pages; -1: plain pages */
 };
+
+/* What the configuration says of it. name and huge are left alone. Pure. */
+void arena_spec_of(struct arena_spec *spec, const struct cfg *cfg);
+
+/* Hugepages of 2 MB that a service with this configuration takes, for packets and for sockets; mtu as in
+ * pages_packet_bytes. Pure. */
+uint32_t arena_pages(const struct cfg *cfg, uint32_t mtu);
 
 /* The bytes that arena_create would take. Pure. */
 uint64_t arena_size(const struct arena_spec *spec);

@@ -224,15 +224,17 @@ static int ctl_connect(const char *path)
 	fd = libc.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
+	/* a service that is stopped, with a queue full of others who want to join, must not hold the program for
+	 * ever: unix(7) waits in connect as long as a send may take */
+	libc.setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	libc.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	if (libc.connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		int rc = -errno;
+		int rc = errno == EAGAIN ? -ETIMEDOUT : -errno;
 
 		libc.close(fd);
 		return rc;
 	}
-	fd = fd_high(fd);
-	libc.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-	return fd;
+	return fd_high(fd);
 }
 
 static void program_name(char *buf, size_t size)
@@ -319,7 +321,10 @@ int attach_join(struct attach *at, const char *path, enum ctl_kind kind, char *e
 	at->stats_fd = -1;
 	at->ctl_fd = ctl_connect(path);
 	if (at->ctl_fd < 0) {
-		snprintf(err, err_size, "no service at %s (%s)", path, strerror(-at->ctl_fd));
+		if (at->ctl_fd == -ETIMEDOUT)
+			snprintf(err, err_size, "the service at %s does not answer", path);
+		else
+			snprintf(err, err_size, "no service at %s (%s)", path, strerror(-at->ctl_fd));
 		return at->ctl_fd;
 	}
 	rc = ctl_send(at->ctl_fd, kind, 0, -1);

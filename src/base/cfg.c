@@ -227,7 +227,7 @@ void cfg_quoted_print(FILE *file, const char *text)
 	fputc('"', file);
 }
 
-static void value_print(FILE *file, const struct cfg *cfg, enum option_id id)
+void cfg_value_print(const struct cfg *cfg, enum option_id id, FILE *file)
 {
 	const struct cfg_option *option = &cfg_options[id];
 	const void *value = (const char *)cfg + option->offset;
@@ -278,13 +278,13 @@ int cfg_dump(const struct cfg *cfg, FILE *file, bool json)
 		fclose(memory);
 		if (json) {
 			fprintf(file, "  \"%s\": {\"value\": ", cfg_options[i].key);
-			value_print(file, cfg, i);
+			cfg_value_print(cfg, i, file);
 			fprintf(file, ", \"origin\": \"%s\", \"place\": ", cfg_origin_name(origin));
 			cfg_quoted_print(file, place);
 			fprintf(file, ", \"can_change\": %s},\n", cfg_option_live(i) ? "true" : "false");
 		} else {
 			fprintf(file, "%s = ", cfg_options[i].key);
-			value_print(file, cfg, i);
+			cfg_value_print(cfg, i, file);
 			fprintf(file, "; # %s%s%s%s\n", cfg_origin_name(origin), place[0] != '\0' ? " " : "",
 			        place, cfg_option_live(i) ? ", can change" : "");
 		}

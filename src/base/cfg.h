@@ -159,6 +159,9 @@ int cfg_check_rights(const struct cfg *cfg, char *err, size_t err_size);
  * Blocks as stdio does. Returns 0, or -EIO when the stream has an error. */
 int cfg_dump(const struct cfg *cfg, FILE *file, bool json);
 
+/* One option's value as it stands in a config file, which is also how JSON has it. Blocks as stdio does. */
+void cfg_value_print(const struct cfg *cfg, enum option_id id, FILE *file);
+
 /* The configuration files of one program, a service each; the first one is the main one. */
 struct cfg_files {
 	unsigned count;

@@ -170,6 +170,18 @@ static int host_address_check(struct checker *c)
 	if (memcmp(addr, c->addr, 4) == 0)
 		return REFUSE(c, host_address, "%s is the port's own address (allowed: another one)",
 		        cfg->host_address);
+	/* The two ends must find each other. As for the gateway, a /32 has no network of its own: whoever
+	 * writes one adds a route. */
+	if (c->prefix < 32 &&
+	        (!cfg_same_network(addr, c->addr, c->prefix) || !cfg_host_valid(addr, c->prefix)))
+		return REFUSE(c, host_address,
+		        "%s is not a host of the network %u.%u.%u.%u/%u of this port (allowed: auto, none or one in it)",
+		        cfg->host_address, c->addr[0], c->addr[1], c->addr[2], c->addr[3], c->prefix);
+	if (prefix < 32 && (!cfg_same_network(addr, c->addr, prefix) || !cfg_host_valid(c->addr, prefix)))
+		return REFUSE(c, host_address,
+		        "this port's %u.%u.%u.%u is not a host of the network %s (allowed: auto, none or an address "
+		        "in whose network it is)",
+		        c->addr[0], c->addr[1], c->addr[2], c->addr[3], cfg->host_address);
 	return 0;
 }
 

@@ -183,6 +183,69 @@ static bool is_plain_value(enum cfg_kind kind, const char *c)
 	return *c == '\0' || strchr(";,\n#/", *c) != NULL;
 }
 
+/* Behind a value of a line, or NULL when it is none of what the option takes. */
+static const char *value_end(int id, const char *c)
+{
+	const char *end = c;
+
+	if (*c == '"') {
+		do {
+			for (end++; *end != '\0' && *end != '\n' && *end != '"'; end++)
+				if (*end == '\\' && end[1] != '\0')
+					end++;
+			if (*end != '"')
+				return NULL;
+			end++;
+			end += strspn(end, " \t"); /* libconfig joins texts */
+		} while (*end == '"');
+		return end;
+	}
+	end += strcspn(c, " \t\r\n;,#/");
+	if (end == c ||
+	        (id >= 0 && (cfg_options[id].kind == CFG_KIND_STR || cfg_options[id].kind == CFG_KIND_ENUM)))
+		return NULL;
+	if (id >= 0) {
+		char word[64];
+
+		snprintf(word, sizeof(word), "%.*s", (int)(end - c), c);
+		if (!is_plain_value(cfg_options[id].kind, word))
+			return NULL;
+	}
+	return end;
+}
+
+/* Where in a line with several settings the one begins that cannot be read; the line's beginning when all
+ * can, or when there is more in it than plain ones. */
+static const char *setting_suspect(const char *line)
+{
+	const char *c = line;
+
+	for (;;) {
+		const char *begin;
+		char key[64];
+		size_t size = 0;
+
+		c += strspn(c, " \t\r;,");
+		if (*c == '\0' || *c == '\n' || *c == '#' || *c == '/')
+			return line;
+		begin = c;
+		while (source_is_word(c[size]) && size < sizeof(key) - 1)
+			size++;
+		snprintf(key, sizeof(key), "%.*s", (int)size, c);
+		c += size;
+		c += strspn(c, " \t");
+		if (size == 0 || (*c != '=' && *c != ':'))
+			return begin;
+		c++;
+		c += strspn(c, " \t");
+		if (*c == '(' || *c == '[' || *c == '{')
+			return line;
+		c = value_end(cfg_option_find(key), c);
+		if (c == NULL)
+			return begin;
+	}
+}
+
 /* Says what libconfig refused, as far as the line it stopped at tells. */
 static int syntax_refuse(const struct source *source, const config_t *config, char *err, size_t err_size)
 {
@@ -195,6 +258,7 @@ static int syntax_refuse(const struct source *source, const config_t *config, ch
 
 	if (*c == '\0' && line > 1) /* the end is behind the last line */
 		c = source_line(source, --line);
+	c = setting_suspect(c);
 	c += strspn(c, " \t");
 	for (size = 0; source_is_word(c[size]) && size < sizeof(key) - 1; size++)
 		key[size] = c[size];

@@ -462,7 +462,7 @@ void cfg_rules_print(const struct cfg *cfg, FILE *file, bool json)
 		snprintf(place, sizeof(place), "%s:%u", cfg->path, cfg->rules_line);
 	else if (cfg->rules_origin == CFG_ORIGIN_ENVIRONMENT)
 		snprintf(place, sizeof(place), "PRONK_RULES");
-	fputs(json ? "  \"rules\": {\"value\": [" : "rules = (", file);
+	fputs(json ? "  \"rules\": {\"value\": [" : cfg->rule_count > 0 ? "rules = (" : "rules = ( );", file);
 	if (!json)
 		fprintf(file, " # %s%s%s", cfg_origin_name(cfg->rules_origin), place[0] != '\0' ? " " : "",
 		        place);
@@ -480,7 +480,7 @@ void cfg_rules_print(const struct cfg *cfg, FILE *file, bool json)
 		cfg_quoted_print(file, place);
 		fputs(", \"can_change\": false}\n", file);
 	} else {
-		fputs("\n);\n", file);
+		fputs(cfg->rule_count > 0 ? "\n);\n" : "\n", file);
 	}
 }
 

@@ -34,6 +34,8 @@ static int command_reset(struct engine *e, const struct command_words *w, FILE *
 		fprintf(out, "out of memory");
 	else
 		log_notice("peaks and lows begin anew, by user %u", w->uid);
+	if (!rc && w->json)
+		fprintf(out, "{\"reset\": \"peaks\"}\n");
 	return rc;
 }
 

@@ -36,6 +36,7 @@ static const struct fault {
 
 #define FAULTS_TEXT "loss, delay, jitter, dup, reorder, corrupt"
 #define SHARE_TEXT "0%% to 100%%, with up to four digits behind the point"
+#define SEED_TEXT "0 to 18446744073709551615"
 #define TIME_TEXT "0us to 10s, as 200us, 5ms or 1s"
 
 static uint32_t *value_of(struct nic_inject_dir *d, const struct fault *f)
@@ -142,21 +143,34 @@ struct parser {
 
 static int seed_parse(struct parser *p)
 {
-	const char *text = p->at < p->w->count ? p->w->word[p->at++] : "";
+	const char *text = p->at < p->w->count ? p->w->word[p->at++] : NULL;
 	char *end;
 
 	if (p->has_seed) {
 		fprintf(p->out, "seed: given twice");
 		return -EINVAL;
 	}
+	if (!text) {
+		fprintf(p->out, "seed: its number is missing (allowed: " SEED_TEXT ")");
+		return -EINVAL;
+	}
 	errno = 0;
 	p->spec->seed = strtoull(text, &end, 10);
 	if (!isdigit((unsigned char)text[0]) || *end || errno) {
-		fprintf(p->out, "seed: \"%.32s\" is no number (allowed: 0 to 18446744073709551615)", text);
+		fprintf(p->out, "seed: \"%.32s\" is no number (allowed: " SEED_TEXT ")", text);
 		return -EINVAL;
 	}
 	p->has_seed = true;
 	return 0;
+}
+
+/* One that stands where a value is missing. */
+static bool is_word(const char *text)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(faults); i++)
+		if (!strcmp(text, faults[i].name))
+			return true;
+	return !strcmp(text, "rx") || !strcmp(text, "tx") || !strcmp(text, "seed");
 }
 
 /* The faults of one direction, up to a word that is none of them. */
@@ -187,7 +201,16 @@ static int direction_parse(struct parser *p, const char *name, struct nic_inject
 			return -EINVAL;
 		}
 		given |= 1u << (f - faults);
-		text = p->at < p->w->count ? p->w->word[p->at++] : "";
+		text = p->at < p->w->count ? p->w->word[p->at++] : NULL;
+		if (!text || is_word(text)) {
+			if (f->kind == FAULT_SHARE)
+				fprintf(p->out, "%s %s: its share is missing (allowed: " SHARE_TEXT ")", name,
+				        f->name);
+			else
+				fprintf(p->out, "%s %s: its time is missing (allowed: " TIME_TEXT ")", name,
+				        f->name);
+			return -EINVAL;
+		}
 		if (f->kind == FAULT_SHARE && share_parse(text, value_of(d, f))) {
 			fprintf(p->out, "%s %s: \"%.32s\" is no share (allowed: " SHARE_TEXT ")", name,
 			        f->name, text);
@@ -204,7 +227,13 @@ static int direction_parse(struct parser *p, const char *name, struct nic_inject
 		return -EINVAL;
 	}
 	if (d->jitter_us > d->delay_us) {
-		fprintf(p->out, "%s jitter: more than delay (allowed: 0us to %uus)", name, d->delay_us);
+		if (d->delay_us)
+			fprintf(p->out, "%s jitter: more than delay (allowed: 0us to %uus)", name,
+			        d->delay_us);
+		else
+			fprintf(p->out,
+			        "%s jitter: there is no delay that it could vary (allowed: with delay, of at least %uus)",
+			        name, d->jitter_us);
 		return -EINVAL;
 	}
 	return 0;
@@ -383,5 +412,7 @@ int command_inject(struct engine *e, const struct command_words *w, FILE *out)
 		fclose(words);
 	}
 	log_notice("%s, by user %u", text, w->uid);
+	if (w->json)
+		show(e, w, out);
 	return 0;
 }

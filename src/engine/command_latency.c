@@ -6,6 +6,7 @@
 #include "engine_int.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "clock.h"
@@ -21,6 +22,15 @@ static void restart(struct engine *e)
 	atomic_store(&e->arena.hdr->latency_since_ns, clock_wall_ns());
 }
 
+/* What holds now, whether or not it was changed. */
+static int done(const struct engine *e, const struct command_words *w, FILE *out)
+{
+	if (w->json)
+		fprintf(out, "{\"is_on\": %s, \"since_ns\": %" PRIu64 "}\n", e->is_timed ? "true" : "false",
+		        (uint64_t)atomic_load(&e->arena.hdr->latency_since_ns));
+	return 0;
+}
+
 int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 {
 	const char *word = w->count == 2 ? w->word[1] : "";
@@ -28,7 +38,7 @@ int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 
 	if (!strcmp(word, "reset")) {
 		restart(e);
-		return 0;
+		return done(e, w, out);
 	}
 	on = !strcmp(word, "on");
 	if (!on && strcmp(word, "off") != 0) {
@@ -36,7 +46,7 @@ int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 		return -EINVAL;
 	}
 	if (on == e->is_timed)
-		return 0;
+		return done(e, w, out);
 	if (engine_post_all(e, stack_latency, on, NULL, NULL)) {
 		fprintf(out, "no memory: nothing was changed");
 		return -ENOMEM;
@@ -46,5 +56,5 @@ int command_latency(struct engine *e, const struct command_words *w, FILE *out)
 	e->is_timed = on;
 	atomic_store(&e->arena.hdr->latency, on);
 	log_notice("latency %s, by user %u", word, w->uid);
-	return 0;
+	return done(e, w, out);
 }

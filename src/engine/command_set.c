@@ -14,6 +14,17 @@
 
 LOG_MODULE("engine");
 
+static void show(const struct cfg *before, const struct cfg *now, const char *key, FILE *out)
+{
+	enum option_id id = (enum option_id)cfg_option_find(key); /* it was just changed, so there is one */
+
+	fprintf(out, "{\"option\": \"%s\", \"value\": ", key);
+	cfg_value_print(now, id, out);
+	fprintf(out, ", \"before\": ");
+	cfg_value_print(before, id, out);
+	fprintf(out, ", \"holds\": \"%s\"}\n", cfg_option_live(id));
+}
+
 int command_set(struct engine *e, const struct command_words *w, FILE *out)
 {
 	void *copy[ARENA_STACK_MAX] = {NULL};
@@ -46,6 +57,8 @@ int command_set(struct engine *e, const struct command_words *w, FILE *out)
 		fprintf(out, "no memory: nothing was changed");
 		return rc;
 	}
+	if (w->json)
+		show(&e->cfg, &next, w->word[1], out);
 	e->cfg = next;
 	engine_publish(e);
 	log_level_set((enum log_level)next.log_level);

@@ -23,6 +23,7 @@
 #include "lock.h"
 #include "log.h"
 #include "nic_kernel.h"
+#include "pages.h"
 
 LOG_MODULE("engine");
 
@@ -223,25 +224,17 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	const struct cfg *cfg = &e->cfg;
 	struct arena_spec spec = {
 	        .name = "pronk-arena",
-	        .stack_count = e->stack_count,
-	        .endpoint_count = cfg->max_sockets,
-	        .client_count = cfg->max_clients,
-	        .block_memory = (uint64_t)cfg->send_memory_mb << 20,
-	        /* one for each packet buffer: a ring in use has at least one in it, on whatever stack */
-	        .rx_ring_count = cfg->packet_buffers * e->stack_count,
 	        .huge = cfg->hugepages == CFG_HUGEPAGES_ON     ? 1
 	                : cfg->hugepages == CFG_HUGEPAGES_AUTO ? 0
 	                                                       : -1,
 	};
 	struct arena_header *h;
-	int rc = arena_create(&e->arena, &spec, &e->is_arena_huge, err, err_size);
+	int rc;
 
+	arena_spec_of(&spec, cfg);
+	rc = arena_create(&e->arena, &spec, &e->is_arena_huge, err, err_size);
 	if (rc)
 		return rc;
-	if (!e->is_arena_huge && cfg->hugepages == CFG_HUGEPAGES_AUTO)
-		log_warning(
-		        "too few free 2 MB hugepages for %llu MB of socket memory: plain pages serve, a little slower",
-		        (unsigned long long)(e->arena.size >> 20));
 	h = e->arena.hdr;
 	h->service_pid = getpid();
 	engine_publish(e);
@@ -274,6 +267,39 @@ static int memory_open(struct engine *e, char *err, size_t err_size)
 	if (!rc)
 		stat_segment_name(e->stats.base, cfg->name, h->device);
 	return rc;
+}
+
+static bool are_packets_huge(const struct engine *e)
+{
+	bool is_huge = e->region_count > 0;
+
+	for (uint32_t i = 0; i < e->region_count; i++)
+		is_huge = is_huge && e->region[i].page_size >= HUGE_PAGE_MIN;
+	return is_huge;
+}
+
+/* had: what the kernel had before the start. */
+static void pages_tell(const struct engine *e, const struct pages *had)
+{
+	bool packets = !are_packets_huge(e), sockets = !e->is_arena_huge;
+	const char *what = packets && sockets ? "packet buffers and socket memory are"
+	                   : packets          ? "packet buffers are"
+	                                      : "socket memory is";
+	uint32_t need = arena_pages(&e->cfg, e->mtu);
+
+	if (e->cfg.hugepages != CFG_HUGEPAGES_AUTO || (!packets && !sockets))
+		return;
+	if (!had->has_any)
+		log_warning("%s in plain pages, which is slower: this kernel has no hugepages of 2 MB", what);
+	else if (had->left >= (long)need)
+		log_warning(
+		        "%s in plain pages, which is slower: of %ld free hugepages of 2 MB not all could be had",
+		        what, had->left);
+	else
+		log_warning(
+		        "%s in plain pages, which is slower: %ld hugepages of 2 MB were free and about %u are wanted "
+		        "(`sysctl vm.nr_hugepages=%ld` before the next start)",
+		        what, had->left, need, pages_want(had, need));
 }
 
 /* That this process may use them was checked before. */
@@ -442,6 +468,7 @@ fail:
 static int start(struct engine **out, const struct cfg *cfg, bool is_inline, char *err, size_t err_size)
 {
 	struct engine *e = calloc(1, sizeof(*e));
+	struct pages pages;
 	int rc = -ENOMEM;
 
 	if (!e) {
@@ -449,6 +476,7 @@ static int start(struct engine **out, const struct cfg *cfg, bool is_inline, cha
 		return rc;
 	}
 	libc_init();
+	pages_read(&pages, "", -1);
 	e->cfg = *cfg;
 	e->is_inline = is_inline;
 	e->stack_count = is_inline ? 1 : cfg->stacks;
@@ -470,6 +498,7 @@ static int start(struct engine **out, const struct cfg *cfg, bool is_inline, cha
 	        (rc = is_inline ? stack_take(e, err, err_size) : threads_start(e, err, err_size)) ||
 	        (rc = ctl_start(e, err, err_size)))
 		goto fail;
+	pages_tell(e, &pages);
 	*out = e;
 	return 0;
 fail:
@@ -605,16 +634,13 @@ void engine_describe(const struct engine *e, char *buf, size_t size)
 {
 	char path[CFG_SOCKET_PATH_MAX], cores[128];
 	uint32_t free_count, total = 0;
-	bool is_huge = e->region_count > 0;
 
 	cfg_socket_path(&e->cfg, path, sizeof(path));
 	cores_text(e, cores, sizeof(cores));
 	nic_buf_levels(nic_queue_get(e->nic, 0), &free_count, &total);
-	for (uint32_t i = 0; i < e->region_count; i++)
-		is_huge = is_huge && e->region[i].page_size >= HUGE_PAGE_MIN;
 	snprintf(buf, size,
 	        "device %s, address %u.%u.%u.%u/%u, %u stack%s on %s, %u packet buffers in %s, socket %s",
 	        e->device, e->address[0], e->address[1], e->address[2], e->address[3], e->prefix,
 	        e->stack_count, e->stack_count == 1 ? "" : "s", cores, total,
-	        is_huge ? "hugepages" : "plain pages", path);
+	        are_packets_huge(e) ? "hugepages" : "plain pages", path);
 }

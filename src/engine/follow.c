@@ -38,6 +38,8 @@ struct follow {
 	struct rtnl rtnl;
 	int index;
 	bool is_tap, is_gone, has_told_mac, must_read;
+	bool is_shared; /* AF_PACKET: the kernel gets every frame, too */
+	bool has_told_address;
 	uint32_t mtu; /* of the interface, when it was last looked at */
 	uint8_t mac[6];
 	struct state told, now;
@@ -142,6 +144,23 @@ static int post(struct engine *e, const struct state *s, const struct state *was
 	return rc;
 }
 
+/* Two that have one address: the kernel knows nothing of the port's connections, and resets them. */
+static void address_tell(const struct engine *e, struct follow *f)
+{
+	const struct iface *i = &f->iface;
+	const uint8_t *a = f->now.a.ip;
+	bool is_double = false;
+
+	for (uint32_t k = 0; k < i->addr_count && f->is_shared && f->now.has_address; k++)
+		is_double |= !memcmp(i->addr[k].ip, a, 4);
+	if (is_double && !f->has_told_address)
+		log_warning(
+		        "%s: the kernel has %u.%u.%u.%u, too: it answers what comes for that address as well, and "
+		        "resets Pronk's connections. Set option address (here: \"%s\") to one that nobody has",
+		        i->name, a[0], a[1], a[2], a[3], e->cfg.address);
+	f->has_told_address = is_double;
+}
+
 /* What is not followed is said. */
 static void rest_tell(struct engine *e, struct follow *f)
 {
@@ -180,6 +199,7 @@ static void update(struct engine *e, struct follow *f)
 		return;
 	}
 	state_make(e, f);
+	address_tell(e, f);
 	rest_tell(e, f);
 	if (state_is_same(&f->now, &f->told))
 		return;
@@ -219,6 +239,7 @@ void follow_open(struct engine *e)
 	}
 	f->index = index;
 	f->is_tap = !strncmp(e->device, "tap:", 4);
+	f->is_shared = !strncmp(e->device, "afpacket:", 9);
 	memcpy(f->mac, f->iface.mac, 6);
 	f->mtu = f->iface.mtu;
 	memcpy(f->told.a.ip, e->address, 4);

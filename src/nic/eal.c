@@ -39,7 +39,6 @@ enum {
 	EAL_ARG_MAX = 64,
 	EAL_ARG_SIZE = 96,
 	ALARM_NAPS = 1000,
-	EAL_MEMORY_EXTRA = 48u << 20, /* rings, driver structures, DPDK's own tables */
 };
 
 static struct {
@@ -178,10 +177,10 @@ static uint64_t huge_free(uint64_t *page)
 	return bytes;
 }
 
-/* Hugepages or plain pages. */
-static int args_memory(const struct cfg *cfg, uint64_t pool_size, char *err, size_t err_size)
+/* Hugepages or plain pages; that it is plain ones the engine says, which knows all that is wanted. */
+static int args_memory(const struct cfg *cfg, uint64_t need, char *err, size_t err_size)
 {
-	uint64_t page, need = pool_size + EAL_MEMORY_EXTRA, have = huge_free(&page);
+	uint64_t page, have = huge_free(&page);
 	uint64_t count = page != 0 ? (need + page - 1) / page : 0;
 	bool huge = cfg->hugepages != CFG_HUGEPAGES_OFF && page != 0 && have >= count * page;
 
@@ -201,17 +200,9 @@ static int args_memory(const struct cfg *cfg, uint64_t pool_size, char *err, siz
 			return nic_fail(err, err_size, -ENOMEM, "%s, but this kernel has no hugepages", why);
 		return nic_fail(err, err_size, -ENOMEM,
 		        "%s, but %llu MB of hugepages are free and %llu MB are needed "
-		        "(sysctl vm.nr_hugepages)",
+		        "for packets (`pronk check` says how many pages are)",
 		        why, (unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20));
 	}
-	if (cfg->hugepages == CFG_HUGEPAGES_AUTO && page == 0)
-		log_warning("this kernel has no hugepages: using plain pages, which is slower");
-	else if (cfg->hugepages == CFG_HUGEPAGES_AUTO)
-		log_warning(
-		        "%llu MB of hugepages are free and %llu MB are needed for packets: using plain pages, which is slower "
-		        "(`sysctl vm.nr_hugepages=%llu` makes enough of them)",
-		        (unsigned long long)(have >> 20), (unsigned long long)(count * page >> 20),
-		        (unsigned long long)(read_number("/proc/sys/vm/nr_hugepages") + count - have / page));
 	arg_add("--no-huge");
 	arg_add("--no-shconf");
 	arg_add("-m");
@@ -308,8 +299,7 @@ static void interrupt_thread_tell(void)
 	interrupt_thread_renew();
 }
 
-int eal_start(
-        const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size)
+int eal_start(const struct cfg *cfg, const struct device *device, uint64_t memory, char *err, size_t err_size)
 {
 	static const int levels[] = {RTE_LOG_ERR, RTE_LOG_ERR, RTE_LOG_ERR, RTE_LOG_INFO, RTE_LOG_DEBUG};
 	cookie_io_functions_t io = {.write = message_write};
@@ -332,7 +322,7 @@ int eal_start(
 		arg_add("-a");
 		arg_add("%s", device->arg);
 	}
-	ret = args_memory(cfg, pool_size, err, err_size);
+	ret = args_memory(cfg, memory, err, err_size);
 	if (ret == 0)
 		ret = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? 0 : -errno;
 	if (ret != 0)

@@ -210,10 +210,10 @@ int nic_fail(char *err, size_t err_size, int code, const char *fmt, ...) PRINTF_
 
 /* ---- eal.c ---- */
 
-/* Starts DPDK for one device. pool_size is the bytes the packet buffers will take; it decides between
- * hugepages and plain pages. Once per process, also after a failure. 0 or -E with err. */
+/* Starts DPDK for one device. memory is the bytes that it will take (pages_packet_bytes); that decides
+ * between hugepages and plain pages. Once per process, also after a failure. 0 or -E with err. */
 int eal_start(
-        const struct cfg *cfg, const struct device *device, uint64_t pool_size, char *err, size_t err_size);
+        const struct cfg *cfg, const struct device *device, uint64_t memory, char *err, size_t err_size);
 void eal_stop(void);
 /* The first complaint of DPDK since the last eal_listen, for error texts; "" if none. Control thread. */
 void eal_listen(void);
@@ -289,8 +289,6 @@ int veth_calm_peer(const char *name);
 
 /* ---- pool.c ---- */
 
-/* Bytes that the pool of count buffers needs, about; for eal_start. */
-uint64_t pool_size_estimate(const struct device *device, uint32_t count, uint32_t mtu);
 struct rte_mempool *pool_create(
         const struct device *device, uint32_t count, uint32_t mtu, int numa_node, char *err, size_t err_size);
 /* Fills nic->regions and nic->region_map from nic->pool. */

@@ -15,8 +15,17 @@
 #include <rte_memory.h>
 
 #include "nic_int.h"
+#include "pages.h"
 
 enum { POOL_CACHE = 256, AFXDP_BUFFER = 4096 };
+
+/* What hugepages are counted by before there is a pool (base/pages.h). */
+_Static_assert(sizeof(struct rte_mbuf) + NIC_PRIV_SIZE == PAGES_BUFFER_HEAD, "a buffer's head");
+_Static_assert(RTE_PKTMBUF_HEADROOM == PAGES_HEADROOM, "a buffer's headroom");
+_Static_assert((int)NIC_DATA_ROOM == (int)PAGES_DATA_ROOM, "a buffer's data");
+_Static_assert((int)AFXDP_BUFFER == (int)PAGES_BUFFER_XDP, "a buffer of AF_XDP");
+_Static_assert(RTE_CACHE_LINE_SIZE <= PAGES_LINE, "a cache line");
+_Static_assert(RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 8 == PAGES_FRAME_EXTRA, "around a packet");
 
 static uint32_t data_room(uint32_t mtu)
 {
@@ -40,14 +49,6 @@ static uint32_t element_size(const struct device *device, uint32_t mtu, unsigned
 	if (device_is_virtual(device))
 		*flags = RTE_MEMPOOL_F_NO_IOVA_CONTIG;
 	return fixed + data_room(mtu);
-}
-
-uint64_t pool_size_estimate(const struct device *device, uint32_t count, uint32_t mtu)
-{
-	unsigned flags;
-	uint64_t size = element_size(device, mtu, &flags) + 3 * RTE_CACHE_LINE_SIZE;
-
-	return device->kind == DEVICE_PCI ? count * size + count * size / 64 : count * size;
 }
 
 struct rte_mempool *pool_create(
@@ -76,8 +77,7 @@ struct rte_mempool *pool_create(
 	}
 	if (ret < 0) {
 		nic_fail(err, err_size, 0, "no memory for %u packet buffers (%llu MB): %s", count,
-		        (unsigned long long)(pool_size_estimate(device, count, mtu) >> 20),
-		        rte_strerror(-ret));
+		        (unsigned long long)((uint64_t)count * size >> 20), rte_strerror(-ret));
 		rte_mempool_free(pool);
 		return NULL;
 	}

@@ -17,6 +17,7 @@
 
 #include "log.h"
 #include "nic_int.h"
+#include "pages.h"
 
 LOG_MODULE("nic");
 
@@ -443,8 +444,7 @@ int nic_open(struct nic **out, const struct cfg *cfg, uint32_t stack_count,
 	ret = secondary_prepare(cfg, err, err_size);
 	if (ret != 0)
 		goto close;
-	ret = eal_start(cfg, &nic->device, pool_size_estimate(&nic->device, cfg->packet_buffers, o.mtu), err,
-	        err_size);
+	ret = eal_start(cfg, &nic->device, pages_packet_bytes(cfg, o.mtu), err, err_size);
 	if (ret != 0)
 		goto close;
 	nic->eal_up = true;

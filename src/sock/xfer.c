@@ -184,11 +184,17 @@ static size_t take(struct file *f, const struct arena *a, struct endpoint *ep, s
 	return done;
 }
 
+/* sock_is_nonblocking for who has the endpoint at hand. */
+static inline bool ep_is_nonblocking(const struct endpoint *ep)
+{
+	return atomic_load_explicit(&ep->app_flags, memory_order_relaxed) & APP_NONBLOCK;
+}
+
 ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 {
 	size_t want = iov_total(iov, count), done = 0, target;
 	struct cursor cur = {.iov = iov, .count = count};
-	bool is_peek = flags & MSG_PEEK, is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
+	bool is_peek = flags & MSG_PEEK, is_dont;
 	uint64_t deadline = 0;
 	bool is_settled = false;
 	struct endpoint *ep;
@@ -206,7 +212,8 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 	handle = atomic_load(&f->ep);
 	ep = handle_ep(handle);
 	at = handle_at(handle);
-	target = flags & MSG_WAITALL ? want : (size_t)opt_int(f, EPO_RCVLOWAT); /* sock_rcvlowat */
+	is_dont = (flags & MSG_DONTWAIT) || ep_is_nonblocking(ep);
+	target = flags & MSG_WAITALL ? want : (size_t)ep_opt(ep, EPO_RCVLOWAT); /* sock_rcvlowat */
 	for (;;) {
 		uint32_t state, fl, bell = 0;
 		int err, rc;
@@ -235,7 +242,7 @@ ssize_t sock_recv(struct file *f, const struct iovec *iov, int count, int flags)
 				done += n;
 			}
 			if (f->rx_pieces >= RX_BELL_PIECES || f->rx_bytes >= RX_BELL_BYTES ||
-			        f->rx_bytes >= (uint32_t)opt_int(f, EPO_RCVBUF) / 8) {
+			        f->rx_bytes >= (uint32_t)ep_opt(ep, EPO_RCVBUF) / 8) {
 				f->rx_pieces = f->rx_bytes = 0;
 				bell = DOORBELL_RX;
 			}
@@ -376,7 +383,7 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 {
 	size_t want = iov_total(iov, count), done = 0;
 	struct cursor cur = {.iov = iov, .count = count};
-	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f), is_more = flags & MSG_MORE;
+	bool is_dont, is_more = flags & MSG_MORE;
 	uint64_t deadline = 0;
 	bool is_settled = false, is_driven = false;
 	struct endpoint *ep;
@@ -396,6 +403,7 @@ ssize_t sock_send(struct file *f, const struct iovec *iov, int count, int flags)
 	handle = atomic_load(&f->ep);
 	ep = handle_ep(handle);
 	at = handle_at(handle);
+	is_dont = (flags & MSG_DONTWAIT) || ep_is_nonblocking(ep);
 	for (;;) {
 		uint32_t state;
 		bool is_starved = false;

@@ -4,6 +4,7 @@
 #   - without a journal the messages go to stderr
 #   - the systemd unit is one, and its sandbox leaves little exposed
 #   - memif without any right, TAP, AF_PACKET and AF_XDP with the capabilities that doc/install.md lists; each that is missing is named
+#   - AF_PACKET: a line says that the kernel has the port's address, too
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # manager_start FILE SOCKET: receives in the background until manager_stop
@@ -177,6 +178,21 @@ print([row["local"]["port"] for row in told["sockets"]])' "$pronkctl" "$conf" 2>
 	service_pid=
 }
 
+# the kernel has the port's address, too: said at the start, and when it comes later, once
+address_twice() {
+	local said='pkp: the kernel has 198.18.52.2, too: it answers what comes for that address as well'
+	service_start || return
+	grep -q 'the kernel has' "$work/service.log" && because "said for nothing: $(grep 'the kernel has' "$work/service.log")" && return 1
+	ip -n "$ns_p" addr add "$addr_p/24" dev pkp
+	wait_until 10 grep -q "$said" "$work/service.log" || because "not noticed: $(tail -1 "$work/service.log")" || return
+	service_stop
+	service_start || return
+	[ "$(grep -c "$said" "$work/service.log")" = 1 ] || because "at the start: $(head -3 "$work/service.log")" || return
+	grep "$said" "$work/service.log" | grep -q 'Set option address (here: "198.18.52.2/24") to one that nobody has$' || because "no advice" || return
+	ip -n "$ns_p" addr del "$addr_p/24" dev pkp
+	service_stop
+}
+
 unit_built=$PKE_BUILD/tools/packaging/pronkd@.service
 link_up tap
 begin "readiness and end are told" readiness
@@ -191,6 +207,7 @@ link_down
 link_up afpacket
 begin "afpacket: with the rights that the unit leaves" unit_rights
 begin "afpacket: as an ordinary user" ordinary_user "net_admin net_raw"
+begin "afpacket: an address that the kernel has, too" address_twice
 link_down
 link_up afxdp
 begin "afxdp: with the rights that the unit leaves" unit_rights

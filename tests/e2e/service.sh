@@ -7,7 +7,9 @@
 #   - a second pronkd for the same configuration refuses and leaves the first alone
 #   - errors in the configuration are named with file:line; so is what the machine does not have, by --check as at the start
 #   - somebody who may not start a service is told that there is none
-#   - pronk status, also of a service that is stopped; pronk stop, also of a program that has the stack; it never ends a stranger
+#   - pronk status, pronk run (strict or not) and pronk stop of a service that is stopped; pronk stop of a program that has the stack; it never
+#     ends a stranger, and waits for 15 s
+#   - why a start fails is on standard error also with log_file
 #   - pronkctl's JSON is JSON
 #   - pronk run says which options the running service was started without
 # With --mode inline a program that has the stack for others stands for the service; what is pronkd's own is left out.
@@ -50,18 +52,113 @@ service_over() {
 
 is_stopped() { grep -q '^State:[[:space:]]*T' "/proc/$1/status"; }
 not_answering() {
-	local said rc line
+	local said rc line strict loose waited service_was
 	service_start || return
+	service_was=$service_pid
 	kill -STOP "$service_pid"
 	wait_until 10 is_stopped "$service_pid"
 	said=$(timeout 30 "$pronk" status -c "$conf")
 	rc=$?
+	# two that pronk run starts, or does not, beside the one of LD_PRELOAD alone
+	{ cat "$conf"; echo 'strict = true;'; } >"$work/answer.conf"
+	ip netns exec "$ns_p" timeout 30 "$pronk" run -c "$work/answer.conf" -- touch "$work/ran-strict" >"$work/answer-strict" 2>&1 &
+	strict=$!
+	ip netns exec "$ns_p" timeout 30 "$pronk" run -c "$conf" -- touch "$work/ran" >"$work/answer" 2>&1 &
+	loose=$!
 	line=$(preloaded timeout 30 "$python" -c 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 7010)); s.listen(1)' 2>&1)
+	wait "$strict"
+	strict=$?
+	wait "$loose"
+	loose=$?
 	kill -CONT "$service_pid"
 	service_over
+	waited="pronk: service \"p\" does not answer: waiting for it, 5 s at most (process $service_was is stopped by a signal or a debugger; \`kill -CONT $service_was\` undoes the signal)"
+	[ $strict = 125 ] && [ ! -e "$work/ran-strict" ] && [ "$(cat "$work/answer-strict")" = "$waited
+pronk: the service at $work/run/p.sock does not answer; not run, because option strict is on" ] ||
+		because "strict: $strict, $(cat "$work/answer-strict")" || return
+	[ $loose = 0 ] && [ -e "$work/ran" ] && [ "$(cat "$work/answer")" = "$waited
+pronk: the service at $work/run/p.sock does not answer; touch runs on the kernel's network stack" ] ||
+		because "not strict: $loose, $(cat "$work/answer")" || return
 	[ "$line" = "pronk: the service at $work/run/p.sock does not answer; the kernel serves this program's sockets" ] ||
 		because "a program says: $line" || return
-	[ $rc = 1 ] && [[ $said == "running, but not answering: "*"$work/run/p.sock"* ]] || because "status $rc: $said"
+	[ $rc = 1 ] && [[ $said == "running, but not answering: "*"$work/run/p.sock does not answer (process $service_was is stopped by a signal or a debugger; \`kill -CONT $service_was\` undoes the signal)" ]] || because "status $rc: $said"
+}
+
+# the signal waits until the service goes on; that it does is said at once
+stop_of_stopped() {
+	local stop rc
+	service_start || return
+	kill -STOP "$service_pid"
+	wait_until 10 is_stopped "$service_pid"
+	timeout 30 "$pronk" stop -c "$conf" >"$work/stop.out" 2>&1 &
+	stop=$!
+	wait_until 10 grep -qs "^pronk: the service ends when it goes on, waiting 15 s: process $service_pid is stopped by a signal or a debugger; .kill -CONT $service_pid. " "$work/stop.out" ||
+		because "nothing is said: $(cat "$work/stop.out")" || return
+	# its SIGTERM is there
+	wait_until 10 grep -qE '^(ShdPnd|SigPnd):\s+[0-9a-f]*[4-7c-f][0-9a-f]{3}$' "/proc/$service_pid/status" || because "no signal" || return
+	kill -CONT "$service_pid"
+	wait "$stop"
+	rc=$?
+	[ $rc = 0 ] && grep -qx "stopped: pid $service_pid" "$work/stop.out" || because "stop: $rc: $(cat "$work/stop.out")" || return
+	wait_until 20 engine_gone || because "somebody still has a stack" || return
+	service_pid=
+}
+
+# one who neither answers nor heeds SIGTERM takes fifteen seconds, as the man page says; it goes on beside other scenarios
+deaf_begin() {
+	{ cat "$conf"; echo 'name = "deaf";'; } | grep -v '^name = "p";' >"$work/deaf.conf"
+	mkdir -p "$work/run"
+	: >"$work/deaf.log"
+	"$python" -c '
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.bind(sys.argv[1])
+s.listen(32)
+print("listening", flush=True)
+time.sleep(100)' "$work/run/deaf.sock" >"$work/deaf.log" &
+	deaf_pid=$!
+	pids+=("$deaf_pid")
+	wait_until 10 grep -q listening "$work/deaf.log" || because "no socket" || return
+	(
+		start=$(now_us)
+		timeout 60 "$pronk" stop -c "$work/deaf.conf" >"$work/deaf.said" 2>&1
+		echo "$? $((($(now_us) - start) / 1000))" >"$work/deaf.end"
+	) &
+	deaf_stop=$!
+	ip netns exec "$ns_p" timeout 60 "$pronk" run -c "$work/deaf.conf" -- touch "$work/ran-deaf" >"$work/deaf.run" 2>&1 &
+	deaf_run=$!
+	pids+=("$deaf_stop" "$deaf_run")
+}
+deaf_end() {
+	local rc ms
+	wait "$deaf_run"
+	rc=$?
+	[ $rc = 0 ] && [ -e "$work/ran-deaf" ] && [ "$(cat "$work/deaf.run")" = "pronk: service \"deaf\" does not answer: waiting for it, 5 s at most
+pronk: the service at $work/run/deaf.sock does not answer; touch runs on the kernel's network stack" ] ||
+		because "pronk run: $rc: $(cat "$work/deaf.run")" || return
+	wait "$deaf_stop"
+	kill -KILL "$deaf_pid"
+	wait "$deaf_pid" 2>/dev/null
+	rm -f "$work/run/deaf.sock"
+	read -r rc ms <"$work/deaf.end"
+	[ "$rc" = 1 ] && [[ $(tail -1 "$work/deaf.said") == "pronk: the service (pid $deaf_pid) has not ended after 15 s" ]] ||
+		because "stop: $rc: $(cat "$work/deaf.said")" || return
+	# five of them pass with the question that nobody answers
+	[ "$ms" -ge 15000 ] && [ "$ms" -lt 19500 ] || because "it took $ms ms"
+}
+
+# what ends a start is told where it was asked for, wherever the log is
+failure_on_stderr() {
+	local said want file=$work/failed.log
+	{ grep -v -e '^device = ' -e '^host_address = ' -e '^log_file = ' "$conf"; echo 'device = "afpacket:pk-none0";'; } >"$work/failed.conf"
+	want="$work/failed.conf:$(wc -l <"$work/failed.conf"): device: there is no interface pk-none0 "
+	echo "log_file = \"$file\";" >>"$work/failed.conf"
+	said=$(p_raw timeout 20 "$pronkd" -c "$work/failed.conf" 2>&1) && because "it starts" && return 1
+	[[ $said == "pronkd: $want"* ]] && [ "$(wc -l <<<"$said")" = 1 ] || because "it says: $said" || return
+	grep -qF "$want" "$file" || because "the log has: $(cat "$file")" || return
+	said=$(p_raw timeout 20 "$pronkd" --daemonize -c "$work/failed.conf" 2>&1)
+	[[ $said == "pronkd: $want"* ]] && [ "$(wc -l <<<"$said")" = 1 ] || because "in the background it says: $said"
 }
 
 # the process that called listen(2) is gone, its child has the socket: nothing may be signalled, and that is a failure
@@ -244,10 +341,14 @@ echo 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 7010)); s.listen(1)
 chmod 644 "$work/listen.py" "$conf"
 cp "$conf" "$work/p-auto.conf"
 dedicated_only "there is no pronkd; the scenarios on programs that have the stack are for this" "pronk status and pronk stop" status_and_stop
-scenario "pronk status of a service that is stopped" not_answering
+scenario "one who neither answers nor heeds a signal: begin" deaf_begin
+scenario "pronk status and pronk run of a service that is stopped" not_answering
+scenario "pronk stop of a service that is stopped" stop_of_stopped
 scenario "pronk stop ends nobody who is not the service" stop_of_nobody
 scenario "pronk stop where a program has the stack" stop_inline 0
 scenario "pronk stop where it has another program as client" stop_inline 1
+scenario "one who neither answers nor heeds a signal: pronk run, pronk stop" deaf_end
+scenario "a start that fails is told on standard error, too" failure_on_stderr
 scenario "a user who may not start a service" no_right
 scenario "a program without network starts nothing" no_network
 scenario "autostart by LD_PRELOAD alone" autostart

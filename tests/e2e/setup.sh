@@ -6,6 +6,7 @@
 #   - an ssh session is found behind sudo, and a VLAN (or macvlan) on the interface is no less of a reason
 #   - hugepages are added and given back; a setup that fails half-way takes back what it has done
 #   - a file that somebody has edited stays
+#   - with too few hugepages the service's log and check name the same number
 #   - check ends with 1 when something is missing; its JSON has the keys that scripts rely on
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -161,6 +162,30 @@ edited_file_stays() {
 	[ ! -e "$work/etc" ]
 }
 
+# the service's log and check say the same of a machine with too few: 30, of which 8 are free
+pages_agree() {
+	local wanted file=$work/pages.conf
+	conf_write "$file" 'device = "tap:pkpages";'
+	# where both look; what is left of the machine stays as it is
+	cat >"$work/few" <<-'END'
+		mount -t tmpfs none /sys/kernel/mm/hugepages && cd /sys/kernel/mm/hugepages && mkdir hugepages-2048kB &&
+			echo 30 >hugepages-2048kB/nr_hugepages && echo 8 >hugepages-2048kB/free_hugepages && echo 0 >hugepages-2048kB/resv_hugepages || exit 99
+		cd / && exec "$@"
+	END
+	p_raw env PRONK_NAME=pages unshare -m bash "$work/few" "$pronk" check -c "$file" >"$work/pages.out" 2>&1
+	wanted=$(sed -n 's/^note *hugepages.reserved *2 MB: 30 reserved, 8 free; the service wants about \([0-9]*\)$/\1/p' "$work/pages.out")
+	[ -n "$wanted" ] || because "check: $(grep hugepages.reserved "$work/pages.out")" || return
+	grep -q "echo $((30 + wanted - 8)) | sudo tee /sys/kernel/mm/hugepages/" "$work/pages.out" || because "$wanted are wanted, and check advises otherwise" || return
+	: >"$work/pages.log"
+	ip netns exec "$ns_p" env PRONK_NAME=pages unshare -m bash "$work/few" "$pronkd" -c "$file" >"$work/pages.log" 2>&1 &
+	spawned=$!
+	pids+=("$spawned")
+	wait_until 20 eval "grep -q 'ready: ' '$work/pages.log' || process_gone $spawned"
+	process_end "$spawned"
+	grep -q " in plain pages, which is slower: 8 hugepages of 2 MB were free and about $wanted are wanted (.sysctl vm.nr_hugepages=$((30 + wanted - 8)). before the next start)" "$work/pages.log" ||
+		because "check says $wanted, and the log: $(head -3 "$work/pages.log")"
+}
+
 missing_is_told() {
 	local rc
 	conf_write "$work/gone.conf" 'device = "afxdp:nosuchif";' 'name = "gone";'
@@ -187,5 +212,6 @@ scenario "undo leaves no trace" undo_waits_and_leaves_no_trace
 scenario "hugepages, and a setup that fails half-way" hugepages_and_back
 scenario "an edited file stays" edited_file_stays
 scenario "check tells what is missing" missing_is_told
+scenario "the log and check want the same number of hugepages" pages_agree
 link_down
 finish

@@ -154,6 +154,25 @@ def dump(golden):
             golden.fail('dump', 'wrote over a file')
 
 
+def dump_stdout(golden):
+    """To a pipe it is the same archive; a terminal gets none."""
+    done = golden.run(['dump', '-'])
+    listed = subprocess.run(['tar', 'tzf', '-'], input=done.stdout, capture_output=True, timeout=30, check=False)
+    if done.returncode or listed.returncode or b'/commands/sockets.json\n' not in listed.stdout:
+        golden.fail('dump -', f'{done.returncode} {done.stderr.decode()} {listed.stderr.decode()}')
+    if not re.match(r'the archive: \d+ files\nNot in it:\n', done.stderr.decode()):
+        golden.fail('dump -', f'says {done.stderr.decode()}')
+    if os.path.exists(os.path.join(golden.folder, '-')):
+        golden.fail('dump -', 'has made a file of that name')
+    master, slave = os.openpty()
+    done = subprocess.run([golden.pronkctl, '-s', os.path.join(golden.folder, 'golden.sock'), 'dump', '-'], stdin=subprocess.DEVNULL,
+                          stdout=slave, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(slave)
+    os.close(master)
+    if done.returncode != 1 or done.stderr != b'pronkctl: dump: an archive is nothing for a terminal; send it to a file or a pipe\n':
+        golden.fail('dump - to a terminal', f'{done.returncode} {done.stderr.decode()}')
+
+
 def instances(golden):
     """What else runs on this machine is listed, too: only the form is known."""
     done = golden.run(['instances'], json_form=True)
@@ -161,6 +180,31 @@ def instances(golden):
     mine = [i for i in json.loads(done.stdout)['instances'] if i['socket'].startswith(golden.folder)]
     if [i['name'] for i in mine] != ['golden']:
         golden.fail('instances', f'{mine}')
+
+
+def ended(golden, fd):
+    """The fixture has ended, and this process still has its memory."""
+    done = golden.run(['instances'])
+    lines = [line for line in done.stdout.decode().splitlines() if golden.folder in line]
+    with open('/proc/self/comm', encoding='utf-8') as file:
+        me = file.read().strip()
+    if len(lines) != 1 or not re.match(r'golden +%d +%s +ended ' % (os.getpid(), re.escape(me)), lines[0]):
+        golden.fail('instances', f'of one that has ended: {lines}')
+    if '\nended: the service is gone; the program in the line' not in done.stdout.decode():
+        golden.fail('instances', f'does not say what ended means: {done.stdout.decode()}')
+    found = [i for i in json.loads(golden.run(['instances'], json_form=True).stdout)['instances'] if i['socket'].startswith(golden.folder)]
+    if [(i['state'], i['pid']) for i in found] != [('ended', os.getpid())]:
+        golden.fail('instances', f'of one that has ended: {found}')
+    os.close(fd)
+
+
+def memory_keep(pid):
+    """The memory of the fixture's service, open."""
+    for name in os.listdir(f'/proc/{pid}/fd'):
+        path = f'/proc/{pid}/fd/{name}'
+        if os.readlink(path).startswith('/memfd:pronk-arena'):
+            return os.open(path, os.O_RDONLY)
+    raise RuntimeError('the fixture has no arena')
 
 
 def stop(pid):
@@ -186,6 +230,7 @@ def main():
                     sys.exit('the fixture did not start')
                 golden.cases(CASES)
                 dump(golden)
+                dump_stdout(golden)
                 instances(golden)
                 nic(golden, args[2])
                 stop(fixture.pid)
@@ -193,10 +238,12 @@ def main():
                 os.kill(fixture.pid, signal.SIGUSR1)
                 os.kill(fixture.pid, signal.SIGCONT)
                 golden.cases([('silent-arp', ['arp'], None)])  # five seconds
+                fd = memory_keep(fixture.pid)
             finally:
                 os.kill(fixture.pid, signal.SIGCONT)
                 fixture.stdin.close()
                 fixture.wait(30)
+            ended(golden, fd)
     print(f'{golden.failed} failed')
     sys.exit(1 if golden.failed else 0)
 

@@ -25,6 +25,8 @@ COMMANDS = [
 	('latency --plot', None, r'^(?!  <)|^  < +(8\.2|16\.4|32\.8|65\.5|131\.1) us'),
 	('latency --interval 0', None, r'^pronkctl'),
 	('--json latency --interval 0.1 --count 1', 'latency', None),
+	('latency --interval 0.1 --count 2', None, r'^---|^Times|^rx '),
+	('latency --plot --interval 0.1 --count 1', None, r'^---|^rx:'),
 	('latency on --plot', None, r'^pronkctl'),
 	('inject --svg x', None, r'^pronkctl'),
 	('latency --plot --json', None, r'^pronkctl'),
@@ -38,6 +40,9 @@ COMMANDS = [
 	('inject tx loss 100% delay 2s seed 18446744073709551615', None, None),
 	('inject', None, r'^inject'),
 	('inject rx loss', None, None),
+	('inject rx loss delay 5ms', None, None),
+	('inject tx delay', None, None),
+	('inject tx jitter 5ms', None, None),
 	('inject rx loss one', None, None),
 	('inject rx loss 1', None, None),
 	('inject rx loss 1.%', None, None),
@@ -59,6 +64,9 @@ COMMANDS = [
 	('inject on', None, None),
 	('inject off off', None, None),
 	('inject', None, r'^inject'),
+	('--json inject rx delay 5ms', 'inject', r'words|^  "rx"'),
+	('--json inject rx lost 1%', None, None),
+	('--json inject off', 'inject', None),
 	('inject off', None, None),
 	('inject', None, r'^inject'),
 	('set', None, r'^pronkctl'),
@@ -69,6 +77,12 @@ COMMANDS = [
 	('set linger_s 5', None, None),
 	('set profile throughput', None, None),
 	('set strict on', None, None),
+	('--json set linger_s 7', 'set', None),
+	('--json set profile balanced', 'set', None),
+	('--json set strict on', 'set', None),
+	('--json set linger_s many', None, None),
+	('set linger_s 5', None, None),
+	('set profile throughput', None, None),
 	('set log_level loud', None, None),
 	('set log_level error', None, None),
 	('config', None, r'^(linger_s|profile|stack_spin_us|app_spin_us|strict|log_level|device) = '),
@@ -80,6 +94,14 @@ COMMANDS = [
 	('latency reset', None, None),
 	('latency off', None, None),
 	('latency', None, r'^Times'),
+	('--json latency on', 'latency-change', None),
+	('--json latency on', 'latency-change', None),
+	('--json latency reset', 'latency-change', None),
+	('--json latency off', 'latency-change', None),
+	('--json latency maybe', None, None),
+	('reset peaks', None, None),
+	('--json reset peaks', 'reset', None),
+	('--json reset all', None, None),
 ]
 
 
@@ -93,6 +115,9 @@ def run(words, folder):
 def mask(text):
 	text = re.sub(r'counted since 20(?!23-11-14 22:13:20)[-0-9: ]*', 'counted since TIME', text)
 	text = re.sub(r'"since_ns": (?!1700000000000000000)[0-9]{19}', '"since_ns": TIME', text)
+	text = re.sub(r'"time_ns": [0-9]{19}, "interval_s": [0-9]+\.[0-9]{6}', '"time_ns": TIME, "interval_s": S', text)
+	text = re.sub(r'^--- 20[-0-9]+ [0-9:]+, [0-9]+\.[0-9]{3} s$', '--- TIME, S', text, flags=re.M)
+	text = re.sub(r'"seed": [0-9]{6,}', '"seed": SEED', re.sub(r' seed [0-9]{6,}"', ' seed SEED"', text))
 	return re.sub(r'^Try .*\n', '', text, flags=re.M)
 
 

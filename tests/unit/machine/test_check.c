@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "arena.h"
+
 static void look(struct fixture *f)
 {
 	report_free(&f->r);
@@ -114,11 +116,18 @@ static void core_lists_are_read(void **state)
 static void too_few_hugepages_are_a_note_or_missing_as_the_option_says(void **state)
 {
 	struct fixture *f = *state;
+	char want[128];
 
 	put(f, "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "10\n");
 	look(f);
 	expect_level(f, "hugepages.reserved", LEVEL_NOTE);
-	expect_fix(f, "hugepages.reserved", "hugepages-2048kB/nr_hugepages");
+	/* as the service's log says */
+	snprintf(want, sizeof(want),
+	        "echo %u | sudo tee /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+	        1024 - 10 + arena_pages(&f->cfg, 0));
+	expect_fix(f, "hugepages.reserved", want);
+	snprintf(want, sizeof(want), "10 free; the service wants about %u", arena_pages(&f->cfg, 0));
+	assert_non_null(strstr(found(f, "hugepages.reserved")->found, want));
 	f->cfg.hugepages = CFG_HUGEPAGES_ON;
 	look(f);
 	expect_level(f, "hugepages.reserved", LEVEL_MISSING);
@@ -148,6 +157,7 @@ static void two_nodes(struct fixture *f)
 	put(f, "/sys/devices/system/node/node1/cpulist", "2-3\n");
 	put(f, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages", "1024\n");
 	put(f, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/free_hugepages", "0\n");
+	put(f, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", "7\n");
 	put(f, "/sys/class/net/eth1/device/numa_node", "1\n");
 	strcpy(f->cfg.device, "afxdp:eth1");
 	f->m.allowed_count = 4;
@@ -171,6 +181,7 @@ static void two_nodes(struct fixture *f)
 static void stack_cores_are_compared_with_the_node_of_the_device(void **state)
 {
 	struct fixture *f = *state;
+	char want[128];
 
 	two_nodes(f);
 	look(f); /* auto: core 3 */
@@ -179,7 +190,10 @@ static void stack_cores_are_compared_with_the_node_of_the_device(void **state)
 	look(f);
 	expect_level(f, "cores.numa", LEVEL_WARNING);
 	expect_fix(f, "cores.numa", "2-3");
-	expect_fix(f, "hugepages.reserved", "node1/");
+	/* what this node has, and all that is wanted */
+	snprintf(want, sizeof(want), "echo %u | sudo tee /sys/devices/system/node/node1/",
+	        7 + arena_pages(&f->cfg, 1500));
+	expect_fix(f, "hugepages.reserved", want);
 	assert_int_equal(f->r.count[LEVEL_MISSING], 0);
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arena.h"
 #include "configs.h"
 
 /* --- configs.c --- */
@@ -289,7 +290,7 @@ static void stacks_on_one_core_are_a_warning(void **state)
 static void hugepages_have_to_do_for_all(void **state)
 {
 	struct several *s = *state;
-	unsigned each = machine_pages(&s->file[0].cfg, 0);
+	unsigned each = arena_pages(&s->file[0].cfg, 0);
 	char text[32];
 
 	snprintf(text, sizeof(text), "%u\n", 3 * each - 1);

@@ -21,6 +21,7 @@
 #include "frames.h"
 #include "log.h"
 #include "nic_int.h"
+#include "pages.h"
 
 enum { STACKS = 3, BUFFERS = 4096 };
 
@@ -409,6 +410,24 @@ static void second_open_is_refused(void **state)
 	assert_string_not_equal(err, "");
 }
 
+/* Hugepages are counted before the pool is made: it must not take more, nor much less. */
+static void pool_takes_what_was_counted(void **state)
+{
+	uint64_t taken = 0, counted;
+	struct cfg cfg;
+
+	(void)state;
+	cfg_defaults(&cfg);
+	cfg.packet_buffers = BUFFERS;
+	counted = pages_packet_bytes(&cfg, 0) - PAGES_LIBRARY;
+	for (uint32_t i = 0; i < nic->region_count; i++)
+		taken += nic->regions[i].size;
+	assert_true(taken > 0);
+	if (taken > counted + 2 * nic->regions[0].page_size || taken * 10 < counted * 9)
+		fail_msg("%llu bytes are taken, %llu were counted", (unsigned long long)taken,
+		        (unsigned long long)counted);
+}
+
 static void nothing_leaked(void **state)
 {
 	(void)state;
@@ -463,6 +482,7 @@ int main(void)
 	        cmocka_unit_test(no_buffers_left_is_counted_and_recovers),
 	        cmocka_unit_test(packet_memory_can_be_read_but_not_written_elsewhere),
 	        cmocka_unit_test(stack_without_hardware_queue_sleeps_on_a_silent_descriptor),
+	        cmocka_unit_test(pool_takes_what_was_counted),
 	        cmocka_unit_test(second_open_is_refused),
 	        cmocka_unit_test(nothing_leaked),
 	};
