@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from services_world import (accepted_is, case, check, connected, each, error_of, gone_everywhere, LIMIT_S, listener, peer,
+from services_world import (accepted_is, case, check, connected, each, error_of, gone_everywhere, LIMIT_S, listener,
 	places, same, sleeping_thread, talk)
 
 

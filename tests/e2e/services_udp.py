@@ -5,7 +5,7 @@ import select
 import socket
 import struct
 
-from services_world import (case, check, connected, each, error_of, IP_PKTINFO, LIMIT_S, only_shown_at, peer, places, same,
+from services_world import (case, check, connected, each, error_of, IP_PKTINFO, LIMIT_S, only_shown_at, places, same,
 	sleeping_thread)
 
 

@@ -303,13 +303,27 @@ def ctl_sockets(service):
 	return {row['fd']: row for row in json.loads(text)['sockets'] if row['pid'] == os.getpid()}
 
 
+def soon(look):
+	"""What a service shows follows what a program does: looks until all of it is right, and raises what is wrong at the end."""
+	end = time.monotonic() + LIMIT_S
+	while True:
+		try:
+			return look()
+		except Wrong:
+			if time.monotonic() > end:
+				raise
+
+
 def only_shown_at(s, service):
 	"""The socket is the service's, and no other's."""
-	for name in ('a', 'b'):
-		rows = ctl_sockets(name)
-		if rows is not None:
-			check((s.fileno() in rows) == (name == service), 'pronkctl %s fd %d at %s' %
-				('does not show' if name == service else 'shows', s.fileno(), name))
+	def look():
+		for name in ('a', 'b'):
+			rows = ctl_sockets(name)
+			if rows is not None:
+				check((s.fileno() in rows) == (name == service), 'pronkctl %s fd %d at %s' %
+					('does not show' if name == service else 'shows', s.fileno(), name))
+
+	soon(look)
 
 
 # --- cases ---
