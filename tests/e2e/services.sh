@@ -166,19 +166,17 @@ one_dies() {
 	remark "$(grep -m1 '^pronk' "$work/victim.log" | sed "s|$work/||g")"
 }
 
-# with_one_line PATTERN CASE: the case passes, and one line like PATTERN is said
-with_one_line() {
+# alone PATTERN: with the second of $configs, which cannot be used, the first serves, and one line like PATTERN says so
+alone() {
 	local rc
-	: >"$work/line.log"
-	both timeout 60 "$python" "$e2e_dir/services.py" case "$work/world.json" "$2" >"$work/line.out" 2>"$work/line.log"
+	: >"$work/alone.log"
+	both timeout 60 "$python" "$e2e_dir/services.py" case "$work/world.json" only_a >"$work/alone.out" 2>"$work/alone.log"
 	rc=$?
-	[ $rc = 0 ] || because "exit status $rc: $(grep -v '^pronk' "$work/line.log" | head -1)" || return
-	[ "$(lines_of_pronk "$work/line.log")" = 1 ] || because "$(lines_of_pronk "$work/line.log") lines: $(head -3 "$work/line.log" | tr '\n' '|')" || return
-	grep -qE "^pronk: .*$1" "$work/line.log" || because "it says: $(head -1 "$work/line.log")" || return
-	remark "$(head -1 "$work/line.log" | sed "s|$work/||g" | cut -c1-120)"
+	[ $rc = 0 ] || because "exit status $rc: $(grep -v '^pronk' "$work/alone.log" | head -1)" || return
+	[ "$(lines_of_pronk "$work/alone.log")" = 1 ] || because "$(lines_of_pronk "$work/alone.log") lines: $(head -3 "$work/alone.log" | tr '\n' '|')" || return
+	grep -qE "^pronk: .*$1" "$work/alone.log" || because "it says: $(head -1 "$work/alone.log")" || return
+	remark "$(head -1 "$work/alone.log" | sed "s|$work/||g" | cut -c1-120)"
 }
-# alone PATTERN: with the second of $configs, which cannot be used, the first serves
-alone() { with_one_line "$1" only_a; }
 
 not_running() {
 	b_stop
@@ -257,10 +255,11 @@ for kind in "${@:-afpacket}"; do
 	scenario "$link: one set of everything" cases one_set_of_everything
 	scenario "$link: idle" cases idle_costs_nothing
 	scenario "$link: fork" cases child_serves_both workers_share_a_listener child_opens_its_own
-	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process
+	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process \
+		listener_travels_with_all_its_places
+	scenario "$link: bursts, threads and workers with sets of their own" cases burst_to_threads_with_sets_of_their_own burst_to_workers
 	scenario "$link: redis-server" redis_everywhere
 	if [ "$link" != kernel ]; then
-		scenario "$link: a listener at both is passed on" with_one_line "several services.*p\.sock" listener_travels
 		scenario "$link: the files in the other order" other_order
 		scenario "$link: all memory comes back" memories_back
 		scenario "$link: one service dies" one_dies

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from services_world import (accepted_is, case, check, connected, each, error_of, gone_everywhere, LIMIT_S, listener, peer,
+from services_world import (accepted_is, case, check, connected, each, error_of, gone_everywhere, LIMIT_S, listener,
 	places, same, sleeping_thread, talk)
 
 
@@ -52,6 +52,71 @@ def one_set_of_everything():
 			empty()
 			same('%s in %s, emptied' % (name, way), level.poll(0), [])
 	del keep
+
+
+def burst_on(port):
+	for place in each():
+		place.begin('burst', place.addr, port, 4, 25)
+	for place in each():
+		same('burst, %s' % place, place.end(), [])
+
+
+def upper_loop(s, stop, flags):
+	"""One of several that serve a listener, each with a set of its own."""
+	conns = {}
+	p = select.epoll()
+	p.register(s, select.EPOLLIN | flags)
+	p.register(stop, select.EPOLLIN)
+	while True:
+		for fd, _ in p.poll():
+			if fd == stop:
+				p.close()
+				return
+			if fd == s.fileno():
+				try:
+					while True:
+						c = s.accept()[0]
+						c.setblocking(False)
+						conns[c.fileno()] = c
+						p.register(c, select.EPOLLIN | (flags & select.EPOLLET))
+				except BlockingIOError:
+					continue
+			try:
+				while True:
+					data = conns[fd].recv(4096)
+					if not data:
+						p.unregister(fd)
+						conns.pop(fd).close()
+						break
+					conns[fd].sendall(data.upper())
+			except BlockingIOError:
+				continue
+
+
+@case
+def burst_to_threads_with_sets_of_their_own():
+	for flags in (0, select.EPOLLEXCLUSIVE, select.EPOLLET):
+		s, port = listener()
+		s.setblocking(False)
+		r, w = os.pipe()
+		threads = [sleeping_thread(lambda: upper_loop(s, r, flags)) for _ in range(3)]
+		burst_on(port)
+		os.write(w, b'x')
+		for t in threads:
+			t.done()
+		s.close()
+
+
+@case
+def burst_to_workers():
+	s, port = listener()
+	s.setblocking(False)
+	r, w = os.pipe()
+	workers = [child(lambda: upper_loop(s, r, select.EPOLLEXCLUSIVE)) for _ in range(2)]
+	burst_on(port)
+	os.write(w, b'x')
+	for worker in workers:
+		worker()
 
 
 @case
@@ -278,18 +343,25 @@ def connections_travel_to_another_process():
 	end()
 
 
-def listener_travels():
-	"""It arrives at the first of its services, and at the kernel; a line says so."""
+@case
+def listener_travels_with_all_its_places():
 	send, end = receiver()
 	s, port = listener()
+	kept = s.dup()
 	send(s)
-	for place in (places['a'], places['kernel'], places['a']):  # ACCEPTS
+	for place in each():  # ACCEPTS
 		link = place.connect(port)
 		upper(link, 'listener passed on')
 		link.close()
-		if place.name == 'kernel':
-			same('b', places['b'].ask('connect', places['b'].addr, port), 'error ECONNREFUSED')
+	# the one that was kept is the same
+	kept.settimeout(LIMIT_S)
+	for place in each():
+		link = place.connect(port)
+		got, peer = kept.accept()
+		accepted_is(got, peer, link, 'kept')
+	kept.close()
 	end()
+	gone_everywhere(port)
 
 
 # --- a service that dies ---
