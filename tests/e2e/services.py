@@ -26,8 +26,8 @@ import services_udp  # noqa: E402, F401
 from services_world import cases, LIMIT_S, peer, Place, places, world, Wrong  # noqa: E402
 
 
-# in a world where b's service dies or is not there; one that brings a line
-others = {f.__name__: f for f in (services_proc.victim, services_proc.only_a, services_proc.listener_travels)}
+# in a world where b's service dies or is not there
+others = {f.__name__: f for f in (services_proc.victim, services_proc.only_a)}
 
 
 def run(path, names):

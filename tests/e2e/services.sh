@@ -257,10 +257,9 @@ for kind in "${@:-afpacket}"; do
 	scenario "$link: one set of everything" cases one_set_of_everything
 	scenario "$link: idle" cases idle_costs_nothing
 	scenario "$link: fork" cases child_serves_both workers_share_a_listener child_opens_its_own
-	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process
+	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process listener_travels
 	scenario "$link: redis-server" redis_everywhere
 	if [ "$link" != kernel ]; then
-		scenario "$link: a listener at both is passed on" with_one_line "several services.*p\.sock" listener_travels
 		scenario "$link: the files in the other order" other_order
 		scenario "$link: all memory comes back" memories_back
 		scenario "$link: one service dies" one_dies
