@@ -9,12 +9,11 @@ Where b's service is to die, a case says "ready", and goes on when a line comes 
 import array
 import os
 import socket
-import subprocess
 import sys
 
 sys.dont_write_bytecode = True
 import services  # noqa: E402
-from services_proc import child, receive, serve_bytes, upper, upper_server  # noqa: E402
+from services_proc import child, receive, receiver, serve_bytes, upper, upper_server  # noqa: E402
 from services_world import accepted_is, case, check, connected, error_of, LIMIT_S, listener, places, same, talk  # noqa: E402
 
 
@@ -99,18 +98,11 @@ def rights(*sockets):
 
 @case
 def travels():
-	mine, its = socket.socketpair()
-	mine.settimeout(LIMIT_S)
-	text = [sys.executable, os.path.abspath(sys.argv[0]), 'receive', str(its.fileno())]
+	send, end = receiver()
 	s, port, kept, lost = handed_over()
-	other = subprocess.Popen(text, pass_fds=[its.fileno()])
-	its.close()
-	same('sendmsg', mine.sendmsg([b'2'], rights(s, kept[0])), 1)
-	same('the receiver has them', mine.recv(4), b'have')
-	s.close()
-	kept[0].close()
+	send(s, kept[0])
 	all_is_well(port, kept, 'passed on')
-	same('the receiver ends with', other.wait(LIMIT_S), 0)
+	end()
 
 
 def take(pipe):
