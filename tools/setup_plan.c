@@ -4,6 +4,7 @@
 #include "setup.h"
 
 #include <dirent.h>
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -216,8 +217,26 @@ static void gateway_find(struct plan *p)
 	memcpy(p->gateway, p->iface.gateway, 4);
 }
 
+/* The service's name, after the file's: with the name of another service it would be that one to programs and
+ * tools. "" for the usual file, whose service has the usual name. */
+static void service_name(const struct plan *p, char *buf, size_t size)
+{
+	const char *out = p->out ? p->out : "-", *slash = strrchr(out, '/'), *base = slash ? slash + 1 : out;
+	size_t n = strlen(base);
+
+	if (n > 5 && !strcmp(base + n - 5, ".conf"))
+		n -= 5;
+	if (!strcmp(out, "-") || (n == 5 && !strncmp(base, "pronk", n)))
+		n = 0;
+	snprintf(buf, size, "%.*s", (int)n, base);
+	for (char *c = buf; *c; c++)
+		if (!isalnum((unsigned char)*c) && *c != '-' && *c != '_')
+			*c = '_';
+}
+
 static int config_write(struct plan *p, char *err, size_t err_size)
 {
+	char name[32];
 	FILE *f = fmemopen(p->config, sizeof(p->config), "w");
 	const uint8_t *a = p->own.ip, *g = p->gateway;
 
@@ -227,6 +246,11 @@ static int config_write(struct plan *p, char *err, size_t err_size)
 	        "# Written by `pronk setup --device %s`. Every option: pronk.conf(5). `pronk check -c FILE` looks whether the\n"
 	        "# machine fits, `pronk setup --undo FILE` takes back what setup did, this file among it.\n\n",
 	        p->device);
+	service_name(p, name, sizeof(name));
+	if (name[0])
+		fprintf(f,
+		        "# Each service has a name of its own; a program can use several: pronk run -c FILE -c FILE.\nname = \"%s\";\n\n",
+		        name);
 	fprintf(f, "# %s.\n", p->why);
 	fprintf(f, "device = \"%s\";\n", p->text);
 	if (p->kind == CFG_DEVICE_AFXDP)

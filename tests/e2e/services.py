@@ -3,7 +3,7 @@
 
   services.py peer SOCKET            does what it is told over SOCKET (multiprocessing.connection): a peer, on the kernel's sockets
   services.py case WORLD NAME...     the cases, under Pronk; says on stderr what was wrong, and ends with 1
-  services.py cases                  their names; victim and only_a, in a world where b's service dies or is not there, are beside them
+  services.py cases                  their names, without those of special worlds (see others)
 
 WORLD is a JSON file: "places": {name: [address of the program there, the peer's address, its SOCKET]}, with a, b (networks of two
 services) and kernel (127.0.0.1); "beyond": an address behind b's gateway; "ctl": pronkctl and the options that come before its
@@ -22,8 +22,12 @@ import traceback
 sys.dont_write_bytecode = True
 import services_proc  # noqa: E402  (their cases are put into one table)
 import services_tcp  # noqa: E402, F401
-import services_udp  # noqa: E402, F401
+import services_udp  # noqa: E402
 from services_world import cases, LIMIT_S, peer, Place, places, world, Wrong  # noqa: E402
+
+
+# in a world where b's service dies or is not there; one that does not hold
+others = {f.__name__: f for f in (services_proc.victim, services_proc.only_a, services_udp.udp_automatic_port_is_everywhere)}
 
 
 def run(path, names):
@@ -36,7 +40,7 @@ def run(path, names):
 		faulthandler.dump_traceback_later(4 * LIMIT_S, exit=True)
 		start = time.monotonic()
 		try:
-			{**cases, 'victim': services_proc.victim, 'only_a': services_proc.only_a}[name]()
+			{**cases, **others}[name]()
 			print('passed %s %d' % (name, (time.monotonic() - start) * 1000), flush=True)
 		except (Wrong, OSError) as e:
 			lines = [f for f in traceback.extract_tb(e.__traceback__) if not f.filename.endswith('_world.py')]

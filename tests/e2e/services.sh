@@ -163,10 +163,10 @@ one_dies() {
 	rc=$?
 	[ $rc = 0 ] && grep -q '^survived' "$work/victim.out" || because "$(grep -v '^pronk' "$work/victim.log" | tail -1), exit status $rc" || return
 	[ "$(lines_of_pronk "$work/victim.log")" = 1 ] || because "$(lines_of_pronk "$work/victim.log") lines speak of it: $(head -2 "$work/victim.log" | tr '\n' '|')" || return
-	remark "$(grep -m1 '^pronk' "$work/victim.log")"
+	remark "$(grep -m1 '^pronk' "$work/victim.log" | sed "s|$work/||g")"
 }
 
-# alone PATTERN: with the second of $configs, which cannot be used, the first serves; the one line of it is like PATTERN
+# alone PATTERN: with the second of $configs, which cannot be used, the first serves, and one line like PATTERN says so
 alone() {
 	local rc
 	: >"$work/alone.log"
@@ -175,7 +175,7 @@ alone() {
 	[ $rc = 0 ] || because "exit status $rc: $(grep -v '^pronk' "$work/alone.log" | head -1)" || return
 	[ "$(lines_of_pronk "$work/alone.log")" = 1 ] || because "$(lines_of_pronk "$work/alone.log") lines: $(head -3 "$work/alone.log" | tr '\n' '|')" || return
 	grep -qE "^pronk: .*$1" "$work/alone.log" || because "it says: $(head -1 "$work/alone.log")" || return
-	remark "$(head -1 "$work/alone.log")"
+	remark "$(head -1 "$work/alone.log" | sed "s|$work/||g" | cut -c1-120)"
 }
 
 not_running() {
@@ -198,10 +198,10 @@ two_inline() {
 	alone "b-inline\.conf.*inline"
 }
 
-is_running() { "$pronk" status -c "$1" >/dev/null 2>&1; }
+services_gone() { ! ip netns pids "$ns_p" | xargs -I{} cat /proc/{}/comm 2>/dev/null | grep -qx pronkd; }
 # with the preload library alone, nothing runs before; both services end after their last program
 autostarted() {
-	local file rc
+	local rc
 	service_stop
 	b_stop
 	sed -i '/^autostart = /d' "$conf_b"
@@ -211,9 +211,7 @@ autostarted() {
 	rc=$?
 	[ $rc = 0 ] || because "exit status $rc: $(tail -1 "$work/preload.log")" || return
 	[ ! -s "$work/preload.log" ] || because "it says: $(head -1 "$work/preload.log")" || return
-	for file in "$conf" "$conf_b"; do
-		wait_until 20 eval "! is_running '$file'" || because "the service of $file does not end after its last program" || return
-	done
+	wait_until 20 services_gone || because "the services do not end after their last program"
 }
 
 # check_says: pronk check about both, and pronk run of a list that is none
@@ -236,6 +234,8 @@ check_says() {
 	[[ $said == *"address $addr_p/24"* ]] || [ "$mode" = inline ] || because "status of a list: $said"
 }
 
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0 # for services_death.sh
+
 for kind in "${@:-afpacket}"; do
 	link_up "$kind" 'linger_s = 1;'
 	second_link
@@ -255,7 +255,9 @@ for kind in "${@:-afpacket}"; do
 	scenario "$link: one set of everything" cases one_set_of_everything
 	scenario "$link: idle" cases idle_costs_nothing
 	scenario "$link: fork" cases child_serves_both workers_share_a_listener child_opens_its_own
-	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process
+	scenario "$link: exec, descriptors passed on" cases listener_and_connections_survive_exec connections_travel_to_another_process \
+		listener_travels_with_all_its_places
+	scenario "$link: bursts, threads and workers with sets of their own" cases burst_to_threads_with_sets_of_their_own burst_to_workers
 	scenario "$link: redis-server" redis_everywhere
 	if [ "$link" != kernel ]; then
 		scenario "$link: the files in the other order" other_order

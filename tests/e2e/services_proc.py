@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from services_world import (accepted_is, case, check, connected, each, error_of, gone_everywhere, LIMIT_S, listener, peer,
+from services_world import (accepted_is, case, check, connected, each, error_of, gone_everywhere, LIMIT_S, listener,
 	places, same, sleeping_thread, talk)
 
 
@@ -52,6 +52,71 @@ def one_set_of_everything():
 			empty()
 			same('%s in %s, emptied' % (name, way), level.poll(0), [])
 	del keep
+
+
+def burst_on(port):
+	for place in each():
+		place.begin('burst', place.addr, port, 4, 25)
+	for place in each():
+		same('burst, %s' % place, place.end(), [])
+
+
+def upper_loop(s, stop, flags):
+	"""One of several that serve a listener, each with a set of its own."""
+	conns = {}
+	p = select.epoll()
+	p.register(s, select.EPOLLIN | flags)
+	p.register(stop, select.EPOLLIN)
+	while True:
+		for fd, _ in p.poll():
+			if fd == stop:
+				p.close()
+				return
+			if fd == s.fileno():
+				try:
+					while True:
+						c = s.accept()[0]
+						c.setblocking(False)
+						conns[c.fileno()] = c
+						p.register(c, select.EPOLLIN | (flags & select.EPOLLET))
+				except BlockingIOError:
+					continue
+			try:
+				while True:
+					data = conns[fd].recv(4096)
+					if not data:
+						p.unregister(fd)
+						conns.pop(fd).close()
+						break
+					conns[fd].sendall(data.upper())
+			except BlockingIOError:
+				continue
+
+
+@case
+def burst_to_threads_with_sets_of_their_own():
+	for flags in (0, select.EPOLLEXCLUSIVE, select.EPOLLET):
+		s, port = listener()
+		s.setblocking(False)
+		r, w = os.pipe()
+		threads = [sleeping_thread(lambda: upper_loop(s, r, flags)) for _ in range(3)]
+		burst_on(port)
+		os.write(w, b'x')
+		for t in threads:
+			t.done()
+		s.close()
+
+
+@case
+def burst_to_workers():
+	s, port = listener()
+	s.setblocking(False)
+	r, w = os.pipe()
+	workers = [child(lambda: upper_loop(s, r, select.EPOLLEXCLUSIVE)) for _ in range(2)]
+	burst_on(port)
+	os.write(w, b'x')
+	for worker in workers:
+		worker()
 
 
 @case
@@ -182,12 +247,15 @@ def child_opens_its_own():
 	child(body)()
 
 
+ACCEPTS = 3
+
+
 def upper_server(listen_fd, *fds):
-	"""What a program does that has got all this from another one: serves these connections, and three more."""
+	"""What a program does that has got all this from another one: serves these connections, and ACCEPTS more."""
 	s = socket.socket(fileno=int(listen_fd))
 	s.setblocking(True)  # O_NONBLOCK is of the file, and whoever had it used time limits
 	threads = []
-	for fd in list(fds) + [None] * 3:
+	for fd in list(fds) + [None] * ACCEPTS:
 		got = socket.socket(fileno=int(fd)) if fd is not None else s.accept()[0]
 		got.setblocking(True)
 		threads.append(threading.Thread(target=serve_bytes, args=(got,)))
@@ -227,33 +295,24 @@ def listener_and_connections_survive_exec():
 	wait()
 
 
-@case
-def connections_travel_to_another_process():
+def receiver():
+	"""Another process: (what to send descriptors with, what ends when it has served them)."""
 	left, right = socket.socketpair()
 	left.settimeout(LIMIT_S)
-	text = [sys.executable, os.path.abspath(sys.argv[0]), 'receive', str(right.fileno())]
-	other = subprocess.Popen(text, pass_fds=[right.fileno()])
+	other = subprocess.Popen([sys.executable, os.path.abspath(sys.argv[0]), 'receive', str(right.fileno())], pass_fds=[right.fileno()])
 	right.close()
-	s, port = listener()
-	ends = []
-	for place in each():
-		link = place.connect(port)
-		ends.append((s.accept()[0], link))
-		ends.append(connected(place))
-	fds = [s.fileno()] + [got.fileno() for got, _ in ends]
-	same('sendmsg', left.sendmsg([b'%d' % len(fds)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))]), 1)
-	same('the receiver has them', left.recv(4), b'have')
-	for got, _ in ends:
-		got.close()
-	s.close()
-	for _, link in ends:
-		upper(link, 'passed on')
-		link.close()
-	for place in each():
-		link = place.connect(port)
-		upper(link, 'listener passed on')
-		link.close()
-	same('the receiver ends with', other.wait(LIMIT_S), 0)
+
+	def send(*sockets):
+		fds = array.array('i', [s.fileno() for s in sockets])
+		left.sendmsg([b'%d' % len(fds)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+		same('the receiver has them', left.recv(4), b'have')
+		for s in sockets:
+			s.close()
+
+	def end():
+		left.close()  # which it waits for
+		same('the receiver ends with', other.wait(LIMIT_S), 0)
+	return send, end
 
 
 def receive(fd):
@@ -262,8 +321,47 @@ def receive(fd):
 	fds = array.array('i')
 	fds.frombytes(control[0][2])
 	same('descriptors', len(fds), int(data))
+	threading.Thread(target=upper_server, args=fds, daemon=True).start()
 	pipe.sendall(b'have')
-	upper_server(fds[0], *fds[1:])
+	same('the end', pipe.recv(1), b'')
+	os._exit(0)
+
+
+@case
+def connections_travel_to_another_process():
+	send, end = receiver()
+	s, port = listener()
+	ends = []
+	for place in each():
+		link = place.connect(port)
+		ends.append((s.accept()[0], link))
+		ends.append(connected(place))
+	send(listener('127.0.0.1')[0], *[got for got, _ in ends])
+	for _, link in ends:
+		upper(link, 'passed on')
+		link.close()
+	end()
+
+
+@case
+def listener_travels_with_all_its_places():
+	send, end = receiver()
+	s, port = listener()
+	kept = s.dup()
+	send(s)
+	for place in each():  # ACCEPTS
+		link = place.connect(port)
+		upper(link, 'listener passed on')
+		link.close()
+	# the one that was kept is the same
+	kept.settimeout(LIMIT_S)
+	for place in each():
+		link = place.connect(port)
+		got, peer = kept.accept()
+		accepted_is(got, peer, link, 'kept')
+	kept.close()
+	end()
+	gone_everywhere(port)
 
 
 # --- a service that dies ---

@@ -108,6 +108,29 @@ class Hand:
 			left -= len(data)
 		return size - left
 
+	def burst(self, addr, port, threads, count):
+		"""So many threads, each so many connections one after the other, with a question and its answer in capital letters."""
+		wrong = []
+
+		def body(number):
+			try:
+				for i in range(count):
+					text = b'letters %d %d' % (number, i)
+					with socket.create_connection((addr, port), LIMIT_S) as s:
+						s.sendall(text)
+						got = recv_all(s, len(text))
+						if got != text.upper():
+							wrong.append('%r for %r' % (got, text))
+			except OSError as e:
+				wrong.append('%s in connection %d of thread %d' % (name_of(e), i, number))
+
+		all_threads = [threading.Thread(target=body, args=(number,), daemon=True) for number in range(threads)]
+		for t in all_threads:
+			t.start()
+		for t in all_threads:
+			t.join()
+		return wrong[:3]
+
 	def sendto(self, i, data, addr, port):
 		self.sockets[i].sendto(data, (addr, port))
 
@@ -280,13 +303,27 @@ def ctl_sockets(service):
 	return {row['fd']: row for row in json.loads(text)['sockets'] if row['pid'] == os.getpid()}
 
 
+def soon(look):
+	"""What a service shows follows what a program does: looks until all of it is right, and raises what is wrong at the end."""
+	end = time.monotonic() + LIMIT_S
+	while True:
+		try:
+			return look()
+		except Wrong:
+			if time.monotonic() > end:
+				raise
+
+
 def only_shown_at(s, service):
 	"""The socket is the service's, and no other's."""
-	for name in ('a', 'b'):
-		rows = ctl_sockets(name)
-		if rows is not None:
-			check((s.fileno() in rows) == (name == service), 'pronkctl %s fd %d at %s' %
-				('does not show' if name == service else 'shows', s.fileno(), name))
+	def look():
+		for name in ('a', 'b'):
+			rows = ctl_sockets(name)
+			if rows is not None:
+				check((s.fileno() in rows) == (name == service), 'pronkctl %s fd %d at %s' %
+					('does not show' if name == service else 'shows', s.fileno(), name))
+
+	soon(look)
 
 
 # --- cases ---
