@@ -17,6 +17,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "cfg.h"
@@ -260,15 +261,37 @@ static const char *log_start(const struct args *args, const struct cfg *cfg, cha
 	return path[0] == '/' ? path : NULL;
 }
 
+/* The last line of a start that fails. The journal asks the kernel for the unit of who has sent a message,
+ * and we are gone before that; of a stream it knows the unit, and takes the priority from the line
+ * (sd-daemon(3)).
+ */
+static void stderr_tell(const char *err)
+{
+	fprintf(stderr, "%s%s\n", systemd_is_stderr_journal() ? "<3>" : "pronkd: ", err);
+}
+
 /* The start has failed: the log has it, and so has whoever waits for the service, or looks at its terminal.
  */
 static void failure_tell(int *report_fd, const char *err)
 {
-	if (*report_fd < 0 || is_log_remote || is_journal)
+	bool is_foreground = *report_fd < 0, is_stream = is_foreground && systemd_is_stderr_journal();
+
+	if ((is_foreground || is_log_remote || is_journal) && !(is_journal && is_stream))
 		log_error("%s", err);
-	if (*report_fd < 0 && is_log_remote)
-		fprintf(stderr, "pronkd: %s\n", err);
+	if (is_foreground && (is_log_remote || (is_journal && is_stream)))
+		stderr_tell(err);
 	daemon_report(report_fd, err);
+	manager_tell("STATUS=%s", err);
+}
+
+/* The configuration itself is wrong, so nothing is known of where messages go. Returns the exit status: one
+ * of its own, as another start can only fail in the same way (RestartPreventExitStatus of the unit).
+ */
+static int refusal_tell(const char *err)
+{
+	stderr_tell(err);
+	manager_tell("STATUS=%s", err);
+	return EX_CONFIG;
 }
 
 /* True when the signal asks to end. */
@@ -341,12 +364,13 @@ int main(int argc, char **argv)
 	preload_guard(argv);
 	log_prefix("pronkd");
 	argp_parse(&argp, argc, argv, 0, NULL, &args);
+	/* the manager of the program's unit waits for the program's word, not for ours */
+	if (args.autostarted)
+		unsetenv("NOTIFY_SOCKET");
 	config = args.config ? args.config : cfg_default_path();
 	rc = cfg_load(&cfg, config, err, sizeof(err));
-	if (rc) {
-		fprintf(stderr, "pronkd: %s\n", err);
-		return 1;
-	}
+	if (rc)
+		return refusal_tell(err);
 	if (args.check) {
 		if (cfg_check_machine(&cfg, cfg.mode == CFG_MODE_DEDICATED, err, sizeof(err))) {
 			fprintf(stderr, "pronkd: %s\n", err);

@@ -282,12 +282,14 @@ void cksum_tx_near(uint8_t *data, uint32_t size)
 	header = (uint32_t)(ip[0] & 15) * 4;
 	total = rte_be_to_cpu_16(load16(ip + 2));
 	fragment = rte_be_to_cpu_16(load16(ip + 6));
-	if (header < sizeof(struct rte_ipv4_hdr) || total < header || RTE_ETHER_HDR_LEN + header + 8 > size)
+	if (header < sizeof(struct rte_ipv4_hdr) || total < header || RTE_ETHER_HDR_LEN + header > size)
 		return;
 	store16(ip + 10, 0);
 	store16(ip + 10, (uint16_t)~header_sum(ip, header));
 	if (fragment & (RTE_IPV4_HDR_MF_FLAG | RTE_IPV4_HDR_OFFSET_MASK))
-		return; /* TCP's or UDP's was made before the cut */
+		return; /* TCP's or UDP's was made before the cut, and the last piece may be one byte */
+	if (RTE_ETHER_HDR_LEN + header + 8 > size)
+		return;
 	l4 = ip + header;
 	if (ip[9] == IPPROTO_TCP && RTE_ETHER_HDR_LEN + header + sizeof(struct rte_tcp_hdr) <= size)
 		store16(l4 + TCP_CKSUM_AT, pseudo_sum(ip + 12, 4, ip[9], total - header));

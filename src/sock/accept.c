@@ -17,6 +17,14 @@
 #include <errno.h>
 #include <fcntl.h>
 
+/* One thread of this process takes at a time, as the hold is the process's. */
+static _Atomic uint32_t take_lock;
+
+void accept_fork_child(void)
+{
+	atomic_store(&take_lock, 0); /* its holder, if there was one, is a thread of the parent's */
+}
+
 /* Takes one connection from the rings, this process's turn first at a stack that differs from call to call.
  */
 static uint32_t accept_take(uint32_t listener)
@@ -24,7 +32,7 @@ static uint32_t accept_take(uint32_t listener)
 	const struct endpoint *lep = handle_ep(listener);
 	struct attach *at = handle_at(listener);
 	const struct arena *a = &at->arena;
-	static _Atomic uint32_t turn, take_lock;
+	static _Atomic uint32_t turn;
 	struct listener *l;
 	uint32_t start = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed), taken = ENDPOINT_NONE;
 
@@ -41,9 +49,8 @@ static uint32_t accept_take(uint32_t listener)
 
 			if (ep >= a->endpoint_count)
 				return ENDPOINT_NONE;
-			/* Held before it is taken: a death in between is told by the ring. One thread of this
-			 * process at a time, as the hold is the process's; it is given back through the
-			 * stack, which looks whether anybody else holds the endpoint. */
+			/* Held before it is taken: a death in between is told by the ring. The hold is given
+			 * back through the stack, which looks whether anybody else holds the endpoint. */
 			spin_lock(&take_lock);
 			if (tail == atomic_load(&r->tail)) {
 				hold_set(a, at->client_idx, ep);
@@ -61,38 +68,62 @@ static uint32_t accept_take(uint32_t listener)
 	return ENDPOINT_NONE;
 }
 
-/* The listener that has a connection for us, or ENDPOINT_NONE. At several services each is the first to be
- * asked in turn. */
-static uint32_t listener_ready(const struct file *f)
+static bool listener_ready(uint32_t ep)
+{
+	return !handle_is_dead(ep) && accept_ready(&handle_at(ep)->arena, handle_ep(ep));
+}
+
+/* The listener at a service: the file's own, or a further one. */
+static uint32_t listener_at(const struct file *f, const struct service *s)
+{
+	uint32_t ep = atomic_load(&f->ep);
+
+	return handle_service(ep) == s ? ep : file_ep(f, 1 + (uint32_t)(s - services));
+}
+
+static bool any_ready(const struct file *f)
+{
+	for (uint32_t i = 0; i < file_ep_count(f); i++)
+		if (listener_ready(file_ep(f, i)))
+			return true;
+	return false;
+}
+
+/* Takes one connection, or ENDPOINT_NONE. Each service is the first to be asked in turn. All are asked, as
+ * others may have taken what was at the first, and who is told of edges will not hear of the rest again. */
+static uint32_t take_any(const struct file *f)
 {
 	static _Atomic uint32_t turn;
-	uint32_t count = file_ep_count(f);
-	uint32_t start = likely(count == 1) ? 0 : atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+	uint32_t start, count = service_count();
 
+	if (likely(file_ep_count(f) == 1))
+		return accept_take(atomic_load(&f->ep));
+	start = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
 	for (uint32_t i = 0; i < count; i++) {
-		uint32_t ep = file_ep(f, (start + i) % count);
+		uint32_t ep = listener_at(f, &services[(start + i) % count]);
+		uint32_t taken = listener_ready(ep) ? accept_take(ep) : ENDPOINT_NONE;
 
-		if (!handle_is_dead(ep) && accept_ready(&handle_at(ep)->arena, handle_ep(ep)))
-			return ep;
+		if (taken != ENDPOINT_NONE)
+			return taken;
 	}
 	return ENDPOINT_NONE;
 }
 
 static int accept_pronk(struct file *f, struct sockaddr *addr, socklen_t *len, int flags)
 {
-	uint32_t idx, listener = listener_ready(f);
+	uint32_t idx;
 	struct endpoint *ep;
 	struct file *nf;
 	int fd, rc;
 
-	if (listener == ENDPOINT_NONE)
+	if (!any_ready(f))
 		return -EAGAIN;
 	fd = libc.fcntl(proc.base_fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 	if (unlikely(fd < 0) && spare_drop())
 		fd = libc.fcntl(proc.base_fd, flags & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
 	if (fd < 0)
 		return errno == EINVAL ? -EMFILE : -errno;
-	idx = accept_take(listener);
+	idx = take_any(f);
 	if (idx == ENDPOINT_NONE) {
 		libc.close(fd);
 		return -EAGAIN;

@@ -121,8 +121,10 @@ static int parse_pktinfo(struct cmsg_out *out, const void *addr, int index)
 			return -EINVAL;
 	}
 	for (uint32_t i = 0; index && i < service_count(); i++)
-		if ((unsigned)index == dgram_ifindex(&services[i]))
+		if ((unsigned)index == dgram_ifindex(&services[i])) {
+			out->by = &services[i];
 			return 0;
+		}
 	return index ? -ENODEV : 0;
 }
 
@@ -187,6 +189,7 @@ int cmsg_parse(const struct file *f, const struct msghdr *msg, struct cmsg_out *
 
 	out->from.family = 0;
 	out->tos = out->ttl = -1;
+	out->by = NULL;
 	out->is_kernels = false;
 	while (left >= sizeof(struct cmsghdr)) {
 		const struct cmsghdr *c = (const void *)p;

@@ -139,7 +139,7 @@ bool sock_is_ours_soon(struct file *f)
 	return true;
 }
 
-/* s: where the socket goes if it is not ours yet. */
+/* s: where the socket goes if it is not bound here. */
 static int connect_start(struct service *s, struct file *f, int fd, const struct sock_addr *to)
 {
 	const struct arena *a;
@@ -168,7 +168,7 @@ static int connect_start(struct service *s, struct file *f, int fd, const struct
 	}
 	a = &s->at.arena;
 	c.value = (int32_t)opt_app_flags(f);
-	ep_opts_copy(&c.opts, opt_of(f));
+	opt_copy_for(&c.opts, f, s);
 	stack = atomic_fetch_add_explicit(&a->hdr->next_stack, 1, memory_order_relaxed) % a->stack_count;
 	for (;;) {
 		struct call try = c;
@@ -242,6 +242,7 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 	struct sock_addr to;
 	struct service *s = NULL;
 	bool is_local = false, is_there = f->is_tried_there;
+	uint32_t old = ENDPOINT_NONE;
 	const char *why;
 	int rc, bad;
 
@@ -300,6 +301,8 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 				return SOCK_LIBC;
 			is_local = true;
 			s = proc.local;
+		} else if (!is_local && proc_is_strict() && route_is_lost(&to)) {
+			return -ENETDOWN;
 		} else if (!is_local && !(s = route_to(&to))) {
 			proc_fallback_add(fd, f->domain, f->type, "no route to the peer through the port");
 			return SOCK_LIBC;
@@ -334,20 +337,30 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		}
 		goto out;
 	}
-	if (atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here &&
+	/* another thread has dissolved it since: from the beginning */
+	if (!bad && !s && !sock_is_ours(f)) {
+		spin_unlock(&f->lock);
+		return sock_connect(f, fd, addr, len);
+	}
+	if (!bad && atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here &&
 	        atomic_load(&f->ep) != ENDPOINT_NONE) {
 		if (atomic_load(&handle_ep(atomic_load(&f->ep))->state) == EP_LISTEN) {
 			rc = -EISCONN;
 			goto out;
 		}
 		epoll_file_closed_ep(f);
-		s = handle_service(atomic_load(&f->ep));
-		sock_ep_release(atomic_load(&f->ep), 0);
-		atomic_store(&f->ep, ENDPOINT_NONE);
+		old = atomic_load(&f->ep);
 	}
+	if (!s) /* it is ours already */
+		s = handle_service(atomic_load(&f->ep));
 	atomic_store(&f->is_connecting, !bad && !sock_is_ours(f));
 	rc = bad ? bad : connect_start(s, f, fd, &to);
 	atomic_store(&f->is_connecting, false);
+	/* a listener that was shut down: it stays what it was when it cannot connect */
+	if (old != ENDPOINT_NONE && rc)
+		epoll_file_changed(f);
+	else
+		sock_ep_release(old, 0);
 	spin_unlock(&f->lock);
 	if (is_local && (rc == -EADDRNOTAVAIL || rc == -EADDRINUSE)) {
 		/* The kernel gave a port that a connection of ours has not left yet, which it cannot know. It

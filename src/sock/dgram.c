@@ -124,7 +124,8 @@ static void kernel_filter(struct file *f, int fd, bool is_off)
 
 	f->dg->is_off = is_off;
 	for (uint32_t i = 0; i < service_count() && !is_off; i++)
-		if (!strncmp(services[i].at.arena.hdr->device, "afpacket:", 9)) {
+		if (!attach_is_dead(&services[i].at) &&
+		        !strncmp(services[i].at.arena.hdr->device, "afpacket:", 9)) {
 			filter_part(&other[len], &services[i]);
 			len += FILTER_PART;
 		}
@@ -148,8 +149,8 @@ static void mode_set(struct file *f, int mode)
 	atomic_store(&f->mode, (uint8_t)mode);
 	epoll_file_changed(f);
 	/* threads that sleep for Pronk's half alone look again */
-	if (old == MODE_PRONK && mode == MODE_DUAL && !sock_is_dead(f))
-		handle_post(atomic_load(&f->ep), POST_NUDGE, 0);
+	if (old == MODE_PRONK && mode == MODE_DUAL)
+		dgram_nudge(f);
 }
 
 /* With the file's lock: Pronk's half goes, the kernel has the socket as it was at first, with the flags that
@@ -193,7 +194,7 @@ static struct service *bind_service(const struct sock_addr *a)
 
 	if (!s)
 		s = route_broadcaster(a);
-	if (!s)
+	if (!s || attach_is_dead(&s->at))
 		s = service_first();
 	return s ? s : &services[0];
 }
@@ -214,7 +215,7 @@ static int bind_both(struct service *s, struct file *f, int fd, struct sock_addr
 		rc = half_bind(s, f, a);
 		if (rc)
 			return rc;
-		if (unlikely(service_count() > 1) && route_is_any(a) && (rc = half_bind_others(f))) {
+		if (unlikely(service_count() > 1) && !half_is_one(f) && (rc = half_bind_others(f))) {
 			half_release(f);
 			if (port || rc != -EADDRINUSE || i == PORT_TRIES)
 				return rc;
@@ -299,7 +300,8 @@ static int port_let_go(struct file *f, int fd)
 		d->has_kernel = kernel_name(fd, &a, false);
 		kernel_filter(f, fd, d->has_kernel);
 	}
-	if (d->has_kernel || d->is_specific || rx_is_ready(f) || atomic_load(&ep_of(f)->error)) {
+	if (d->has_kernel || d->is_specific ||
+	        (!sock_is_dead(f) && (rx_is_ready(f) || atomic_load(&ep_of(f)->error)))) {
 		d->is_parked = true;
 		mode_set(f, d->has_kernel ? MODE_DUAL : MODE_PRONK);
 		return half_deafen(f);
@@ -590,6 +592,12 @@ static int dissolve(struct file *f, int fd)
 	return rc;
 }
 
+/* Its services have died, but others live: a socket with a port that nobody asked for can begin anew. */
+static bool half_may_go(const struct file *f)
+{
+	return f->dg->is_auto && !f->dg->has_kernel && !f->dg->is_specific && service_first();
+}
+
 /* The address of connect(2), or the kernel's words for it: inet_dgram_connect, __ip4_datagram_connect,
  * __ip6_datagram_connect. */
 static int connect_addr(
@@ -621,7 +629,7 @@ int dgram_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t
 		return SOCK_LIBC;
 	if (!user_is_bad(addr) && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
 		spin_lock(&f->lock);
-		if (sock_is_ours(f) && !sock_is_dead(f)) {
+		if (sock_is_ours(f) && (!sock_is_dead(f) || half_may_go(f))) {
 			rc = dissolve(f, fd);
 		} else {
 			rc = SOCK_LIBC;

@@ -30,7 +30,8 @@ struct dgram {
 	bool is_kernels;   /* an option was set that only the kernel has: stays with it */
 	bool mcast_kernel; /* IP_MULTICAST_IF named an interface of the kernel */
 	uint32_t mcast_if; /* the address it named, network order */
-	uint32_t shut;     /* APP_SHUT_*: what shutdown(2) has said so far */
+	struct service *mcast_service; /* whose port it named, or NULL */
+	uint32_t shut;                 /* APP_SHUT_*: what shutdown(2) has said so far */
 	struct dgram_group *groups;
 
 	/* options as they were set last; the kernel half holds them for getsockopt */
@@ -58,6 +59,7 @@ enum dgram_side { SIDE_NONE, SIDE_PRONK, SIDE_KERNEL };
 struct cmsg_out {
 	struct sock_addr from; /* family 0: nothing */
 	int tos, ttl;          /* -1: nothing */
+	struct service *by;    /* the interface is this one's port; NULL: nothing */
 	bool is_kernels;       /* the source is an address that only the kernel can have */
 };
 
@@ -113,11 +115,14 @@ int dgram_open_half(struct file *f, int fd, const struct sock_addr *to);
 /* The service by which datagrams to this address leave when dgram_is_pronk says that they do. */
 struct service *dgram_service(const struct file *f, const struct sock_addr *to);
 /* The handle of the endpoint that sends to this address, or from that one if its family is not 0. A wildcard
- * socket gets one at that service with its first datagram there. Takes the file's lock then. */
-uint32_t dgram_way(struct file *f, const struct sock_addr *from, const struct sock_addr *to);
-/* A wildcard socket's endpoint at a service, made if it is not there; ENDPOINT_NONE: it cannot be. With the
- * file's lock. */
-uint32_t dgram_at(struct file *f, struct service *s);
+ * socket gets one at that service with its first datagram there. Takes the file's lock then. 0 or -E. */
+int dgram_way(struct file *f, const struct sock_addr *from, const struct sock_addr *to, uint32_t *handle);
+/* A wildcard socket's endpoint at a service, made if it is not there. With the file's lock. 0 or -E. */
+int dgram_at(struct file *f, struct service *s, uint32_t *handle);
+/* It has a peer, at a service that has died; others live. */
+bool dgram_is_cut(const struct file *f);
+/* Threads that sleep for input look again: what there is to wait for has changed. */
+void dgram_nudge(const struct file *f);
 /* Makes sure that the kernel half may send: binds it to the same port. Takes the file's lock. 0, or
  * -ENETUNREACH when the kernel does not have the address that the socket is bound to. */
 int dgram_kernel_half(struct file *f, int fd);
@@ -148,8 +153,8 @@ bool cmsg_is_kernels(const struct file *f, const struct msghdr *msg);
 struct service;
 void cmsg_write(const struct file *f, const struct service *s, struct msghdr *msg,
         const struct dgram_meta *meta, uint32_t drops);
-/* The socket has joined this group through the port. */
-bool dgram_has_group(const struct file *f, const struct sock_addr *a);
+/* The socket has joined this group through the service's port. */
+bool dgram_has_group(const struct file *f, const struct service *s, const struct sock_addr *a);
 
 /* Whether a descriptor of a socket in MODE_DUAL is only asked for input (datagrams), not for all events
  * (listeners). */

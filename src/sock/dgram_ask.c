@@ -19,7 +19,6 @@ bool dgram_is_connected(const struct file *f)
 
 int dgram_shutdown(struct file *f, int fd, int how)
 {
-	struct endpoint *ep;
 	uint32_t bits;
 
 	if (how < SHUT_RD || how > SHUT_RDWR)
@@ -30,16 +29,15 @@ int dgram_shutdown(struct file *f, int fd, int how)
 	spin_unlock(&f->lock);
 	if (!sock_is_ours(f))
 		return SOCK_LIBC;
-	ep = ep_of(f);
 	libc.shutdown(fd, how);
-	atomic_fetch_or(&ep->app_flags, bits);
 	for (uint32_t i = 0; i < file_ep_count(f); i++) {
 		uint32_t handle = file_ep(f, i);
 
-		if (handle == ENDPOINT_NONE || handle_is_dead(handle))
+		if (handle == ENDPOINT_NONE)
 			continue;
 		atomic_fetch_or(&handle_ep(handle)->app_flags, bits);
-		handle_post(handle, POST_SHUTDOWN, (uint32_t)how);
+		if (!handle_is_dead(handle))
+			handle_post(handle, POST_SHUTDOWN, (uint32_t)how);
 	}
 	epoll_file_poke(f);
 	/* has its effect on a socket without a peer, too, but is an error: inet_shutdown in the kernel */
@@ -118,7 +116,7 @@ int dgram_ioctl(struct file *f, int fd, unsigned long request, void *arg)
 			return SOCK_LIBC; /* the kernel half's, or 0 */
 		break;
 	case SIOCOUTQ: /* the kernel counts headers, too: so an empty datagram in its cork is something */
-		v = (int)(ep_tx_used(ep_of(f)) + dgram_corked(f));
+		v = (int)(tx_used(f) + dgram_corked(f));
 		break;
 	case SIOCGSTAMP:
 		stamp = atomic_load(&f->dg->stamp_ns);

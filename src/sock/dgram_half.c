@@ -22,6 +22,11 @@ enum { CLOSE_WAIT_NS = 20000000 };
 /* An address that nothing comes from: an endpoint that is connected to it is deaf. */
 static const struct sock_addr nowhere = {.family = AF_INET, .ip = {255, 255, 255, 255}};
 
+static bool is_limited_broadcast(const struct sock_addr *a)
+{
+	return !memcmp(a->ip, nowhere.ip, 4);
+}
+
 /* --- which service --- */
 
 unsigned int dgram_ifindex(const struct service *s)
@@ -51,21 +56,47 @@ static bool is_of_this_host(const struct sock_addr *to)
 	return route_is_loopback(to) || route_is_any(to) || (proc.local && route_owner(to) == proc.local);
 }
 
+bool half_is_one(const struct file *f)
+{
+	const struct sock_addr *a = &ep_of(f)->local;
+
+	return f->dg->is_specific && !route_is_multicast(a) && !is_limited_broadcast(a);
+}
+
 struct service *dgram_service(const struct file *f, const struct sock_addr *to)
 {
 	struct service *s = NULL;
 
+	if (likely(service_count() < 2))
+		return &services[0];
+	if (sock_is_ours(f) && half_is_one(f))
+		return handle_service(atomic_load(&f->ep));
 	if (is_of_this_host(to))
 		s = proc.local;
+	else if (is_limited_broadcast(to))
+		s = service_first();
 	else if (route_is_broadcast(to))
 		s = route_broadcaster(to);
-	else if (!route_is_multicast(to))
+	else if (route_is_multicast(to))
+		s = f->dg->mcast_service ? f->dg->mcast_service : service_first();
+	else
 		s = route_to(to);
 	if (!s && sock_is_ours(f))
 		s = handle_service(atomic_load(&f->ep));
 	if (!s)
 		s = service_first();
 	return s ? s : &services[0];
+}
+
+/* Whether a service's port leads to an address, as route_to asks it of all of them. */
+static bool is_reached_by(const struct service *s, const struct sock_addr *to)
+{
+	struct arena_net n = arena_net(s->at.arena.hdr);
+	uint32_t ip;
+
+	memcpy(&ip, to->ip, 4);
+	return route_is_reachable(to) && n.is_usable &&
+	       (n.has_gateway || (n.prefix && !((ip ^ n.address) & htonl(~0u << (32 - n.prefix)))));
 }
 
 bool dgram_is_pronk(const struct file *f, const struct sock_addr *to)
@@ -81,6 +112,9 @@ bool dgram_is_pronk(const struct file *f, const struct sock_addr *to)
 		                              memory_order_relaxed) >>
 		                                     (to->port % 32) &
 		                             1);
+	/* with the address of one of several it leaves there or not at all */
+	if (unlikely(service_count() > 1) && sock_is_ours(f) && half_is_one(f))
+		return is_reached_by(handle_service(atomic_load(&f->ep)), to);
 	return route_is_reachable(to);
 }
 
@@ -130,18 +164,29 @@ static int bind_at(struct service *s, struct file *f, struct sock_addr *a, uint3
 	return 0;
 }
 
-/* Waits, shortly, until the stack has taken the endpoint back: the port is free when close has returned. */
-static void release(uint32_t handle)
+/* An endpoint on its way back to its stack. */
+struct leaving {
+	uint32_t handle, gen;
+};
+
+static struct leaving release(uint32_t handle)
 {
-	struct endpoint *ep = handle_ep(handle);
-	uint32_t gen = ep->gen;
-	uint64_t deadline = clock_now_ns() + CLOSE_WAIT_NS;
+	struct leaving l = {handle, handle_ep(handle)->gen};
 
 	sock_ep_release(handle, 0);
-	while (!handle_is_dead(handle) && !handle_is_shared(handle) && atomic_load(&ep->state) == EP_DGRAM &&
-	        *(volatile uint32_t *)&ep->gen == gen && clock_now_ns() < deadline)
-		attach_relax(handle_at(handle));
-	attach_settle(handle_at(handle), ep->stack_idx);
+	return l;
+}
+
+/* Waits, shortly, until the stack has taken it back: the port is free when close has returned. */
+static void release_wait(const struct leaving *l, uint64_t deadline)
+{
+	struct endpoint *ep = handle_ep(l->handle);
+
+	while (!handle_is_dead(l->handle) && !handle_is_shared(l->handle) &&
+	        atomic_load(&ep->state) == EP_DGRAM && *(volatile uint32_t *)&ep->gen == l->gen &&
+	        clock_now_ns() < deadline)
+		attach_relax(handle_at(l->handle));
+	attach_settle(handle_at(l->handle), ep->stack_idx);
 }
 
 static int connect_at(uint32_t handle, const struct sock_addr *to)
@@ -189,24 +234,23 @@ int half_bind_others(struct file *f)
 	return rc;
 }
 
-static void release_others(struct file *f)
-{
-	for (uint32_t i = 1; i < file_ep_count(f); i++) {
-		uint32_t handle = atomic_exchange(&f->also->ep[i - 1], ENDPOINT_NONE);
-
-		if (handle != ENDPOINT_NONE)
-			release(handle);
-	}
-}
-
 void half_release(struct file *f)
 {
-	uint32_t handle = atomic_exchange(&f->ep, ENDPOINT_NONE);
+	uint64_t deadline = clock_now_ns() + CLOSE_WAIT_NS;
+	struct leaving leaving[1 + SERVICE_MAX];
+	uint32_t count = 0;
 
-	if (handle == ENDPOINT_NONE)
-		return;
-	release(handle);
-	release_others(f);
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t handle = atomic_exchange(i ? &f->also->ep[i - 1] : &f->ep, ENDPOINT_NONE);
+
+		if (handle != ENDPOINT_NONE)
+			leaving[count++] = release(handle);
+	}
+	for (uint32_t i = 0; i < count; i++)
+		release_wait(&leaving[i], deadline);
+	/* the next endpoint has to join them anew */
+	for (struct dgram_group *g = f->dg->groups; g; g = g->next)
+		g->is_told = false;
 }
 
 /* The endpoints that have not the peer. */
@@ -222,82 +266,162 @@ static void others_connect(struct file *f, const struct sock_addr *to)
 	}
 }
 
-uint32_t dgram_at(struct file *f, struct service *s)
+void dgram_nudge(const struct file *f)
 {
-	uint32_t own = atomic_load(&f->ep), handle, i = (uint32_t)(s - services);
-	struct sock_addr a = {.family = AF_INET, .port = handle_ep(own)->local.port};
-	int rc;
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t handle = file_ep(f, i);
 
-	if (s == handle_service(own) || own == ENDPOINT_NONE)
-		return own;
-	if (f->also && atomic_load(&f->also->ep[i]) != ENDPOINT_NONE)
-		return atomic_load(&f->also->ep[i]);
-	if (f->dg->is_specific || attach_is_dead(&s->at) || !file_also_take(f))
-		return ENDPOINT_NONE;
-	rc = bind_at(s, f, &a, &handle);
-	if (rc) {
-		log_debug("fd %d: port %u at %s: %s", f->fd, a.port, s->socket_path, strerror(-rc));
-		return ENDPOINT_NONE;
+		if (handle != ENDPOINT_NONE && !handle_is_dead(handle))
+			handle_post(handle, POST_NUDGE, 0);
 	}
-	if (handle_ep(own)->remote.family) /* it hears from its peer alone */
-		connect_at(handle, &nowhere);
-	atomic_store(&f->also->ep[i], handle);
-	epoll_file_changed(f);
-	/* threads that sleep for the others look again */
-	if (!handle_is_dead(own))
-		handle_post(own, POST_NUDGE, 0);
-	return handle;
 }
 
-uint32_t dgram_way(struct file *f, const struct sock_addr *from, const struct sock_addr *to)
+bool dgram_is_cut(const struct file *f)
 {
-	uint32_t own = atomic_load_explicit(&f->ep, memory_order_acquire), handle = ENDPOINT_NONE;
-	struct service *s = NULL;
+	uint32_t own = atomic_load_explicit(&f->ep, memory_order_acquire);
 
-	if (likely(service_count() < 2) || own == ENDPOINT_NONE || f->dg->is_specific)
-		return own;
+	return own != ENDPOINT_NONE && handle_is_dead(own) && f->type == SOCK_DGRAM &&
+	       handle_ep(own)->remote.family;
+}
+
+int dgram_at(struct file *f, struct service *s, uint32_t *handle)
+{
+	uint32_t own = atomic_load(&f->ep), i = (uint32_t)(s - services), new;
+	struct sock_addr a = handle_ep(own)->local;
+	int rc;
+
+	*handle = own;
+	if (own == ENDPOINT_NONE || s == handle_service(own))
+		return 0;
+	if (f->also && (*handle = atomic_load(&f->also->ep[i])) != ENDPOINT_NONE)
+		return 0;
+	if (half_is_one(f) || attach_is_dead(&s->at))
+		return -ENETUNREACH;
+	if (!file_also_take(f))
+		return -ENOBUFS;
+	if (!f->dg->is_specific) /* it has a service's address while it is connected */
+		memset(a.ip, 0, sizeof(a.ip));
+	rc = bind_at(s, f, &a, &new);
+	if (rc == -EADDRINUSE && f->dg->is_auto) {
+		/* nobody asked for that very port: it has another one there, as its kernel half may */
+		a.port = 0;
+		rc = bind_at(s, f, &a, &new);
+	}
+	if (rc) {
+		log_debug("fd %d: port %u at %s: %s", f->fd, a.port, s->socket_path, strerror(-rc));
+		return rc == -ECONNRESET ? -ENETDOWN : rc;
+	}
+	if (handle_ep(own)->remote.family) /* it hears from its peer alone */
+		connect_at(new, &nowhere);
+	atomic_store(&f->also->ep[i], new);
+	epoll_file_changed(f);
+	dgram_nudge(f);
+	*handle = new;
+	return 0;
+}
+
+int dgram_way(struct file *f, const struct sock_addr *from, const struct sock_addr *to, uint32_t *handle)
+{
+	uint32_t own = atomic_load_explicit(&f->ep, memory_order_acquire);
+	struct service *s = NULL;
+	int rc;
+
+	*handle = own;
+	if (likely(service_count() < 2) || own == ENDPOINT_NONE || half_is_one(f))
+		return 0;
 	if (from->family)
 		s = route_owner(from);
+	else if (!memcmp(to, &handle_ep(own)->remote, sizeof(*to))) /* the peer's is the first */
+		return 0;
 	if (!s)
 		s = dgram_service(f, to);
 	if (s == handle_service(own))
-		return own;
+		return 0;
 	if (f->also)
-		handle = atomic_load_explicit(&f->also->ep[s - services], memory_order_acquire);
-	if (handle == ENDPOINT_NONE) {
-		spin_lock(&f->lock);
-		handle = dgram_at(f, s);
-		spin_unlock(&f->lock);
-	}
-	return handle == ENDPOINT_NONE ? own : handle;
+		*handle = atomic_load_explicit(&f->also->ep[s - services], memory_order_acquire);
+	if (f->also && *handle != ENDPOINT_NONE)
+		return 0;
+	spin_lock(&f->lock);
+	rc = dgram_at(f, s, handle);
+	spin_unlock(&f->lock);
+	return rc;
 }
 
-/* The endpoint at the service that leads to the peer becomes the first. */
-static void turn_to(struct file *f, const struct sock_addr *to)
+/* Another one of its endpoints becomes the first; which one that was. */
+static uint32_t first_change(struct file *f, uint32_t handle)
 {
-	uint32_t own = atomic_load(&f->ep), handle;
+	uint32_t own = atomic_load(&f->ep);
+	bool is_nonblocking = sock_is_nonblocking(f);
+	int error = atomic_exchange(&handle_ep(own)->error, 0);
 
-	if (likely(service_count() < 2) || f->dg->is_specific)
-		return;
-	handle = dgram_at(f, dgram_service(f, to));
-	if (handle == own || handle == ENDPOINT_NONE)
-		return;
 	atomic_store(&f->also->ep[handle_service(own) - services], own);
 	atomic_store(&f->ep, handle);
 	atomic_store(&f->also->ep[handle_service(handle) - services], ENDPOINT_NONE);
-	sock_set_nonblocking(f, atomic_load(&f->is_nonblocking));
+	sock_set_nonblocking(f, is_nonblocking);
+	if (error) /* connect(2) does not take it away */
+		atomic_store(&handle_ep(handle)->error, error);
+	/* whoever has looked meanwhile may have seen one of them twice and the other not at all */
+	epoll_file_poke(f);
+	dgram_nudge(f);
+	return own;
+}
+
+/* The endpoint at the service that leads to the peer becomes the first. *old: which one was, if another. */
+static int turn_to(struct file *f, const struct sock_addr *to, uint32_t *old)
+{
+	uint32_t handle;
+	int rc;
+
+	if (likely(service_count() < 2) || half_is_one(f))
+		return 0;
+	rc = dgram_at(f, dgram_service(f, to), &handle);
+	if (!rc && handle != atomic_load(&f->ep))
+		*old = first_change(f, handle);
+	return rc;
+}
+
+/* The first one's service may have died: one that lives comes in its place. */
+static void turn_to_living(struct file *f)
+{
+	if (likely(!f->also) || !handle_is_dead(atomic_load(&f->ep)))
+		return;
+	for (uint32_t i = 1; i < file_ep_count(f); i++) {
+		uint32_t handle = file_ep(f, i);
+
+		if (handle != ENDPOINT_NONE && !handle_is_dead(handle)) {
+			first_change(f, handle);
+			return;
+		}
+	}
+}
+
+/* One whose service has died can still be let go of its peer: nobody else writes there any more. */
+static int first_connect(struct file *f, const struct sock_addr *to)
+{
+	uint32_t own = atomic_load(&f->ep);
+
+	if (likely(!handle_is_dead(own)) || (to->family && to != &nowhere))
+		return connect_at(own, to);
+	memset(&handle_ep(own)->remote, 0, sizeof(handle_ep(own)->remote));
+	return 0;
 }
 
 int half_connect(struct file *f, const struct sock_addr *to)
 {
 	static const struct sock_addr none;
-	int rc;
+	uint32_t old = ENDPOINT_NONE;
+	int rc = 0;
 
 	if (to->family == AF_INET && to != &nowhere && dgram_is_pronk(f, to))
-		turn_to(f, to);
-	rc = connect_at(atomic_load(&f->ep), to);
+		rc = turn_to(f, to, &old);
+	else
+		turn_to_living(f);
+	if (!rc)
+		rc = first_connect(f, to);
 	if (!rc)
 		others_connect(f, to->family ? &nowhere : &none);
+	else if (old != ENDPOINT_NONE)
+		first_change(f, old);
 	return rc;
 }
 

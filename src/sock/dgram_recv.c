@@ -50,10 +50,10 @@ int dgram_kernel_error_take(const struct file *f, int fd)
 	return -err;
 }
 
-bool dgram_has_group(const struct file *f, const struct sock_addr *a)
+bool dgram_has_group(const struct file *f, const struct service *s, const struct sock_addr *a)
 {
 	for (const struct dgram_group *g = f->dg->groups; g; g = g->next)
-		if (!memcmp(g->ip, a->ip, 4))
+		if (g->service == s && !memcmp(g->ip, a->ip, 4))
 			return true;
 	return false;
 }
@@ -128,6 +128,18 @@ static ssize_t take(struct file *f, const struct arena *a, struct endpoint *ep, 
 	return (ssize_t)(flags & MSG_TRUNC ? left : done);
 }
 
+/* What was read is counted for the socket, so each of its stacks is told. */
+static void bell_ring(const struct file *f, struct attach *at, struct endpoint *ep, uint32_t bell)
+{
+	post_doorbell(at, ep, bell);
+	for (uint32_t i = 0; unlikely(f->also != NULL) && i < file_ep_count(f); i++) {
+		uint32_t handle = file_ep(f, i);
+
+		if (handle != ENDPOINT_NONE && handle_ep(handle) != ep && !handle_is_dead(handle))
+			post_doorbell(handle_at(handle), handle_ep(handle), bell);
+	}
+}
+
 /* One look at Pronk's half. */
 static ssize_t pronk_recv(struct file *f, uint32_t handle, struct msghdr *msg, int flags)
 {
@@ -145,11 +157,11 @@ static ssize_t pronk_recv(struct file *f, uint32_t handle, struct msghdr *msg, i
 		n = take(f, &at->arena, ep, msg, flags, &meta, &bell);
 		ep_unlock(&ep->rx_lock);
 		if (bell)
-			post_doorbell(at, ep, bell);
+			bell_ring(f, at, ep, bell);
 		/* IP_MULTICAST_ALL off: only groups that this socket has joined; the kernel would not have
 		 * queued it */
 	} while (n >= 0 && unlikely(!f->dg->mcast_all) && route_is_multicast(&meta.to) &&
-	         !dgram_has_group(f, &meta.to));
+	         !dgram_has_group(f, handle_service(handle), &meta.to));
 	if (n < 0)
 		return n;
 	if (msg->msg_name) {
@@ -163,7 +175,7 @@ static ssize_t pronk_recv(struct file *f, uint32_t handle, struct msghdr *msg, i
 	return n;
 }
 
-/* The service has gone: the kernel half goes on alone, if there is one. */
+/* The service has gone, or that of its peer: the kernel half goes on alone, if there is one. */
 static ssize_t dead_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 {
 	int rc;
@@ -229,16 +241,6 @@ static uint32_t rx_next(struct file *f)
 	return file_ep(f, 0);
 }
 
-static int errors_take(const struct file *f)
-{
-	int rc = 0;
-
-	for (uint32_t i = 0; i < file_ep_count(f) && !rc; i++)
-		if (file_ep(f, i) != ENDPOINT_NONE)
-			rc = error_take(handle_ep(file_ep(f, i)));
-	return rc;
-}
-
 ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 {
 	bool is_dont = (flags & MSG_DONTWAIT) || sock_is_nonblocking(f);
@@ -271,7 +273,7 @@ ssize_t dgram_recv(struct file *f, int fd, struct msghdr *msg, int flags)
 		bool is_dual = dgram_is_dual(f);
 		ssize_t n;
 
-		if (unlikely(sock_is_dead(f)))
+		if (unlikely(sock_is_dead(f) || (f->also && dgram_is_cut(f))))
 			return dead_recv(f, fd, msg, flags);
 		rc = errors_take(f);
 		if (!rc && is_dual && ep_rx_ready(ep))

@@ -131,20 +131,22 @@ static ssize_t pronk_send(struct file *f, struct outgoing *o, bool is_dont, bool
 
 	o->head.size = (uint32_t)o->size;
 	for (;;) {
-		uint32_t handle = dgram_way(f, &o->head.from, &o->head.to);
+		uint32_t handle;
+		int rc = dgram_way(f, &o->head.from, &o->head.to, &handle);
 		struct attach *at = handle_at(handle);
 		struct endpoint *ep = handle_ep(handle);
 		bool is_starved = false;
-		int rc;
 
-		if (unlikely(attach_is_dead(at)))
-			return -ENETDOWN;
+		if (unlikely(rc))
+			return rc;
 		if (unlikely(ep == &service_no_ep)) { /* another thread has dissolved the association */
 			rc = dgram_open_half(f, f->fd, &o->head.to);
 			if (rc || !sock_is_ours(f))
 				return rc ? rc : -EINVAL;
 			continue;
 		}
+		if (unlikely(attach_is_dead(at)))
+			return -ENETDOWN;
 		rc = o->is_gathered ? 0 : send_error(ep);
 		if (rc)
 			return rc;
@@ -153,9 +155,8 @@ static ssize_t pronk_send(struct file *f, struct outgoing *o, bool is_dont, bool
 			continue;
 		if (rc)
 			return rc;
-		if (unlikely(handle !=
-		             dgram_way(f, &o->head.from, &o->head.to))) { /* dissolved meanwhile: the ring may
-			                                                     be somebody else's */
+		/* dissolved meanwhile: the ring may be somebody else's */
+		if (unlikely(!half_has(f, handle))) {
 			ep_unlock(&ep->tx_lock);
 			continue;
 		}
@@ -313,6 +314,22 @@ static void any_is_here(struct sock_addr *to)
 		memcpy(to->ip, here, 4);
 }
 
+/* Of several services one may be named by its interface, which then is the address of its port. What is bound
+ * to the address of one cannot send with another's. */
+static int from_decide(const struct file *f, const struct service *by, struct dgram_head *h)
+{
+	if (half_is_one(f))
+		return h->from.family && !route_is_loopback(&h->from) &&
+		                       route_owner(&h->from) != handle_service(atomic_load(&f->ep))
+		               ? -EINVAL
+		               : 0;
+	if (!by || h->from.family || route_is_loopback(&h->to) || route_is_own(&h->to))
+		return 0;
+	route_own(by, h->from.ip);
+	h->from.family = route_is_any(&h->from) ? 0 : AF_INET;
+	return 0;
+}
+
 /* What the kernel checks before it takes a datagram, and the rest of the head. */
 static int outgoing_check(struct file *f, const struct msghdr *msg, struct outgoing *o)
 {
@@ -331,6 +348,8 @@ static int outgoing_check(struct file *f, const struct msghdr *msg, struct outgo
 	if (d->is_local && !c.from.family && !route_is_loopback(&h->to) && !route_is_own(&h->to))
 		return -EINVAL;
 	h->from = c.from;
+	if (unlikely(service_count() > 1) && (rc = from_decide(f, c.by, h)))
+		return rc;
 	h->tos = (uint8_t)(c.tos >= 0 ? c.tos : f->dg->tos);
 	h->ttl = (uint8_t)(c.ttl >= 0 ? c.ttl : is_group ? d->mcast_ttl : f->dg->ttl);
 	h->flags = (d->mcast_loop ? DGRAM_MULTICAST_LOOP : 0) | (d->no_check ? DGRAM_NO_CHECKSUM : 0);
@@ -604,7 +623,8 @@ void dgram_flush(struct file *f)
 		for (uint32_t i = 0; i < file_ep_count(f); i++) {
 			uint32_t handle = file_ep(f, i);
 
-			if (handle_ep(handle) != &service_no_ep && !handle_is_dead(handle))
+			if (handle_ep(handle) != &service_no_ep && !handle_is_dead(handle) &&
+			        (!i || ep_tx_used(handle_ep(handle))))
 				post_doorbell(handle_at(handle), handle_ep(handle), DOORBELL_TX);
 		}
 	attach_push(proc.near, SIZE_MAX);

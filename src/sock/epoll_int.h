@@ -50,6 +50,8 @@ struct epoll_set {
 	bool is_our_turn;      /* our members go first where the room is too small for both sides */
 	int side_fd;           /* kernel halves of datagram sockets; -1: none yet */
 	struct epoll_item *side;
+	uint32_t dead_seen;     /* services that had died when collect last looked at every member */
+	bool may_be_untold;     /* then some member was one that no watch tells of, or one has come since */
 	bool is_nested;         /* somebody waits on the epoll descriptor itself */
 	bool has_sets;          /* other sets are members */
 	bool has_dual;          /* a wildcard listener is or was a member */

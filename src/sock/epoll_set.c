@@ -194,8 +194,9 @@ static uint32_t watch_take(struct epoll_set *s, struct epoll_item *it, uint32_t 
 	return handle_make(at, watch);
 }
 
-/* Of a socket that is at several services: those beyond the first. False: one must be looked after. */
-static bool others_watch(struct epoll_set *s, struct epoll_item *it)
+/* Of a socket that is at several services: those beyond the first. False: one must be looked after.
+ * *has_input, if not NULL: something has come at one that was not watched so far. */
+static bool others_watch(struct epoll_set *s, struct epoll_item *it, bool *has_input)
 {
 	bool is_all = true;
 
@@ -211,10 +212,24 @@ static bool others_watch(struct epoll_set *s, struct epoll_item *it)
 		if (ep == ENDPOINT_NONE || *watch != WATCH_NONE || handle_is_dead(ep) ||
 		        atomic_load(&s->poller[handle_service(ep) - services]) < 0)
 			continue;
+		/* it was the first when it was watched */
+		if (it->watch != WATCH_NONE && handle_service(it->watch) == handle_service(ep))
+			continue;
 		*watch = watch_take(s, it, ep);
 		is_all &= *watch != WATCH_NONE;
+		if (has_input) {
+			atomic_thread_fence(memory_order_seq_cst);
+			*has_input |= ep_rx_ready(handle_ep(ep));
+		}
 	}
 	return is_all;
+}
+
+static void set_unwatched(struct epoll_set *s, struct epoll_item *it)
+{
+	if (!it->is_unwatched)
+		s->unwatched_count++;
+	it->is_unwatched = true; /* waits look by themselves every millisecond */
 }
 
 /* Watches the endpoint and queues the item if it is ready already. With the set's lock. */
@@ -223,6 +238,7 @@ void epoll_item_watch(struct epoll_set *s, struct epoll_item *it)
 	uint32_t ep = atomic_load(&it->file->ep);
 	bool is_watched = true;
 
+	s->may_be_untold = true;
 	if (ep == ENDPOINT_NONE)
 		return;
 	if (it->watch == WATCH_NONE && !handle_is_dead(ep)) {
@@ -230,15 +246,25 @@ void epoll_item_watch(struct epoll_set *s, struct epoll_item *it)
 		is_watched = it->watch != WATCH_NONE;
 	}
 	if (unlikely(it->file->also != NULL))
-		is_watched &= others_watch(s, it);
-	if (!is_watched && !it->is_unwatched) {
-		it->is_unwatched = true; /* waits look by themselves every millisecond */
-		s->unwatched_count++;
-	}
+		is_watched &= others_watch(s, it, NULL);
+	if (!is_watched)
+		set_unwatched(s, it);
 	epoll_side_update(s, it);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (epoll_item_level(it) & mask_of(it))
 		ready_add(s, it);
+}
+
+/* No drain finds the member by its watches any more. One whose endpoint was given up is another member's. */
+static void watch_forget(const struct epoll_item *it, uint32_t watch)
+{
+	void **slot;
+
+	if (watch == WATCH_NONE)
+		return;
+	slot = service_watch_item(handle_service(watch), handle_index(watch));
+	if (*slot == it)
+		*slot = NULL;
 }
 
 static void watch_give_back(struct epoll_set *s, uint32_t watch)
@@ -246,7 +272,6 @@ static void watch_give_back(struct epoll_set *s, uint32_t watch)
 	struct service *at = handle_service(watch);
 	uint32_t poller = (uint32_t)atomic_load(&s->poller[at - services]);
 
-	*service_watch_item(at, handle_index(watch)) = NULL;
 	if (attach_is_dead(&at->at) || watch_release(&at->at.arena, handle_index(watch), poller))
 		return;
 	for (;;) {
@@ -271,6 +296,11 @@ static void item_unwatch(struct epoll_set *s, struct epoll_item *it)
 		s->unwatched_count--;
 	it->is_unwatched = false;
 	it->watch = WATCH_NONE;
+	s->may_be_untold = true;
+	/* all of them first: giving one back may drain the list that another one is on */
+	watch_forget(it, watch);
+	for (int i = 0; unlikely(it->also != NULL) && i < SERVICE_MAX; i++)
+		watch_forget(it, it->also[i]);
 	if (watch != WATCH_NONE)
 		watch_give_back(s, watch);
 	for (int i = 0; unlikely(it->also != NULL) && i < SERVICE_MAX; i++) {
@@ -554,6 +584,7 @@ static void item_changed(struct epoll_set *s, struct epoll_item *it)
 {
 	/* a datagram socket gets or loses its kernel half: what its endpoint has told is told */
 	bool is_same = it->file->type == SOCK_DGRAM && it->watch != WATCH_NONE && !it->in_kernel;
+	int rc;
 
 	if (it->in_kernel && (atomic_load(&it->file->mode) == MODE_PRONK || dgram_is_dual(it->file))) {
 		if (it->events & EPOLLONESHOT)
@@ -577,10 +608,22 @@ static void item_changed(struct epoll_set *s, struct epoll_item *it)
 	}
 	if (!sock_is_ours(it->file))
 		epoll_side_remove(s, it);
-	if (!sock_is_ours(it->file) || epoll_pollers_start(s, it->file))
+	if (!sock_is_ours(it->file))
+		return;
+	rc = epoll_pollers_start(s, it->file);
+	if (rc && rc != -ECONNRESET && epoll_has_pollers(s)) /* one of several services has none left */
+		set_unwatched(s, it);
+	if (rc)
 		return;
 	s->has_dual |= atomic_load(&it->file->mode) == MODE_DUAL;
 	if (is_same) {
+		bool has_input = false;
+
+		/* or an endpoint at another service */
+		if (unlikely(it->file->also != NULL) && !others_watch(s, it, &has_input))
+			set_unwatched(s, it);
+		if (has_input && !it->is_spent)
+			ready_add(s, it);
 		epoll_side_update(s, it);
 		epoll_side_drain(s);
 		epoll_kick(s);
@@ -705,7 +748,7 @@ void epoll_fork_child(void)
 		for (int i = 0; i < SERVICE_MAX; i++)
 			atomic_store(&s->poller[i], -1);
 		atomic_store(&s->has_poller, false);
-		s->needs_rebuild = true;
+		s->needs_rebuild = s->may_be_untold = true;
 		s->ready = NULL;
 		s->ready_tail = &s->ready;
 		s->ready_count = s->unwatched_count = 0;
@@ -713,6 +756,7 @@ void epoll_fork_child(void)
 			it->watch = WATCH_NONE;
 			free(it->also);
 			it->also = NULL;
+			it->is_unwatched = false;
 			it->ready_prev = NULL;
 		}
 	}

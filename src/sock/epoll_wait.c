@@ -71,26 +71,41 @@ static bool is_untold(const struct epoll_item *it)
 	return false;
 }
 
-static bool any_is_dead(void)
+static uint32_t dead_count(void)
 {
+	uint32_t n = 0;
+
 	for (uint32_t i = 0; i < service_count(); i++)
-		if (unlikely(attach_is_dead(&services[i].at)))
-			return true;
-	return false;
+		n += attach_is_dead(&services[i].at);
+	return n;
+}
+
+/* Members that no watch tells of are put on the list by every look. When a service has died and all its
+ * members have gone, nobody is looked at any more: the rest of the set may be large, and in use. */
+static void look_at_untold(struct epoll_set *s, uint32_t dead)
+{
+	if (dead == s->dead_seen && !s->may_be_untold && !s->unwatched_count)
+		return;
+	s->dead_seen = dead;
+	s->may_be_untold = false;
+	for (struct epoll_item *it = s->items; it; it = it->set_next)
+		if (sock_is_ours(it->file) && is_untold(it)) {
+			s->may_be_untold = true;
+			if (!it->is_spent)
+				ready_add(s, it);
+		}
 }
 
 /* Delivers what is ready: the one place where level, edge and one-shot differ. */
 static int collect(struct epoll_set *s, struct epoll_event *events, int max)
 {
 	struct epoll_item *it;
-	uint32_t todo;
+	uint32_t todo, dead = dead_count();
 	int n = 0;
 
 	spin_lock(&s->lock);
-	if (unlikely(any_is_dead() || s->unwatched_count))
-		for (it = s->items; it; it = it->set_next)
-			if (!it->is_spent && sock_is_ours(it->file) && is_untold(it))
-				ready_add(s, it);
+	if (unlikely(dead || s->unwatched_count))
+		look_at_untold(s, dead);
 	/* after a service's death, too: what it queued last would keep waits awake */
 	epoll_drain(s);
 	for (todo = s->ready_count; todo && n < max; todo--) {
@@ -104,6 +119,8 @@ static int collect(struct epoll_set *s, struct epoll_event *events, int max)
 		}
 		events[n].events = ev;
 		events[n++].data = it->data;
+		if (unlikely(it->also != NULL) && (it->events & EPOLLEXCLUSIVE))
+			wait_nudge_rest(it->file);
 		if (it->events & EPOLLONESHOT) {
 			it->is_spent = true;
 			/* a wildcard listener's kernel half is spent with ours; MOD arms both */

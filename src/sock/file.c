@@ -183,7 +183,7 @@ bool file_also_take(struct file *f)
 		return false;
 	for (int i = 0; i < FILE_ALSO; i++)
 		atomic_init(&also->ep[i], ENDPOINT_NONE);
-	f->also = also;
+	atomic_store_explicit(&f->also, also, memory_order_release); /* others look without the lock */
 	return true;
 }
 
@@ -352,8 +352,9 @@ struct file *file_find_ep(uint32_t ep)
 
 			if (!f)
 				continue;
-			if (f->kind == FILE_SOCKET && atomic_load(&f->ep) == ep)
-				return f;
+			for (uint32_t n = 0; f->kind == FILE_SOCKET && n < file_ep_count(f); n++)
+				if (file_ep(f, n) == ep)
+					return f;
 			file_put(f);
 		}
 	}

@@ -70,7 +70,8 @@ struct file {
 	struct epoll_item *items;   /* epoll memberships (epoll_set.c) */
 	struct epoll_set *set;      /* FILE_EPOLL */
 	struct dgram *dg;           /* SOCK_DGRAM: dgram.h */
-	struct file_also *also;     /* endpoints at other services, or NULL; goes with the last reference */
+	_Atomic(struct file_also *)
+	        also; /* endpoints at other services, or NULL; goes with the last reference */
 	struct file *next_free;
 };
 
@@ -78,7 +79,7 @@ struct file {
  * be skipped. */
 static inline uint32_t file_ep_count(const struct file *f)
 {
-	return likely(!f->also) ? 1 : 1 + FILE_ALSO;
+	return likely(!atomic_load_explicit(&f->also, memory_order_acquire)) ? 1 : 1 + FILE_ALSO;
 }
 
 static inline uint32_t file_ep(const struct file *f, uint32_t i)
@@ -116,8 +117,8 @@ struct file *file_open(int fd, enum file_kind kind);
  * NULL without memory. */
 struct file *file_import(int fd, const struct file *saved, uint32_t ep);
 
-/* The socket of this process that has the endpoint, with a reference taken, or NULL. Looks at every number.
- */
+/* The socket of this process that has the endpoint, as its own or as a further one, with a reference taken,
+ * or NULL. Looks at every number. */
 struct file *file_find_ep(uint32_t ep);
 
 /* Another reference to a file that the caller has one of. */

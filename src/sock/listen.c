@@ -46,6 +46,16 @@ static void listen_failed(const struct service *s, uint16_t port, int rc, char *
 	        service_count() > 1 ? s->socket_path : "");
 }
 
+/* The kernel may have given its half another port since the last time. */
+static void port_update(int fd, struct sock_addr *a)
+{
+	struct sockaddr_in6 in6;
+	socklen_t len = sizeof(in6);
+
+	if (!libc.getsockname(fd, (struct sockaddr *)&in6, &len))
+		a->port = ntohs(in6.sin6_port); /* at the same place in both families */
+}
+
 /* A listener at the wildcard listens at all services; where it cannot, that is said. */
 static void listen_others(struct file *f, int backlog)
 {
@@ -53,15 +63,19 @@ static void listen_others(struct file *f, int backlog)
 	struct service *own = handle_service(atomic_load(&f->ep));
 	char why[80];
 
+	if (attach_is_dead(&own->at)) /* what it had is of no use */
+		port_update(f->fd, &a);
 	for (uint32_t i = 0; i < service_count(); i++) {
 		struct service *s = &services[i];
 		uint32_t ep = f->also ? file_ep(f, 1 + i) : ENDPOINT_NONE;
 		bool is_new = ep == ENDPOINT_NONE;
 		int rc;
 
-		if (s == own || attach_is_dead(&s->at) || !file_also_take(f))
+		if (s == own || attach_is_dead(&s->at))
 			continue;
-		rc = is_new ? sock_bind_at(s, f, &a, CALL_F_KERNEL_BOUND, &ep) : 0;
+		rc = !file_also_take(f) ? -ENOMEM
+		     : is_new           ? sock_bind_at(s, f, &a, CALL_F_KERNEL_BOUND, &ep)
+		                        : 0;
 		if (!rc) {
 			rc = listen_at(f, ep, backlog);
 			if (!rc)
@@ -80,6 +94,9 @@ static int pronk_listen(struct file *f, int backlog)
 	uint32_t ep = atomic_load(&f->ep);
 	int rc = listen_at(f, ep, backlog);
 
+	/* its service has died: the kernel's half listens, and what there is elsewhere */
+	if (rc && atomic_load(&f->mode) == MODE_DUAL && handle_is_dead(ep))
+		rc = 0;
 	if (rc)
 		return rc;
 	f->is_bound_here = false;
@@ -121,6 +138,40 @@ static bool is_v6_only(const struct file *f, int fd)
 	       (libc.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) || v6only);
 }
 
+/* Binds and listens at the first service that takes it, and then at the others. Returns that service and *rc
+ * 0, or the first that refused and its -E; NULL: there is none that it could go to. */
+static struct service *listen_first(
+        struct file *f, int fd, struct sock_addr *a, bool is_loop, int backlog, int *rc)
+{
+	struct service *refused = NULL;
+
+	*rc = 0;
+	for (uint32_t i = 0; i < service_count(); i++) {
+		struct service *s = &services[i];
+		int no;
+
+		if ((is_loop ? s != proc.local : attach_is_dead(&s->at)) || opt_device_is_other(s, f, fd))
+			continue;
+		sock_options_take(f, fd);
+		no = sock_bind_here(s, f, a, CALL_F_KERNEL_BOUND);
+		if (!no) {
+			no = pronk_listen(f, backlog);
+			if (!no) {
+				*rc = 0;
+				return s;
+			}
+			sock_ep_release(atomic_load(&f->ep), 0);
+			atomic_store(&f->ep, ENDPOINT_NONE);
+			f->is_bound_here = false;
+		}
+		if (!refused) {
+			refused = s;
+			*rc = no;
+		}
+	}
+	return refused;
+}
+
 /* A listener at the wildcard, or at a loopback address that is ours as well: the kernel listens first, so
  * that its answer to a taken port or a missing bind is the kernel's own. */
 static int listen_dual(struct file *f, int fd, int backlog)
@@ -131,6 +182,7 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	const char *why = NULL;
 	struct service *s;
 	bool is_loop, is_named;
+	char failure[80];
 	int rc;
 
 	is_named = !libc.getsockname(fd, (struct sockaddr *)&ss, &len) &&
@@ -176,29 +228,16 @@ static int listen_dual(struct file *f, int fd, int backlog)
 	}
 	if (!proc_attach() || proc_is_dead())
 		return strict_or_kernel(f, fd, "no service");
-	s = is_loop ? proc.local : service_first();
-	for (uint32_t i = 0; !is_loop && i < service_count() && opt_device_is_other(s, f, fd); i++)
-		if (!attach_is_dead(&services[i].at))
-			s = &services[i];
-	if (opt_device_is_other(s, f, fd)) {
+	if (!is_loop)
+		memset(&a.ip, 0, sizeof(a.ip));
+	s = listen_first(f, fd, &a, is_loop, backlog, &rc);
+	if (!s && proc_is_dead())
+		return strict_or_kernel(f, fd, "no service");
+	if (!s) {
 		stay_kernel(f, fd, "bound to another device");
 		return 0;
 	}
-	sock_options_take(f, fd);
-	if (!is_loop)
-		memset(&a.ip, 0, sizeof(a.ip));
-	rc = sock_bind_here(s, f, &a, CALL_F_KERNEL_BOUND);
-	if (!rc) {
-		rc = pronk_listen(f, backlog);
-		if (rc) {
-			sock_ep_release(atomic_load(&f->ep), 0);
-			atomic_store(&f->ep, ENDPOINT_NONE);
-			f->is_bound_here = false;
-		}
-	}
 	if (rc) {
-		char failure[80];
-
 		listen_failed(s, a.port, rc, failure, sizeof(failure));
 		return strict_or_kernel(f, fd, failure);
 	}
@@ -215,13 +254,10 @@ static int listen_again(struct file *f, int fd, int backlog)
 {
 	uint32_t old = atomic_load(&f->ep);
 	struct sock_addr a = handle_ep(old)->local;
-	struct sockaddr_in6 in6;
-	socklen_t len = sizeof(in6);
 	int rc;
 
-	if (atomic_load(&f->mode) == MODE_DUAL && !libc.getsockname(fd, (struct sockaddr *)&in6, &len))
-		a.port = ntohs(in6.sin6_port); /* at the same place in both families */
-
+	if (atomic_load(&f->mode) == MODE_DUAL)
+		port_update(fd, &a);
 	epoll_file_closed_ep(f);
 	rc = sock_bind_here(handle_service(old), f, &a, 0);
 	if (rc) {
@@ -231,6 +267,31 @@ static int listen_again(struct file *f, int fd, int backlog)
 	sock_ep_release(old, 0);
 	sock_others_end(f, 0);
 	return pronk_listen(f, backlog);
+}
+
+/* listen(2) on a listener that the kernel has as well, and has done it for: another backlog, or again after
+ * shutdown(2). */
+static int listen_dual_again(struct file *f, int fd, int backlog)
+{
+	bool is_shut = false;
+	int rc;
+
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t ep = file_ep(f, i);
+
+		is_shut |= atomic_load(&handle_ep(ep)->state) == EP_CLOSED && !handle_is_dead(ep);
+	}
+	if (!is_shut)
+		return pronk_listen(f, backlog);
+	if (handle_is_dead(atomic_load(&f->ep))) {
+		epoll_file_closed_ep(f);
+		sock_others_end(f, 0);
+		rc = pronk_listen(f, backlog);
+	} else {
+		rc = listen_again(f, fd, backlog);
+	}
+	epoll_file_changed(f);
+	return rc;
 }
 
 int sock_listen(struct file *f, int fd, int backlog)
@@ -252,13 +313,7 @@ int sock_listen(struct file *f, int fd, int backlog)
 			rc = -errno;
 			break;
 		}
-		ep = handle_ep(atomic_load(&f->ep));
-		if (atomic_load(&ep->state) == EP_CLOSED && !handle_is_dead(atomic_load(&f->ep))) {
-			rc = listen_again(f, fd, backlog);
-			epoll_file_changed(f);
-		} else {
-			rc = pronk_listen(f, backlog);
-		}
+		rc = listen_dual_again(f, fd, backlog);
 		break;
 	case MODE_PRONK:
 		ep = handle_ep(atomic_load(&f->ep));

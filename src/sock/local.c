@@ -9,6 +9,7 @@
 #include "sock.h"
 #include "clock.h"
 #include "libc.h"
+#include "opt.h"
 #include "proc.h"
 #include "route.h"
 
@@ -41,7 +42,7 @@ bool local_port_is_taken(struct file *f, int fd, const struct sock_addr *a)
 		struct call try = c;
 
 		if ((!route_is_any(a) && &services[i] != proc.local) || attach_is_dead(&services[i].at) ||
-		        post_call_port(&services[i].at, 0, &try))
+		        opt_device_is_other(&services[i], f, fd) || post_call_port(&services[i].at, 0, &try))
 			continue;
 		if (!try.result)
 			sock_ep_release(handle_make(&services[i], try.endpoint), 0);
@@ -86,7 +87,7 @@ bool local_connect(struct file *f, int fd, struct sock_addr *to)
 		memset(&from, 0, sizeof(from));
 	if (!from.port || from.family != AF_INET)
 		memset(&from.ip, 0, sizeof(from.ip));
-	if (!route_is_any(&from) && !route_is_loopback(&from) && !route_is_own(&from)) {
+	if (!route_is_any(&from) && !route_is_loopback(&from) && route_owner(&from) != proc.local) {
 		proc_fallback_add(fd, f->domain, f->type, "bound to an address of the kernel");
 		return false;
 	}

@@ -92,7 +92,7 @@ int sock_recvmmsg(
 	if (!count && f->type == SOCK_DGRAM && !sock_is_dead(f)) { /* even then it tells */
 		if (!sock_is_ours(f))
 			return SOCK_LIBC;
-		n = error_take(ep_of(f));
+		n = errors_take(f);
 		return n ? (int)n : dgram_kernel_error_take(f, fd);
 	}
 	while (done < count) {

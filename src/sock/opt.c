@@ -331,6 +331,22 @@ static int fresh_set(struct file *f, const struct opt_row *r, const void *value,
 	return rc;
 }
 
+void opt_copy_for(struct ep_opts *to, struct file *f, const struct service *s)
+{
+	const struct arena_header *was = handle_service(atomic_load(&f->ep))->at.arena.hdr,
+	                          *is = s->at.arena.hdr;
+	int lock;
+
+	ep_opts_copy(to, opt_of(f));
+	if (likely(was == is))
+		return;
+	lock = atomic_load(&to->v[EPO_BUF_LOCK]);
+	if (!(lock & BUF_LOCK_SND) && atomic_load(&to->v[EPO_SNDBUF]) == (int)was->send_buffer)
+		atomic_store(&to->v[EPO_SNDBUF], (int)is->send_buffer);
+	if (!(lock & BUF_LOCK_RCV) && atomic_load(&to->v[EPO_RCVBUF]) == (int)was->receive_buffer)
+		atomic_store(&to->v[EPO_RCVBUF], (int)is->receive_buffer);
+}
+
 /* A listener's endpoints at other services have the options of the first. */
 static void others_follow(struct file *f)
 {
@@ -342,7 +358,7 @@ static void others_follow(struct file *f)
 
 		if (ep == ENDPOINT_NONE || handle_is_dead(ep))
 			continue;
-		ep_opts_copy(&handle_ep(ep)->opts, opt_of(f));
+		opt_copy_for(&handle_ep(ep)->opts, f, handle_service(ep));
 		atomic_fetch_and(&handle_ep(ep)->app_flags, ~all | flags);
 		atomic_fetch_or(&handle_ep(ep)->app_flags, flags);
 		handle_post(ep, POST_OPTIONS, 0);

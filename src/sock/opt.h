@@ -76,6 +76,15 @@ void opt_return(struct file *f, int fd);
 const struct ep_opts *opt_defaults(struct file *f);
 /* The APP_ flags that follow from options and O_NONBLOCK. */
 uint32_t opt_app_flags(struct file *f);
+enum {
+	BUF_LOCK_SND = 1, /* SOCK_SNDBUF_LOCK, linux/socket.h: the program has set the size */
+	BUF_LOCK_RCV = 2,
+};
+
+/* The options as an endpoint at this service shall have them: what the program has set, and buffers that it
+ * has not as they are there. */
+void opt_copy_for(struct ep_opts *to, struct file *f, const struct service *s);
+
 /* The stack shall look at the options of f's endpoint again. */
 void opt_tell(struct file *f);
 

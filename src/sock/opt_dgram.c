@@ -6,7 +6,7 @@
  * socket is Pronk's, it keeps the socket with the kernel. Groups and IP_MULTICAST_IF are looked at here,
  * because the kernel may not have the port's address. socket(7), ip(7), udp(7)
  */
-#include "dgram.h"
+#include "dgram_int.h"
 #include "opt.h"
 #include "endpoint.h"
 #include "libc.h"
@@ -139,11 +139,6 @@ void dgram_options_take(struct file *f, int fd)
 	timeout_read(fd, SO_SNDTIMEO, &f->dg->sndtimeo_ns);
 }
 
-static struct endpoint *ep_of(const struct file *f)
-{
-	return handle_ep(atomic_load(&f->ep));
-}
-
 static int stack_call(uint32_t handle, struct call *c)
 {
 	int rc;
@@ -165,8 +160,8 @@ static int group_call(struct file *f, struct service *s, const uint8_t ip[4], bo
 	c.remote.family = c.local.family = AF_INET;
 	memcpy(c.remote.ip, ip, 4);
 	route_own(s, c.local.ip);
-	if (s != handle_service(handle))
-		handle = dgram_at(f, s);
+	if (s != handle_service(handle) && dgram_at(f, s, &handle))
+		return -ENODEV;
 	return handle == ENDPOINT_NONE ? -ENODEV : stack_call(handle, &c);
 }
 
@@ -190,9 +185,10 @@ static struct service *port_of(int index, const struct sock_addr *local, bool ma
 	return NULL;
 }
 
-/* Reads the group and the interface out of any of the forms. False: nothing for us. */
-static bool group_parse(
-        int name, const void *value, socklen_t len, struct sock_addr *group, struct service **port)
+/* Reads the group and the interface out of any of the forms; is_named: there was one. False: nothing for us.
+ */
+static bool group_parse(int name, const void *value, socklen_t len, struct sock_addr *group,
+        struct service **port, bool *is_named)
 {
 	struct sock_addr local = {.family = AF_INET};
 	int index = 0;
@@ -218,6 +214,7 @@ static bool group_parse(
 		memcpy(group->ip, &req.imr_multiaddr, 4);
 	}
 	*port = port_of(index, &local, true);
+	*is_named = index || !route_is_any(&local);
 	return group->family == AF_INET && route_is_multicast(group);
 }
 
@@ -228,17 +225,18 @@ static int group_set(struct file *f, int fd, int name, const void *value, sockle
 	struct service *port = NULL;
 	struct sock_addr group = {0};
 	struct dgram_group **pp, *g;
+	bool is_named;
 	int rc, err;
 
 	if (user_is_bad(value) || rule_of_all(1 << CFG_ROLE_UDP) || !proc_attach() || proc_is_dead() ||
-	        !group_parse(name, value, len, &group, &port) || !port)
+	        !group_parse(name, value, len, &group, &port, &is_named) || !port)
 		return SOCK_LIBC;
 	rc = libc.setsockopt(fd, IPPROTO_IP, name, value, len) < 0 ? -errno : 0;
 	if (rc && rc != -ENODEV && rc != -EADDRNOTAVAIL && rc != -EADDRINUSE)
 		return rc;
 	spin_lock(&f->lock);
 	for (pp = &d->groups; (g = *pp); pp = &g->next)
-		if (!memcmp(g->ip, group.ip, 4))
+		if (!memcmp(g->ip, group.ip, 4) && (g->service == port || (!is_join && !is_named)))
 			break;
 	if (is_join && g) {
 		err = -EADDRINUSE;
@@ -273,7 +271,7 @@ static int mcast_if_set(struct file *f, int fd, const void *value, socklen_t len
 {
 	struct ip_mreqn req = {0};
 	struct sock_addr local = {.family = AF_INET};
-	bool is_port;
+	struct service *port;
 	int rc;
 
 	if (user_is_bad(value) || len < sizeof(req.imr_address))
@@ -286,11 +284,12 @@ static int mcast_if_set(struct file *f, int fd, const void *value, socklen_t len
 		                (len >= sizeof(struct ip_mreq) ? offsetof(struct ip_mreq, imr_interface) : 0),
 		        sizeof(req.imr_address));
 	memcpy(local.ip, &req.imr_address, 4);
-	is_port = port_of(req.imr_ifindex, &local, false) != NULL;
+	port = port_of(req.imr_ifindex, &local, false);
 	rc = libc.setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, value, len) < 0 ? -errno : 0;
-	if (rc && !(is_port && (rc == -EADDRNOTAVAIL || rc == -ENODEV)))
+	if (rc && !(port && (rc == -EADDRNOTAVAIL || rc == -ENODEV)))
 		return rc;
-	f->dg->mcast_kernel = !is_port && (req.imr_ifindex || !route_is_any(&local));
+	f->dg->mcast_service = port;
+	f->dg->mcast_kernel = !port && (req.imr_ifindex || !route_is_any(&local));
 	memcpy(&f->dg->mcast_if, local.ip, 4);
 	return 0;
 }
@@ -307,15 +306,18 @@ static int give(void *value, socklen_t *len, const void *from, socklen_t size)
 
 static int meminfo_get(struct file *f, void *value, socklen_t *len)
 {
-	struct endpoint *ep = ep_of(f);
 	uint32_t m[SK_MEMINFO_VARS] = {
-	        [SK_MEMINFO_RMEM_ALLOC] = ep_rx_pending(ep),
 	        [SK_MEMINFO_RCVBUF] = (uint32_t)f->dg->rcvbuf,
-	        [SK_MEMINFO_WMEM_ALLOC] = ep_tx_used(ep),
+	        [SK_MEMINFO_WMEM_ALLOC] = tx_used(f),
 	        [SK_MEMINFO_SNDBUF] = (uint32_t)f->dg->sndbuf,
-	        [SK_MEMINFO_DROPS] = atomic_load(&ep->info_drops),
 	};
 
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		struct endpoint *ep = handle_ep(file_ep(f, i));
+
+		m[SK_MEMINFO_RMEM_ALLOC] += ep_rx_pending(ep);
+		m[SK_MEMINFO_DROPS] += atomic_load(&ep->info_drops);
+	}
 	return give(value, len, m, sizeof(m));
 }
 
@@ -334,7 +336,7 @@ int dgram_getopt(struct file *f, int fd, int level, int name, void *value, sockl
 		return SOCK_LIBC; /* the kernel's words */
 	ep = ep_of(f);
 	if (level == SOL_SOCKET && name == SO_ERROR) {
-		v = sock_is_dead(f) ? 0 : atomic_exchange(&ep->error, 0);
+		v = sock_is_dead(f) ? 0 : -errors_take(f);
 		return v ? give(value, len, &v, sizeof(v)) : SOCK_LIBC;
 	}
 	if (level == SOL_SOCKET && name == SO_MEMINFO)

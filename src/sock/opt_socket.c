@@ -23,8 +23,6 @@ enum {
 	RCVBUF_MOST = 1 << 20,   /* the largest window */
 	RCVLOWAT_MOST = 3145728, /* half of what net.ipv4.tcp_rmem allows at most, as it is by default */
 	MEMINFO_VARS = 9,
-	BUF_LOCK_SND = 1, /* SOCK_SNDBUF_LOCK, linux/socket.h */
-	BUF_LOCK_RCV = 2,
 };
 
 static struct endpoint *ep_of(struct file *f)

@@ -163,8 +163,8 @@ static int ticket_at(const struct file *f, uint32_t handle, int fd, int inner_fd
 	return pass_ticket_open(s, (uint32_t)slot, inner_fd);
 }
 
-/* The ticket for a socket. One that is at several services has a ticket at each, and each waits in the next;
- * in the last waits the kernel's socket. */
+/* The ticket for a socket. One that is at several services has a ticket at each that lives, and each waits in
+ * the next; in the last waits the kernel's socket. The number itself when all have died. */
 static int ticket_for(const struct file *f, int fd)
 {
 	int inner = fd;
@@ -173,9 +173,11 @@ static int ticket_for(const struct file *f, int fd)
 		uint32_t handle = file_ep(f, i);
 		int ticket;
 
-		if (handle == ENDPOINT_NONE || (i && handle_is_dead(handle)))
+		if (handle == ENDPOINT_NONE || handle_is_dead(handle))
 			continue;
 		ticket = ticket_at(f, handle, fd, inner);
+		if (ticket < 0 && attach_check_dead(handle_at(handle)))
+			continue;
 		if (inner != fd)
 			libc.close(inner);
 		if (ticket < 0)
@@ -188,6 +190,12 @@ static int ticket_for(const struct file *f, int fd)
 static bool is_rights(const struct cmsghdr *c)
 {
 	return c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= CMSG_LEN(0);
+}
+
+static bool needs_ticket(const struct file *f)
+{
+	return f->kind == FILE_SOCKET && sock_is_ours(f) && atomic_load(&f->ep) != ENDPOINT_NONE &&
+	       !sock_is_dead(f);
 }
 
 /* Does the message carry a socket of ours? Every socket in it gets a kernel socket of its own. */
@@ -207,8 +215,7 @@ static bool has_ours(const struct msghdr *msg)
 			if (!f)
 				continue;
 			spare_own(f);
-			any |= f->kind == FILE_SOCKET && sock_is_ours(f) &&
-			       atomic_load(&f->ep) != ENDPOINT_NONE;
+			any |= needs_ticket(f);
 			file_put(f);
 		}
 	}
@@ -244,22 +251,19 @@ int pass_sending(int fd, const struct msghdr *msg, struct pass_message *m)
 			continue;
 		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) && !rc; i++) {
 			struct file *f;
-			int one;
+			int one, ticket;
 
 			memcpy(&one, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
 			f = file_get(one);
 			if (!f)
 				continue;
-			if (f->kind == FILE_SOCKET && sock_is_ours(f) &&
-			        atomic_load(&f->ep) != ENDPOINT_NONE && m->ticket_count < PASS_MAX) {
-				rc = ticket_for(f, one);
-				if (rc >= 0) {
-					m->ticket[m->ticket_count++] = rc;
-					memcpy(CMSG_DATA(c) + i * sizeof(int), &rc, sizeof(int));
-					rc = 0;
-				}
-			}
+			ticket = needs_ticket(f) && m->ticket_count < PASS_MAX ? ticket_for(f, one) : one;
 			file_put(f);
+			if (ticket >= 0 && ticket != one) {
+				m->ticket[m->ticket_count++] = ticket;
+				memcpy(CMSG_DATA(c) + i * sizeof(int), &ticket, sizeof(int));
+			}
+			rc = ticket < 0 ? ticket : 0;
 		}
 	}
 	if (rc)
@@ -280,30 +284,35 @@ void pass_sent(struct pass_message *m)
 	errno = saved;
 }
 
-/* The slot of a ticket and its service, or -1: any other descriptor. */
-static int ticket_slot(int fd, struct service **at)
+/* The service of a ticket, or of one that was there before; NULL: any other descriptor. */
+static struct service *ticket_service(int fd)
 {
-	struct service *s = NULL;
 	struct sockaddr_un un;
 	socklen_t len = sizeof(un);
-	uint64_t cookie;
 	int type;
 
 	if (libc.getpeername(fd, (struct sockaddr *)&un, &len) < 0 || un.sun_family != AF_UNIX ||
 	        len <= offsetof(struct sockaddr_un, sun_path) || !un.sun_path[0])
-		return -1;
+		return NULL;
 	len = sizeof(type);
 	if (libc.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
-		return -1;
+		return NULL;
 	if (!proc_is_service(un.sun_path) || !proc_attach())
-		return -1;
+		return NULL;
 	for (uint32_t i = 0; i < service_count(); i++)
-		if (!strcmp(services[i].socket_path, un.sun_path) && !attach_is_dead(&services[i].at))
-			s = &services[i];
-	if (!s)
+		if (!strcmp(services[i].socket_path, un.sun_path))
+			return &services[i];
+	return NULL;
+}
+
+/* The slot of a ticket, or -1: the service has died, or is another one at the same place. */
+static int ticket_slot(int fd, const struct service *s)
+{
+	uint64_t cookie;
+	socklen_t len = sizeof(cookie);
+
+	if (attach_is_dead(&s->at))
 		return -1;
-	*at = s;
-	len = sizeof(cookie);
 	if (libc.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) < 0 || !cookie)
 		return -1;
 	for (uint32_t i = 0; i < s->at.arena.client_count; i++) {
@@ -346,30 +355,35 @@ struct file *pass_entry_take(const struct file *saved, uint32_t ep, int fd)
 
 /* A ticket that is being cashed. */
 struct cashed {
-	struct service *service; /* NULL: this process is not there */
+	struct service *service; /* NULL: this process is not there, or the service is not any more */
 	uint32_t slot, ep;
 	struct pass_ticket ticket;
 	int fd;
 };
 
-/* Reads the ticket and makes the endpoint ours as well, so that it may be closed. False: there is nothing
- * behind it for this process. */
+/* Reads the ticket and makes the endpoint ours as well, so that it may be closed. False: it is no ticket, as
+ * far as this process knows. */
 static bool cash(struct cashed *c, int fd)
 {
 	struct call last = {.op = CALL_BARRIER, .endpoint = ENDPOINT_NONE};
 	int slot;
 
-	*c = (struct cashed){.fd = fd};
-	slot = ticket_slot(fd, &c->service);
-	if (slot < 0)
+	*c = (struct cashed){.fd = fd, .service = ticket_service(fd)};
+	if (!c->service)
 		return false;
+	slot = ticket_slot(fd, c->service);
+	if (slot < 0) {
+		c->service = NULL;
+		return true;
+	}
 	c->slot = (uint32_t)slot;
 	memcpy(&c->ticket, arena_client(&c->service->at.arena, c->slot)->ticket, sizeof(c->ticket));
 	c->ep = handle_make(c->service, handle_index(atomic_load(&c->ticket.entry.file.ep)));
-	if (!pass_head_is_good(&c->ticket.head) || handle_ep(c->ep) == &service_no_ep ||
+	if (!pass_head_is_good(&c->ticket.head) || c->ticket.entry.file.kind != FILE_SOCKET ||
+	        handle_ep(c->ep) == &service_no_ep ||
 	        !hold_test(&c->service->at.arena, c->slot, handle_index(c->ep))) {
 		c->service = NULL;
-		return false;
+		return true;
 	}
 	/* A release that we posted a moment ago, of the same socket, would take the new bit away: let it
 	 * pass. Our own bit comes before the ticket is closed. */
@@ -397,9 +411,11 @@ static bool is_unix(int fd)
 static void also_add(struct file *f, const struct cashed *c)
 {
 	_Atomic uint32_t *at = file_also_take(f) ? &f->also->ep[c->service - services] : NULL;
-	uint32_t none = ENDPOINT_NONE;
+	uint32_t own = atomic_load(&f->ep), none = ENDPOINT_NONE;
 
-	if (handle_service(atomic_load(&f->ep)) != c->service && at &&
+	if (own == c->ep) /* it has come home */
+		return;
+	if (handle_service(own) != c->service && at &&
 	        (atomic_compare_exchange_strong(at, &none, c->ep) || none == c->ep))
 		return;
 	sock_ep_release(c->ep, 0);
@@ -407,36 +423,45 @@ static void also_add(struct file *f, const struct cashed *c)
 
 static void ticket_cash(int fd, bool is_last)
 {
-	struct cashed first, inner[SERVICE_MAX];
-	int flags, in_fd, count = 0;
+	struct cashed got[SERVICE_MAX];
+	const struct cashed *first = NULL; /* the socket's own endpoint */
+	int flags, in_fd, count = 1;
 	struct file *f = NULL;
 
-	if (!is_unix(fd) || !cash(&first, fd)) {
+	if (!is_unix(fd) || !cash(&got[0], fd)) {
 		pass_adopt_kernel(fd);
 		return;
 	}
 	flags = libc.fcntl(fd, F_GETFD);
 	in_fd = attach_stashed(fd);
 	for (; in_fd >= 0 && is_unix(in_fd) && count < SERVICE_MAX; count++) {
-		cash(&inner[count], in_fd);
+		cash(&got[count], in_fd);
 		in_fd = attach_stashed(in_fd);
 	}
+	for (int i = count; i-- > 0;)
+		if (got[i].service)
+			first = &got[i];
 	if (in_fd >= 0) {
 		libc.dup3(in_fd, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0);
 		libc.close(in_fd);
-		f = pass_entry_take(&first.ticket.entry.file, first.ep, fd);
+		if (first)
+			f = pass_entry_take(&first->ticket.entry.file, first->ep, fd);
+		else /* its services have died on the way */
+			pass_adopt_kernel(fd);
+	} else if (first) {
+		sock_ep_release(first->ep, 0);
 	}
-	if (in_fd < 0)
-		sock_ep_release(first.ep, 0);
 	for (int i = 0; i < count; i++) {
-		if (f && inner[i].service)
-			also_add(f, &inner[i]);
-		else if (inner[i].service)
-			sock_ep_release(inner[i].ep, 0);
-		cashed_end(&inner[i], f && is_last);
-		libc.close(inner[i].fd);
+		const struct cashed *c = &got[i];
+
+		if (c->service && c != first && f)
+			also_add(f, c);
+		else if (c->service && c != first)
+			sock_ep_release(c->ep, 0);
+		cashed_end(c, f && is_last);
+		if (i)
+			libc.close(c->fd);
 	}
-	cashed_end(&first, f && is_last);
 	if (!f)
 		return;
 	epoll_file_changed(f);

@@ -256,7 +256,7 @@ static int exec_ticket(const struct pass_list *l, struct service *s, struct pass
 	return 0;
 }
 
-/* Tickets at all services that live. */
+/* Tickets at all services that live. Where one cannot be had, what is there ends at exec: a line says so. */
 static int exec_tickets(struct pass_list *l, struct pass_exec *x)
 {
 	for (uint32_t i = 0; i < SERVICE_MAX; i++) {
@@ -269,8 +269,11 @@ static int exec_tickets(struct pass_list *l, struct pass_exec *x)
 		memcpy(out->socket_path, services[i].socket_path, sizeof(out->socket_path));
 		out->start_time_ns = services[i].at.arena.hdr->start_time_ns;
 		rc = exec_ticket(l, &services[i], out);
-		if (rc)
+		if (rc && service_count() == 1)
 			return rc;
+		if (rc)
+			log_warning("the sockets of the service at %s end at exec: %s",
+			        services[i].socket_path, strerror(-rc));
 		x->ticket[i] = out->ticket;
 	}
 	return 0;
@@ -365,7 +368,7 @@ static void also_take(const struct pass_list_head *h, const struct pass_entry *e
 	for (uint32_t i = 0; i < SERVICE_MAX; i++) {
 		uint32_t ep = handle_here(h, e->also[i]);
 
-		if (ep == ENDPOINT_NONE || !file_also_take(f))
+		if (ep == ENDPOINT_NONE || ep == atomic_load(&f->ep) || !file_also_take(f))
 			continue;
 		pass_hold_own(ep);
 		atomic_store(&f->also->ep[handle_service(ep) - services], ep);
@@ -404,6 +407,11 @@ static void list_take(const struct pass_list_head *h)
 			continue;
 		}
 		ep = handle_here(h, was);
+		/* one that is elsewhere, too, goes on there when its first service has died */
+		for (uint32_t k = 0; ep == ENDPOINT_NONE && k < SERVICE_MAX; k++) {
+			was = e[i].also[k];
+			ep = handle_here(h, was);
+		}
 		f = ep == ENDPOINT_NONE ? NULL : pass_entry_take(&e[i].file, ep, e[i].fd);
 		if (!f) {
 			lost++;

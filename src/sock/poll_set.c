@@ -244,6 +244,34 @@ static bool watches_stale(struct sleeper *sl, struct member *m, nfds_t count)
 	return is_any;
 }
 
+static bool member_knows(const struct sleeper *sl, const struct member *m, uint32_t ep)
+{
+	const struct more_watch *w = sl->more;
+
+	if (m->watch != WATCH_NONE && m->ep == ep)
+		return true;
+	while (w && (w->member != m || w->watch == WATCH_NONE || w->ep != ep))
+		w = w->next;
+	return w != NULL;
+}
+
+/* A member has got an endpoint at another service since it was watched, by another thread's first datagram
+ * there; or another one has become the first. */
+static bool members_miss_one(const struct sleeper *sl, const struct member *m, nfds_t count)
+{
+	for (nfds_t i = 0; i < count; i++) {
+		if (likely(!m[i].file || m[i].file->kind != FILE_SOCKET || !m[i].file->also))
+			continue;
+		for (uint32_t n = 0; n < file_ep_count(m[i].file); n++) {
+			uint32_t ep = file_ep(m[i].file, n);
+
+			if (ep != ENDPOINT_NONE && !handle_is_dead(ep) && !member_knows(sl, &m[i], ep))
+				return true;
+		}
+	}
+	return false;
+}
+
 static uint32_t watch_take(struct sleeper *sl, uint32_t ep, short events)
 {
 	const struct wait_poller *p = poller_at(sl, handle_service(ep));
@@ -288,6 +316,16 @@ static bool member_watch(struct sleeper *sl, struct member *m, short events, boo
 		}
 	}
 	*is_sliced |= !is_all;
+	return true;
+}
+
+static bool members_watch(
+        struct sleeper *sl, const struct pollfd *fds, struct member *m, nfds_t count, bool *is_sliced)
+{
+	for (nfds_t i = 0; i < count; i++)
+		if (m[i].file && m[i].file->kind == FILE_SOCKET &&
+		        !member_watch(sl, &m[i], fds[i].events, is_sliced))
+			return false;
 	return true;
 }
 
@@ -377,10 +415,8 @@ static int wait_all(struct pollfd *fds, struct poll_under_way *u, uint64_t timeo
 			return kernel_count ? kernel_part(fds, count, k, count, &zero, NULL)
 			                    : levels(fds, count, m);
 	}
-	for (nfds_t i = 0; i < count; i++)
-		if (m[i].file && m[i].file->kind == FILE_SOCKET &&
-		        !member_watch(sl, &m[i], fds[i].events, &is_sliced))
-			return wait_napping(fds, count, m, k, deadline, mask);
+	if (!members_watch(sl, fds, m, count, &is_sliced))
+		return wait_napping(fds, count, m, k, deadline, mask);
 	for (;;) {
 		struct timespec ts, *tsp = NULL;
 		uint64_t left, limit;
@@ -390,6 +426,15 @@ static int wait_all(struct pollfd *fds, struct poll_under_way *u, uint64_t timeo
 		port_fd = attach_sleep(proc.near, &limit);
 		pollers_sleep(sl);
 		is_sliced |= watches_stale(sl, m, count);
+		if (unlikely(service_count() > 1) && !is_sliced && members_miss_one(sl, m, count)) {
+			pollers_awake(sl);
+			if (port_fd != -EAGAIN)
+				attach_awake(proc.near, port_fd);
+			watches_give_back(sl, m, count);
+			if (!members_watch(sl, fds, m, count, &is_sliced))
+				return wait_napping(fds, count, m, k, deadline, mask);
+			continue;
+		}
 		if (unlikely(has_dgram)) /* one may have got a kernel half since */
 			kernel_count = kernel_members(fds, count, m, k, &has_dgram);
 		n = levels(fds, count, m);

@@ -11,6 +11,7 @@
 #include "raw.h"
 #include "ready.h"
 #include "rule.h"
+#include "sock.h"
 #include "spare.h"
 #include "wait.h"
 #include "epoll_set.h"
@@ -404,6 +405,9 @@ static int join(char *err, size_t err_size)
 		return config.rc;
 	}
 	proc.strict = proc.cfg.strict;
+	/* the process may be the child of one whose other thread was in here */
+	atomic_store(&services_joined, 0);
+	proc.main = proc.local = NULL;
 	if (proc.base_fd < 0) {
 		fd = libc.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		proc.base_fd = fd < 0 ? -1 : libc.fcntl(fd, F_DUPFD_CLOEXEC, 100);
@@ -421,6 +425,7 @@ static int join(char *err, size_t err_size)
 	        &services[0], &proc.cfg, config.files.count ? config.files.path[0] : NULL, err, err_size);
 	if (!rc) {
 		atomic_store(&services_joined, 1);
+		proc.main = &services[0];
 		if (services[0].at.arena.hdr->loopback)
 			proc.local = &services[0];
 	} else if (config.files.count > 1) {
@@ -428,8 +433,11 @@ static int join(char *err, size_t err_size)
 	}
 	for (unsigned i = 1; i < config.files.count && !getenv("PRONK_SOCKET"); i++)
 		join_other(&config.files, i);
-	if (!service_count())
+	if (!service_count()) {
+		libc.close(proc.base_fd);
+		proc.base_fd = -1;
 		return rc;
+	}
 	proc_internal_fd_add(proc.base_fd);
 	if (proc.near->driver) {
 		atexit(leave_at_exit);
@@ -523,10 +531,17 @@ void proc_fork_child(void)
 	if (is_engine_fork)
 		return;
 	spare_fork_done(true);
+	accept_fork_child();
 	if (!fork_locked) /* its holder, if there was one, is a thread of the parent's */
 		atomic_store(&proc.lock, 0);
-	if (!proc_is_attached())
+	if (!proc_is_attached()) {
+		/* another thread was about to join */
+		atomic_store(&services_joined, 0);
+		if (proc.near->driver)
+			proc.near->driver->fork_child();
+		proc.near->driver = NULL;
 		return;
+	}
 	if (fork_locked) {
 		file_fork_done(true);
 		spin_unlock(&proc.lock);
@@ -536,6 +551,9 @@ void proc_fork_child(void)
 	proc.near->driver = NULL; /* the stack is the parent's */
 	wait_fork_child();
 	epoll_fork_child();
-	for (uint32_t i = 0; i < service_count(); i++)
+	for (uint32_t i = 0; i < service_count(); i++) {
+		if (!fork_locked) /* the slot of a child that another thread was about to make */
+			services[i].fork_slot = UINT32_MAX;
 		service_fork_child(&services[i]);
+	}
 }

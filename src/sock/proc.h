@@ -15,10 +15,11 @@ enum proc_state {
 struct proc {
 	_Atomic int state;     /* enum proc_state; attached: to one of the services at least */
 	struct attach *near;   /* the service that is in this process, if one is (driver.h); else the first */
+	struct service *main;  /* the first file's, or NULL */
 	struct service *local; /* the one that serves loopback addresses, too (option loopback), or NULL */
 	struct cfg cfg;        /* of the program's first file */
 	char reason[256];      /* why state is PROC_KERNEL */
-	bool strict;           /* until it joins; proc_is_strict */
+	bool strict;           /* of the first file; proc_is_strict */
 	int base_fd;           /* what the numbers of accepted sockets are duplicates of */
 	_Atomic uint32_t lock;
 };
@@ -53,11 +54,11 @@ static inline bool proc_is_attached(void)
 	return atomic_load_explicit(&proc.state, memory_order_acquire) == PROC_ATTACHED;
 }
 
-/* Option strict: of the first service, which may change it, or else of this program's configuration. */
+/* Option strict: of the first file's service, which may change it, or else of that file. */
 static inline bool proc_is_strict(void)
 {
-	return proc_is_attached()
-	               ? atomic_load_explicit(&services[0].at.arena.hdr->strict, memory_order_relaxed) != 0
+	return proc_is_attached() && proc.main
+	               ? atomic_load_explicit(&proc.main->at.arena.hdr->strict, memory_order_relaxed) != 0
 	               : proc.strict;
 }
 

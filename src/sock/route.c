@@ -62,7 +62,7 @@ struct service *route_broadcaster(const struct sock_addr *a)
 	for (uint32_t i = 0; i < service_count(); i++) {
 		struct arena_net n = net_of(&services[i]);
 
-		if (ip == INADDR_BROADCAST || is_broadcast_of(&n, ip))
+		if (!attach_is_dead(&services[i].at) && (ip == INADDR_BROADCAST || is_broadcast_of(&n, ip)))
 			return &services[i];
 	}
 	return NULL;
@@ -102,7 +102,7 @@ bool route_has_listener(const struct service *s, const struct sock_addr *a)
 	return false;
 }
 
-struct service *route_to(const struct sock_addr *a)
+static struct service *best_of(const struct sock_addr *a, bool with_dead)
 {
 	struct service *best = NULL;
 	int best_prefix = -1;
@@ -115,7 +115,7 @@ struct service *route_to(const struct sock_addr *a)
 		struct arena_net n = net_of(&services[i]);
 		int prefix = -1;
 
-		if (attach_is_dead(&services[i].at))
+		if (attach_is_dead(&services[i].at) && !with_dead)
 			continue;
 		if (n.address && ip == n.address)
 			return NULL;
@@ -132,4 +132,16 @@ struct service *route_to(const struct sock_addr *a)
 		}
 	}
 	return best;
+}
+
+struct service *route_to(const struct sock_addr *a)
+{
+	return best_of(a, false);
+}
+
+bool route_is_lost(const struct sock_addr *a)
+{
+	const struct service *s = best_of(a, true);
+
+	return s && attach_is_dead(&s->at);
 }

@@ -42,6 +42,8 @@ bool route_has_listener(const struct service *s, const struct sock_addr *a);
  * the kernel's route leads there through the device. Nothing is reached through a port while its interface is
  * down, or without an address, or when its service has died. */
 struct service *route_to(const struct sock_addr *a);
+/* The address would lead to a service that has died. */
+bool route_is_lost(const struct sock_addr *a);
 static inline bool route_is_reachable(const struct sock_addr *a)
 {
 	return route_to(a) != NULL;

@@ -68,15 +68,19 @@ bool sock_is_nonblocking(struct file *f)
 
 void sock_set_nonblocking(struct file *f, bool on)
 {
-	uint32_t ep = atomic_load(&f->ep);
-
 	atomic_store(&f->is_nonblocking, on);
-	if (ep == ENDPOINT_NONE)
-		return;
-	if (on)
-		atomic_fetch_or(&handle_ep(ep)->app_flags, APP_NONBLOCK);
-	else
-		atomic_fetch_and(&handle_ep(ep)->app_flags, ~(uint32_t)APP_NONBLOCK);
+	/* all: where the first service is not there any more, the next one's endpoint is the socket's
+	 * (pass.c) */
+	for (uint32_t i = 0; i < file_ep_count(f); i++) {
+		uint32_t ep = file_ep(f, i);
+
+		if (ep == ENDPOINT_NONE)
+			continue;
+		if (on)
+			atomic_fetch_or(&handle_ep(ep)->app_flags, APP_NONBLOCK);
+		else
+			atomic_fetch_and(&handle_ep(ep)->app_flags, ~(uint32_t)APP_NONBLOCK);
+	}
 }
 
 uint32_t sock_call_flags(struct file *f)
@@ -149,7 +153,7 @@ int sock_bind_at(struct service *s, struct file *f, struct sock_addr *a, uint32_
 
 	c.local.family = AF_INET;
 	c.uid = geteuid();
-	ep_opts_copy(&c.opts, opt_of(f));
+	opt_copy_for(&c.opts, f, s);
 	rc = post_call_port(&s->at, 0, &c);
 	if (rc || (rc = c.result))
 		return rc;
@@ -397,6 +401,9 @@ static int shutdown_and_leave(struct file *f, uint32_t handle, int how, uint32_t
 	while (!rc && atomic_load(&ep->state) == state && !handle_is_dead(handle) &&
 	        clock_now_ns() < deadline)
 		wait_for(f, 0, deadline, -1);
+	if (!rc &&
+	        state == EP_LISTEN) /* a stack in this process takes another turn for it: nobody is let in */
+		attach_settle(handle_at(handle), ep->stack_idx);
 	return rc;
 }
 
@@ -596,15 +603,17 @@ void sock_linger(struct file *f)
 
 void sock_end(struct file *f)
 {
-	uint32_t ep = atomic_load(&f->ep);
+	uint32_t ep = atomic_load(&f->ep), how = 0;
 
 	if (f->type == SOCK_DGRAM) {
 		dgram_end(f);
 		return;
 	}
 	spare_back(f);
-	if (ep != ENDPOINT_NONE) /* nobody is let in once close has returned */
-		sock_ep_end(ep, opt_flag(f, EPF_LINGER) && opt_int(f, EPO_LINGER_S) == 0 ? RELEASE_ABORT : 0);
-	sock_others_end(f, 0);
+	if (ep != ENDPOINT_NONE) { /* nobody is let in once close has returned */
+		how = opt_flag(f, EPF_LINGER) && opt_int(f, EPO_LINGER_S) == 0 ? RELEASE_ABORT : 0;
+		sock_ep_end(ep, how);
+	}
+	sock_others_end(f, how);
 	atomic_store(&f->ep, ENDPOINT_NONE);
 }

@@ -64,6 +64,9 @@ void sock_linger(struct file *f);
 void sock_end(struct file *f);
 
 /* --- inside src/sock --- */
+/* In a forked child, for accept.c. */
+void accept_fork_child(void);
+
 static inline bool sock_is_ours(const struct file *f)
 {
 	uint8_t m = atomic_load_explicit(&f->mode, memory_order_acquire);

@@ -226,22 +226,24 @@ static uint32_t level_of(uint32_t handle, uint32_t want)
 	return ev;
 }
 
-/* A socket that is at several services: of those that live. Room to send is the first's to tell. */
+/* A socket that is at several services: of those that live. There is room to send when there is at each, as
+ * nobody knows where the next datagram goes. */
 static uint32_t level_of_all(const struct file *f, uint32_t want)
 {
-	uint32_t ev = 0, first = ENDPOINT_NONE;
+	const uint32_t room = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
+	uint32_t any = 0, all = room;
 
 	for (uint32_t i = 0; i < file_ep_count(f); i++) {
-		uint32_t ep = file_ep(f, i);
+		uint32_t ep = file_ep(f, i), ev;
 
 		if (ep == ENDPOINT_NONE || handle_is_dead(ep))
 			continue;
-		if (first == ENDPOINT_NONE)
-			first = ep;
-		ev |= level_of(ep, ep == first ? want : want & ~(uint32_t)EPOLLOUT) &
-		      (ep == first ? UINT32_MAX : ~(uint32_t)(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND));
+		/* one that sends nothing has room: no answer of a stack that may be stopped is waited for */
+		ev = level_of(ep, !i || ep_tx_used(handle_ep(ep)) ? want : want & ~(uint32_t)EPOLLOUT);
+		any |= ev;
+		all &= ev;
 	}
-	return ev;
+	return (any & ~room) | (any & all);
 }
 
 uint32_t wait_level(struct file *f, uint32_t want)
@@ -253,7 +255,7 @@ uint32_t wait_level(struct file *f, uint32_t want)
 		return EPOLLOUT | (f->type == SOCK_DGRAM ? 0 : EPOLLHUP);
 	is_dead = handle_is_dead(ep);
 	if (unlikely(f->also != NULL)) {
-		if (!sock_is_dead(f))
+		if (!sock_is_dead(f) && !dgram_is_cut(f))
 			return level_of_all(f, want);
 		is_dead = true;
 	}
@@ -556,15 +558,30 @@ static int wait_napping(struct file *f, uint32_t events, uint64_t deadline_ns, i
 	return 0;
 }
 
+static bool has_guest(uint32_t ep)
+{
+	return ep != ENDPOINT_NONE && !handle_is_dead(ep) &&
+	       accept_ready(&handle_at(ep)->arena, handle_ep(ep));
+}
+
 void wait_nudge(struct file *f)
 {
 	for (uint32_t i = 0; i < file_ep_count(f); i++) {
 		uint32_t ep = file_ep(f, i);
 
-		if (ep != ENDPOINT_NONE && !handle_is_dead(ep) &&
-		        accept_ready(&handle_at(ep)->arena, handle_ep(ep)))
+		if (has_guest(ep))
 			handle_post(ep, POST_NUDGE, 0);
 	}
+}
+
+void wait_nudge_rest(struct file *f)
+{
+	uint32_t ready = 0;
+
+	for (uint32_t i = 0; i < file_ep_count(f); i++)
+		ready += has_guest(file_ep(f, i));
+	if (ready > 1)
+		wait_nudge(f);
 }
 
 /* A watch and a poller at each service that the socket is at. False: the thread cannot have them. */
@@ -607,12 +624,37 @@ static bool parts_are_watched(struct wait_under_way *w)
 	return is_all;
 }
 
+/* The socket has got an endpoint that this wait does not know: at another service, by another thread's first
+ * datagram there, or the peer's has become the first. */
+static bool parts_miss_one(const struct wait_under_way *w)
+{
+	for (uint32_t i = 0; i < file_ep_count(w->f); i++) {
+		uint32_t ep = file_ep(w->f, i), known = 0;
+
+		if (ep == ENDPOINT_NONE || handle_is_dead(ep))
+			continue;
+		while (known < w->part_count && w->part[known].ep != ep)
+			known++;
+		if (known == w->part_count)
+			return true;
+	}
+	return false;
+}
+
+static void parts_end(struct wait_under_way *w)
+{
+	parts_release(w);
+	parts_drain(w, true);
+	w->part_count = 0;
+}
+
 /* wait_for with all that w tells given back at the end. Or WAIT_NO_POLLER. */
 static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t deadline_ns, int kernel_fd)
 {
 	uint32_t want = events | EPOLLERR | EPOLLHUP;
 	struct file *f = w->f;
 	struct wait_spin spin;
+	const uint32_t mask = (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP | WATCH_THREAD;
 	uint64_t limit_ns;
 	int port_fd, number = kernel_fd, rc = 0;
 	bool is_over, is_watched;
@@ -625,10 +667,8 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 		} while (!is_over);
 	}
 	w->is_dual = kernel_fd >= 0;
-	if (!parts_begin(w, (want & (0xffff | EPOLLEXCLUSIVE)) | EPOLLRDHUP | WATCH_THREAD)) {
-		parts_release(w);
-		parts_drain(w, true);
-		w->part_count = 0;
+	if (!parts_begin(w, mask)) {
+		parts_end(w);
 		return WAIT_NO_POLLER;
 	}
 	for (;;) {
@@ -636,6 +676,18 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 		port_fd = attach_sleep(proc.near, &limit_ns);
 		parts_sleep(w);
 		is_watched = parts_are_watched(w);
+		/* looked at after the announcement: whoever adds one tells those who sleep (POST_NUDGE) */
+		if (unlikely(f->also != NULL) && parts_miss_one(w)) {
+			parts_awake(w);
+			if (port_fd != -EAGAIN)
+				attach_awake(proc.near, port_fd);
+			parts_end(w);
+			if (!parts_begin(w, mask)) {
+				parts_end(w);
+				return WAIT_NO_POLLER;
+			}
+			continue;
+		}
 		if ((wait_level(f, events) & want) || parts_have_ready(w) || port_fd == -EAGAIN ||
 		        half_is_missed(f, events, number)) {
 			parts_awake(w);
@@ -695,6 +747,8 @@ static int wait_guarded(struct wait_under_way *w, uint32_t events, uint64_t dead
 	/* woken alone, and going away without the connection: somebody else shall have it */
 	if (rc && (events & EPOLLEXCLUSIVE))
 		wait_nudge(f);
+	else if (unlikely(w->part_count > 1) && (events & EPOLLEXCLUSIVE))
+		wait_nudge_rest(f);
 	return rc;
 }
 

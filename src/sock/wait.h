@@ -44,6 +44,9 @@ int wait_for(struct file *f, uint32_t events, uint64_t deadline_ns, int kernel_f
 
 /* An exclusive waiter goes away: if a connection waits, the others are told. Any thread. */
 void wait_nudge(struct file *f);
+/* The same for one that goes on: when connections wait at several services, and each may have called this
+ * waiter alone. */
+void wait_nudge_rest(struct file *f);
 /* Whether a call that was interrupted by a signal begins anew: what the kernel would have done by itself. */
 bool wait_restarts(void);
 /* Sleeps a little, for a call on f. 0 or -EINTR.

@@ -428,6 +428,28 @@ CASE(shutdown_of_listener)
 	peer_show("peer", "connect %d 0", port(0));
 }
 
+/* it is an unconnected socket again, and one that may fail and try once more */
+CASE(shutdown_listener_connects_at_last)
+{
+	struct sockaddr_in to = addr_peer(port(1));
+	struct sockaddr_in6 six = {.sin6_family = AF_INET6};
+	int l = listener(port(0)), id = peer_ok("listen %d 4 0", port(1)), on = 0;
+	socklen_t len = sizeof(on);
+	char b[8];
+
+	ret("nodelay", setsockopt(l, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)));
+	ret("shutdown", shutdown(l, SHUT_RDWR));
+	ret("family", connect(l, (struct sockaddr *)&six, sizeof(six)));
+	ret("connect", connect(l, SA(to), sizeof(to)));
+	id = peer_ok("accept %d", id);
+	ret("send", send(l, "abc", 3, 0));
+	peer_show("peer", "recv %d 3", id);
+	peer_ok("send %d 3", id);
+	ret("recv", recv(l, b, 3, MSG_WAITALL));
+	ret("get", getsockopt(l, IPPROTO_TCP, TCP_NODELAY, &on, &len));
+	out("on=%d", on);
+}
+
 CASE_BOTH(linger_zero_resets)
 {
 	struct conn c = pair();

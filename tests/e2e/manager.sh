@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # manager.sh - the service under a service manager, and as an ordinary user:
-#   - readiness and the end are told to $NOTIFY_SOCKET; the journal gets each message with its fields, also by way of stderr; log_rate holds lines back
+#   - readiness and the end are told to $NOTIFY_SOCKET (not when started for a program); the journal gets each message with its fields, also by way of stderr; log_rate holds lines back
 #   - without a journal the messages go to stderr
 #   - the systemd unit is one, and its sandbox leaves little exposed
 #   - memif without any right, TAP, AF_PACKET and AF_XDP with the capabilities that doc/install.md lists; each that is missing is named
@@ -27,6 +27,20 @@ readiness() {
 	"$pronk" status -c "$conf" >/dev/null || because "it is not ready" || return
 	service_stop
 	wait_until 5 grep -q '^STOPPING=1' "$told" || because "nobody was told of the end" || return
+	process_end "$manager_pid"
+}
+
+# the socket in the environment is that of the program's unit, which would count as ready too early
+program_readiness() {
+	local told=$work/notify_program.out
+	manager_start "$told" "$work/notify_program.sock" || return
+	p_raw env NOTIFY_SOCKET="$work/notify_program.sock" timeout 30 "$pronkd" --daemonize --autostarted -c "$conf" >"$work/autostarted.log" 2>&1 ||
+		because "it does not start: $(tail -1 "$work/autostarted.log")" || return
+	"$pronk" stop -c "$conf" >/dev/null || because "it was not there" || return
+	# what comes last tells that nothing else came before it
+	"$python" -c 'import socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"STATUS=last", sys.argv[1])' "$work/notify_program.sock"
+	wait_until 10 grep -q 'STATUS=last' "$told" || because "the test's own word did not come" || return
+	! grep -qE 'READY=1|STOPPING=1' "$told" || because "told: $(head -2 "$told")" || return
 	process_end "$manager_pid"
 }
 
@@ -196,6 +210,7 @@ address_twice() {
 unit_built=$PKE_BUILD/tools/packaging/pronkd@.service
 link_up tap
 begin "readiness and end are told" readiness
+begin "started for a program: its manager is told nothing" program_readiness
 begin "messages go to the journal with their fields" journal
 begin "standard error that leads to the journal" journal_by_stderr
 begin "a journal that is not there" no_journal

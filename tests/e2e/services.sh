@@ -238,6 +238,8 @@ check_says() {
 	[[ $said == *"address $addr_p/24"* ]] || [ "$mode" = inline ] || because "status of a list: $said"
 }
 
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0 # for services_death.sh
+
 for kind in "${@:-afpacket}"; do
 	link_up "$kind" 'linger_s = 1;'
 	second_link

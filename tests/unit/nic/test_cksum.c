@@ -300,11 +300,30 @@ static void chain_is_checked_over_its_buffers(void **state)
 	}
 }
 
+/* The last piece of a datagram may be a single byte, and still needs its IP header's sum. */
+static void near_fragment_of_any_size_has_a_header_sum(void **state)
+{
+	(void)state;
+	for (uint32_t piece = 1; piece <= 16; piece++) {
+		uint32_t size = 14 + 20 + piece;
+		struct frame_info info;
+
+		frame_ip4(frame, 17, 1, 2, 64);
+		frame_put16(frame + 16, 20 + piece);
+		frame_put16(frame + 20, 0x00b9);
+		cksum_tx_near(frame, size);
+		info = check_flags(size, 0);
+		assert_int_equal(info.result, CKSUM_UNCHECKED);
+		assert_true(info.fragment);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(tx_fills_what_rx_accepts),
 	        cmocka_unit_test(chain_is_checked_over_its_buffers),
+	        cmocka_unit_test(near_fragment_of_any_size_has_a_header_sum),
 	        cmocka_unit_test(rx_refuses_each_flipped_bit),
 	        cmocka_unit_test(rx_tells_partial_from_bad),
 	        cmocka_unit_test(rx_udp_without_checksum_is_good_in_ip4_only),
