@@ -230,6 +230,10 @@ check_says() {
 	[ $rc = 125 ] && [[ $said == "pronk: $work/b:c.conf: a colon separates files in PRONK_CONFIG"* ]] || because "a colon ($rc): $said" || return
 	said=$(p_raw "$pronk" run $(printf -- '-c /%s ' 1 2 3 4 5 6 7 8 9) -- true 2>&1) && because "nine files are taken" && return 1
 	[[ $said == "pronk: -c: too many files (allowed: up to 8)" ]] || because "nine files: $said" || return
+	{ cat "$conf"; echo 'strict = true;'; } >"$work/strict.conf"
+	said=$(p_raw timeout 30 "$pronk" run -c "$work/strict.conf" -c "$conf_b" -- true 2>&1)
+	rc=$?
+	[ $rc = 125 ] && [[ $said == "pronk: $conf_b: "*"; not run, because option strict is on" ]] || because "strict ($rc): $said" || return
 	said=$(PRONK_CONFIG="$conf:$conf_b" p_raw "$pronk" status 2>&1)
 	[[ $said == *"address $addr_p/24"* ]] || [ "$mode" = inline ] || because "status of a list: $said"
 }
