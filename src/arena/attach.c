@@ -224,8 +224,8 @@ static int ctl_connect(const char *path)
 	fd = libc.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	/* a service that is stopped, with a queue full of others who want to join, must not hold the program for
-	 * ever: unix(7) waits in connect as long as a send may take */
+	/* a service that is stopped, with a queue full of others who want to join, must not hold the program
+	 * for ever: unix(7) waits in connect as long as a send may take */
 	libc.setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 	libc.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	if (libc.connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
