@@ -152,12 +152,12 @@ redis_everywhere() {
 # a service is killed under a program that uses both
 one_dies() {
 	local rc
-	: >"$work/victim.log"
+	: >"$work/victim.log" >"$work/victim.out"
 	(exec_both timeout 60 "$python" "$e2e_dir/services.py" case "$work/world.json" victim >"$work/victim.out" 2>"$work/victim.log") &
 	spawned=$!
 	pids+=("$spawned")
 	wait_until 20 eval "grep -q '^ready' '$work/victim.out' || process_gone $spawned"
-	grep -q '^ready' "$work/victim.out" || because "$(tail -1 "$work/victim.log")" || return
+	grep -q '^ready' "$work/victim.out" || because "it does not get ready: $(tail -1 "$work/victim.log")" || return
 	app_kill "$b_pid"
 	wait "$spawned"
 	rc=$?
