@@ -371,7 +371,7 @@ static void fallbacks_hand_over(void)
 static void join_other(const struct cfg_files *files, unsigned i)
 {
 	uint32_t count = service_count();
-	char path[CFG_SOCKET_PATH_MAX], err[sizeof(proc.reason)];
+	char path[CFG_SOCKET_PATH_MAX], err[CFG_FILE_PATH_MAX + sizeof(proc.reason)];
 	struct cfg *cfg = calloc(1, sizeof(*cfg));
 	int rc = cfg ? cfg_load(cfg, files->path[i], err, sizeof(err)) : -ENOMEM;
 
