@@ -42,6 +42,9 @@ static error_t option_parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 'c':
+		if (w->config)
+			argp_error(
+			        state, "--config names one service here: give it once, or --all-instances");
 		w->config = arg;
 		return 0;
 	case 's':
@@ -440,18 +443,21 @@ static int locate_pid(struct attach *at, pid_t pid, const struct where *where, c
 	for (uint32_t i = 0; i < count; i++) {
 		if (!is_seen(&seen, &list[i]))
 			continue;
+		/* what a process is comes before what it uses, and what lives before what has ended */
+		if (!one || list[i].pid == pid || (one->is_gone && one->pid != pid))
+			one = &list[i];
+		if (list[i].is_gone)
+			continue;
 		if (used++)
 			strcat(names, ", ");
 		strcat(names, list[i].name);
-		/* what a process is comes before what it uses */
-		if (!one || list[i].pid == pid)
-			one = &list[i];
 	}
 	rc = -ENOENT;
 	if (!one)
 		snprintf(err, err_size, "the service that process %d uses cannot be found", (int)pid);
 	else if (used > 1 && one->pid != pid)
-		snprintf(err, err_size, "process %d uses %u services (%s): choose one with --instance",
+		snprintf(err, err_size,
+		        "process %d uses %u services (%s): give --instance NAME in the place of --pid",
 		        (int)pid, used, names);
 	else
 		rc = locate_instance(at, one, err, err_size);

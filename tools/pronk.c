@@ -299,6 +299,27 @@ static bool is_repeated(const struct cfg *cfgs, unsigned i)
 	return false;
 }
 
+/* Why the library will leave file number i out, whatever runs: two files for one service, or a second stack
+ * in the program. False: it will not. */
+static bool is_left_out(const struct cfg *cfgs, unsigned i, char *err, size_t err_size)
+{
+	char path[CFG_SOCKET_PATH_MAX];
+
+	if (is_repeated(cfgs, i)) {
+		snprintf(err, err_size, "another file has the name %s already", cfgs[i].name);
+		return true;
+	}
+	cfg_socket_path(&cfgs[i], path, sizeof(path));
+	for (unsigned k = 0; k < i && cfgs[i].mode == CFG_MODE_INLINE; k++)
+		/* one that runs in another program is a service like any other */
+		if (cfgs[k].mode == CFG_MODE_INLINE && !is_repeated(cfgs, k) && service_pid(path) <= 0) {
+			snprintf(err, err_size,
+			        "mode = inline: a program has one stack, and an earlier file has it");
+			return true;
+		}
+	return false;
+}
+
 /* Makes sure that the services of all files run. How many do not; err has why, by file when there are
  * several, for the first of them. */
 static unsigned services_ensure(
@@ -312,10 +333,10 @@ static unsigned services_ensure(
 		char reason[ERR_SIZE] = "";
 		int rc = 0;
 
-		if (is_repeated(cfgs, i))
-			continue;
+		if (is_left_out(cfgs, i, reason, sizeof(reason)))
+			rc = -EEXIST;
 		/* mode inline: the program starts what it needs itself */
-		if (cfgs[i].mode != CFG_MODE_INLINE)
+		if (!rc && cfgs[i].mode != CFG_MODE_INLINE)
 			rc = service_ensure(&cfgs[i], path, reason, sizeof(reason));
 		if (!rc)
 			rc = service_ask(&cfgs[i], &question, reason, sizeof(reason));

@@ -523,7 +523,9 @@ bool attach_check_dead(struct attach *at)
 	if (n > 0 || n == -EAGAIN || n == -EINTR)
 		return false;
 	if (!atomic_exchange(&at->is_dead, 1) && at->client)
-		log_warning("the service has ended: its sockets report errors, new ones are the kernel's");
+		log_warning(
+		        "the service %.*s has ended: its sockets report errors, new ones are the kernel's",
+		        (int)sizeof(at->arena.hdr->name) - 1, at->arena.hdr->name);
 	return true;
 }
 

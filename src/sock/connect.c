@@ -342,14 +342,17 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		spin_unlock(&f->lock);
 		return sock_connect(f, fd, addr, len);
 	}
-	if (!bad && atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here &&
+	if (atomic_load(&f->mode) == MODE_PRONK && !f->is_bound_here &&
 	        atomic_load(&f->ep) != ENDPOINT_NONE) {
+		/* before anything that is wrong with the address, as in the kernel */
 		if (atomic_load(&handle_ep(atomic_load(&f->ep))->state) == EP_LISTEN) {
 			rc = -EISCONN;
 			goto out;
 		}
-		epoll_file_closed_ep(f);
-		old = atomic_load(&f->ep);
+		if (!bad) {
+			epoll_file_closed_ep(f);
+			old = atomic_load(&f->ep);
+		}
 	}
 	if (!s) /* it is ours already */
 		s = handle_service(atomic_load(&f->ep));
@@ -366,6 +369,13 @@ int sock_connect(struct file *f, int fd, const struct sockaddr *addr, socklen_t 
 		/* The kernel gave a port that a connection of ours has not left yet, which it cannot know. It
 		 * listens there as well. */
 		proc_fallback_add(fd, f->domain, f->type, "the bound port is still in use under Pronk");
+		return SOCK_LIBC;
+	}
+	/* its death was not known before this call */
+	if (rc == -ECONNRESET && !sock_is_ours(f) && s && attach_is_dead(&s->at)) {
+		if (proc_is_strict())
+			return -ENETDOWN;
+		proc_fallback_add(fd, f->domain, f->type, "no service");
 		return SOCK_LIBC;
 	}
 	if (rc)

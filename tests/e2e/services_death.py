@@ -45,6 +45,17 @@ def listens_where_it_can():
 
 
 @case
+def connects_by_the_kernel():
+	"""The connect that finds out is the kernel's already, which has no route here."""
+	kept = connected(places['b'])
+	b_dies()
+	with socket.socket() as s:
+		s.settimeout(LIMIT_S)
+		same('connect', error_of(s.connect, (places['b'].peer_addr, 9)), 'ENETUNREACH')
+	same('recv', error_of(kept[0].recv, 1), 'ECONNRESET')
+
+
+@case
 def listens_again():
 	s, port = listener()
 	b_dies()

@@ -46,7 +46,7 @@ second_link
 configs=(-c "$conf_b" -c "$conf")
 scenario "$link: the service gets ready" service_ready
 scenario "$link: the peers" peers_start
-for case in listens_where_it_can listens_again survives_exec travels comes_home dies_on_the_way; do
+for case in listens_where_it_can connects_by_the_kernel listens_again survives_exec travels comes_home dies_on_the_way; do
 	scenario "$link: the first dies: ${case//_/ }" goes_on "$case"
 done
 echo 'strict = true;' >>"$conf_b"

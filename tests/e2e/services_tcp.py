@@ -247,7 +247,7 @@ def wildcard_shown_at_both():
 	if world['ctl']:
 		done = subprocess.run(world['ctl'] + ['-p', str(os.getpid()), 'ports'], env={}, timeout=LIMIT_S, stdout=subprocess.DEVNULL,
 			stderr=subprocess.PIPE, text=True)
-		own = 'process %d uses 2 services (%s): choose one with --instance' % (os.getpid(), ', '.join(sorted(world['names'].values())))
+		own = 'process %d uses 2 services (%s): give --instance NAME in the place of --pid' % (os.getpid(), ', '.join(sorted(world['names'].values())))
 		check(world['inline'] or own in done.stderr, 'pronkctl -p says: %s' % done.stderr)
 
 	def shown():
