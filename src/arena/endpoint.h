@@ -173,7 +173,10 @@ static inline uint32_t ep_level(const struct arena *a, const struct endpoint *ep
 		ev |= EPOLLIN | EPOLLRDNORM;
 	if ((flags & EP_RX_EOF) || (app & APP_SHUT_RD))
 		ev |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
-	if (state == EP_CLOSED || (((flags & EP_RX_EOF) || (app & APP_SHUT_RD)) && (app & APP_SHUT_WR)))
+	/* A connection may be over while its last data waits behind a full ring. To be told of a hang-up
+	 * then, and to read less than was asked for, is the end to an event loop (libuv). */
+	if ((state == EP_CLOSED && (flags & (EP_OPENED | EP_RX_EOF)) != EP_OPENED) ||
+	        (((flags & EP_RX_EOF) || (app & APP_SHUT_RD)) && (app & APP_SHUT_WR)))
 		ev |= EPOLLHUP;
 	if (state == EP_CLOSED || (app & APP_SHUT_WR) || (flags & EP_TX_CLOSED) || ep_tx_ready(ep))
 		ev |= EPOLLOUT | EPOLLWRNORM;

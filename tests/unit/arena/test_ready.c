@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
+#include "endpoint.h"
 #include "ready.h"
 
 static struct arena a;
@@ -224,6 +225,24 @@ static void sleeper_is_woken_by_exactly_one(void **state)
 	assert_false(poller_wake_needed(&a, 3));
 }
 
+/* An event loop that is told of a hang-up takes a short read for the end: not before everything can be read.
+ */
+static void level_of_a_closed_connection_hangs_up_when_all_is_in_the_ring(void **state)
+{
+	struct endpoint *ep = &a.endpoints[3];
+
+	(void)state;
+	atomic_store(&ep->state, EP_CLOSED);
+	atomic_store(&ep->flags, EP_OPENED | EP_TX_CLOSED); /* the rest waits behind a full ring */
+	assert_false(ep_level(&a, ep) & (EPOLLHUP | EPOLLRDHUP));
+	assert_true(ep_level(&a, ep) & EPOLLOUT);
+	atomic_fetch_or(&ep->flags, EP_RX_EOF);
+	assert_true(ep_level(&a, ep) & EPOLLHUP);
+	assert_true(ep_level(&a, ep) & EPOLLRDHUP);
+	atomic_store(&ep->flags, 0); /* a connect that failed: there is nothing to wait for */
+	assert_true(ep_level(&a, ep) & EPOLLHUP);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +251,8 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(
 	                notify_queues_once_and_only_what_the_mask_wants, setup, teardown),
 	        cmocka_unit_test_setup_teardown(drain_gives_the_oldest_first, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                level_of_a_closed_connection_hangs_up_when_all_is_in_the_ring, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                cleared_watch_stays_on_a_living_pollers_list_and_is_not_used_anew, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
