@@ -431,7 +431,7 @@ static int join(char *err, size_t err_size)
 	} else if (config.files.count > 1) {
 		log_warning("%s; the kernel serves what would go there", err);
 	}
-	for (unsigned i = 1; i < config.files.count && !getenv("PRONK_SOCKET"); i++)
+	for (unsigned i = 1; i < config.files.count && !service_is_named(); i++)
 		join_other(&config.files, i);
 	if (!service_count()) {
 		libc.close(proc.base_fd);

@@ -38,12 +38,17 @@ static void greet(struct service *s)
 		post(&s->at, i, POST_ENTRY(POST_NONE, 0, 0));
 }
 
-void service_path_find(const struct cfg *cfg, char *buf, size_t size)
+bool service_is_named(void)
 {
 	const char *env = getenv("PRONK_SOCKET");
 
-	if (env && *env)
-		snprintf(buf, size, "%s", env);
+	return env && *env;
+}
+
+void service_path_find(const struct cfg *cfg, char *buf, size_t size)
+{
+	if (service_is_named())
+		snprintf(buf, size, "%s", getenv("PRONK_SOCKET"));
 	else
 		cfg_socket_path(cfg, buf, size);
 }
@@ -67,7 +72,6 @@ static int start(
 int service_join(
         struct service *s, const struct cfg *cfg, const char *config_path, char *err, size_t err_size)
 {
-	bool is_named = getenv("PRONK_SOCKET") != NULL;
 	struct driver *driver = NULL;
 	const struct arena *a = &s->at.arena;
 	int rc = -ENOENT;
@@ -78,7 +82,7 @@ int service_join(
 		const struct timespec nap = {.tv_nsec = 1000000};
 
 		rc = attach_join(&s->at, s->socket_path, CTL_CLIENT, err, err_size);
-		if ((rc == -ENOENT || rc == -ECONNREFUSED) && cfg->autostart && !is_named) {
+		if ((rc == -ENOENT || rc == -ECONNREFUSED) && cfg->autostart && !service_is_named()) {
 			rc = start(cfg, config_path, &driver, err, err_size);
 			if (!rc || rc == -EALREADY)
 				rc = attach_join(&s->at, s->socket_path, CTL_CLIENT, err, err_size);

@@ -111,6 +111,10 @@ static inline void **service_watch_item(const struct service *s, uint32_t watch)
 int service_join(
         struct service *s, const struct cfg *cfg, const char *config_path, char *err, size_t err_size);
 
+/* $PRONK_SOCKET names the control socket: then that one service is joined, whatever the files say, and none
+ * is started. Empty is as good as not set. */
+bool service_is_named(void);
+
 /* The control socket of a configuration: $PRONK_SOCKET if that is set, else what the file says. */
 void service_path_find(const struct cfg *cfg, char *buf, size_t size);
 
